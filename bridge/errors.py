@@ -1,0 +1,71 @@
+"""Every way the bridge fails on purpose, and whether trying again can help.
+
+BridgeError
+├── ConfigurationError      a wrong, unknown or contradictory setting: names key, value, remedy      no
+├── TopicsError             a topic is missing or weaker than declared, or can't be made             no
+├── EmbeddedError           the embedded Kafka can't be had or doesn't start                         no
+└── DeliveryError           a callback can't be stored durably in time: answered 503
+    ├── Overloaded          refused before any work was done for it                                  yes
+    ├── DeadlineExceeded    neither Kafka nor the spool took it in time                              yes
+    └── SpoolError
+        ├── SpoolFull       its bound or the disk's is reached                                       yes
+        ├── SpoolFailed     the disk failed; the file is set aside                                   yes
+        ├── SpoolBusy       another process owns the directory                                       yes
+        └── SpoolTooNew     written by a newer bridge; nothing was touched                           no
+"""
+
+from typing import ClassVar
+
+
+class BridgeError(Exception):
+    """Root of all; ``retriable`` says whether the same request can succeed later."""
+
+    retriable: ClassVar[bool] = False
+
+
+class ConfigurationError(BridgeError):
+    """A setting stops the start. The message names the key, the value (secrets masked) and the remedy."""
+
+
+class TopicsError(BridgeError):
+    """A topic is missing, weaker than declared, or could not be created."""
+
+
+class EmbeddedError(BridgeError):
+    """The embedded Kafka can't be had, or a node does not come up. The message says what to do."""
+
+
+class DeliveryError(BridgeError):
+    """A callback could not be stored durably in time; it is answered 503 and the provider pushes it again."""
+
+    retriable = True
+
+
+class Overloaded(DeliveryError):
+    """Refused early: what waits already fills its bound."""
+
+
+class DeadlineExceeded(DeliveryError):
+    """Neither Kafka acknowledged nor the spool stored every record within the deadline."""
+
+
+class SpoolError(DeliveryError):
+    """The spool can't take or give what was asked."""
+
+
+class SpoolFull(SpoolError):
+    """``spool.max_bytes`` or ``spool.min_free_bytes`` is reached."""
+
+
+class SpoolFailed(SpoolError):
+    """The disk failed under the spool; the file was set aside and a new one is tried."""
+
+
+class SpoolBusy(SpoolError):
+    """Another process owns the spool directory."""
+
+
+class SpoolTooNew(SpoolError):
+    """The spool was written by a newer bridge; nothing in it was touched."""
+
+    retriable = False
