@@ -1,0 +1,1 @@
+"""From reports to Kafka records: JSON values, CloudEvents headers."""

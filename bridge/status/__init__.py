@@ -1,0 +1,1 @@
+"""What a status report means: the wire format, the event, the error codes."""

@@ -1,0 +1,89 @@
+"""The headers of a record: CloudEvents 1.0 in Kafka's binary mode, and its place in the callback.
+
+Every value is UTF-8. Each record of a callback names it (``bridge_callback``) and its place in it
+(``bridge_position``, ``3/10``), quarantined items counted like the others, so that anyone can show that a
+callback is whole.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from bridge.status.event import Status, StatusEvent
+from bridge.status.report import Quarantined
+
+Header = tuple[str, bytes]
+
+QUARANTINE_REASON: Final = "quarantine_reason"
+
+_SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
+_TYPES: Final[dict[Status, Header]] = {
+    status: ("ce_type", f"chatapp.status.{status.lower()}".encode()) for status in Status
+}
+
+
+class CallbackHeaders:
+    """Makes the headers of one callback's records; what they share is made once.
+
+    Args:
+        source: the name of this account's callback, as ``ce_source``.
+        content_type: of the events' values.
+        callback_id: unique over replicas and restarts.
+        received_at_ms: when the callback was received, milliseconds since the epoch.
+        total: how many items the callback held, events and quarantined.
+        traceparent: the request's, if it had one.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: bytes,
+        content_type: bytes,
+        callback_id: str,
+        received_at_ms: int,
+        total: int,
+        traceparent: bytes | None,
+    ) -> None:
+        callback: Header = ("bridge_callback", callback_id.encode())
+        self._source: Final[Header] = ("ce_source", source)
+        self._time: Final[Header] = ("ce_time", rfc3339(received_at_ms))
+        self._content_type: Final[Header] = ("content-type", content_type)
+        self._callback: Final = callback
+        self._event_tail: Final = (
+            [callback] if traceparent is None else [("traceparent", traceparent), callback]
+        )
+        self._received_at: Final[Header] = ("received_at", b"%d" % received_at_ms)
+        self._total: Final = total
+
+    def of_event(self, event: StatusEvent, message_id: bytes, position: int) -> list[Header]:
+        """An event's headers; ``message_id`` is its MessageId encoded, ``position`` counts from 1."""
+        return [
+            _SPECVERSION,
+            ("ce_id", event.event_id.encode()),
+            self._source,
+            _TYPES[event.status],
+            self._time,
+            ("ce_subject", message_id),
+            self._content_type,
+            *self._event_tail,
+            self._position(position),
+        ]
+
+    def of_quarantined(self, item: Quarantined, position: int) -> list[Header]:
+        """A quarantined item's headers, the reason first; ``received_at`` is epoch milliseconds in digits."""
+        return [
+            (QUARANTINE_REASON, item.reason.encode()),
+            ("quarantine_detail", item.detail.encode()),
+            ("quarantine_path", item.path.encode()),
+            self._callback,
+            self._position(position),
+            self._received_at,
+        ]
+
+    def _position(self, position: int) -> Header:
+        return ("bridge_position", b"%d/%d" % (position, self._total))
+
+
+def rfc3339(time_ms: int) -> bytes:
+    """A time in UTC with milliseconds, ``2023-08-03T06:20:38.000Z``."""
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z".encode()

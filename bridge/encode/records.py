@@ -1,0 +1,100 @@
+"""From what a body held to the Kafka records that say so: one record an item, in the items' order."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from bridge.encode.headers import CallbackHeaders
+from bridge.encode.json import CONTENT_TYPE, encode_event
+from bridge.record import Record
+from bridge.status.report import Quarantined, Reason, Report
+
+MAX_QUARANTINE_KEY_BYTES: Final = 1024
+"""A longer MessageId is no key in the quarantine: it is in the value anyhow, and would double the record."""
+
+# Of the format of a batch (v2): its head; then of a record, attributes, time and offset deltas and four
+# lengths; of a header, two lengths. Every varint is counted at the most it can take.
+_BATCH_BYTES: Final = 61
+_RECORD_BYTES: Final = 1 + 10 + 5 + 4 * 5
+_HEADER_BYTES: Final = 2 * 5
+
+
+def record_bytes_bound(record: Record) -> int:
+    """No fewer bytes than the record takes uncompressed, in a batch of its own."""
+    headers = sum(_HEADER_BYTES + len(name) + len(value) for name, value in record.headers)
+    return _BATCH_BYTES + _RECORD_BYTES + len(record.key or b"") + len(record.value) + headers
+
+
+class RecordEncoder:
+    """Makes the records of a callback.
+
+    Args:
+        status_topic: where events go.
+        quarantine_topic: where what was not understood goes; its records may be a body and 4 KiB large.
+        source: the name of this account's callback, as ``ce_source``.
+        max_record_bytes: an event whose record could be larger is quarantined as ``too_large`` instead.
+    """
+
+    def __init__(self, status_topic: str, quarantine_topic: str, source: str, max_record_bytes: int) -> None:
+        self._status_topic: Final = status_topic
+        self._quarantine_topic: Final = quarantine_topic
+        self._source: Final = source.encode()
+        self._max_record_bytes: Final = max_record_bytes
+
+    def encode(
+        self,
+        items: list[Report | Quarantined],
+        *,
+        callback_id: str,
+        received_at_ms: int,
+        traceparent: bytes | None,
+    ) -> list[Record]:
+        """One record an item, in their order; a record's topic tells an event from a quarantined item."""
+        headers = CallbackHeaders(
+            source=self._source,
+            content_type=CONTENT_TYPE,
+            callback_id=callback_id,
+            received_at_ms=received_at_ms,
+            total=len(items),
+            traceparent=traceparent,
+        )
+        return [
+            self._event(item, headers, position, received_at_ms)
+            if isinstance(item, Report)
+            else self._quarantined(item, headers, position, received_at_ms)
+            for position, item in enumerate(items, 1)
+        ]
+
+    def quarantined_by_reason(self, records: Iterable[Record]) -> Counter[str]:
+        """How many of the records are quarantined, by reason; all others are events."""
+        return Counter(
+            record.headers[0][1].decode() for record in records if record.topic == self._quarantine_topic
+        )
+
+    def _event(self, report: Report, headers: CallbackHeaders, position: int, received_at_ms: int) -> Record:
+        event = report.event
+        key = event.message_id.encode()
+        record = Record(
+            topic=self._status_topic,
+            key=key,
+            value=encode_event(event),
+            headers=headers.of_event(event, key, position),
+            timestamp_ms=received_at_ms,
+        )
+        if record_bytes_bound(record) <= self._max_record_bytes:
+            return record
+        detail = "The event is larger than a record may be."
+        item = Quarantined(report.raw, Reason.TOO_LARGE, detail, report.path, event.message_id)
+        return self._quarantined(item, headers, position, received_at_ms)
+
+    def _quarantined(
+        self, item: Quarantined, headers: CallbackHeaders, position: int, received_at_ms: int
+    ) -> Record:
+        key = None if item.message_id is None else item.message_id.encode()
+        return Record(
+            topic=self._quarantine_topic,
+            key=None if key is None or len(key) > MAX_QUARANTINE_KEY_BYTES else key,
+            value=item.raw,
+            headers=headers.of_quarantined(item, position),
+            timestamp_ms=received_at_ms,
+        )
