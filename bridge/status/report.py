@@ -116,7 +116,7 @@ _decode_time: Final = msgspec.json.Decoder(_Time | None).decode
 _encode_text: Final = msgspec.json.Encoder().encode
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_integer: Final = re.compile(rb"-?[0-9]+").fullmatch
+_integer: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)").fullmatch
 # No more digits than a time can have, so that thousands of them are never made an int.
 _digits: Final = re.compile(r"0*([0-9]{1,13})", re.ASCII).fullmatch
 _code_in_description: Final = re.compile(r"(\w+):").match
@@ -222,8 +222,8 @@ def _choose(values: dict[str, msgspec.Raw]) -> tuple[_Fields, str | None]:
     """The known fields of an item's members, and what found no place in them as extras.
 
     For each field the first usable of: its name exactly, its name in another spelling, its alias exactly, its
-    alias in another spelling. What can't be used, or comes second, is kept in extras; a null or blank value of
-    a known field says nothing and is not.
+    alias in another spelling. What can't be used, or comes second, is kept in extras; a null or blank value
+    of a known field says nothing and is not.
     """
     chosen: dict[str, _Candidate] = {}
     said_nothing: set[str] = set()
