@@ -1,0 +1,43 @@
+"""What is pushed, and what has to be known of it to check what became of it."""
+
+import msgspec
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One item of a push: a delivery report, or something that has to be quarantined.
+
+    ``message_id``, ``recipient`` and ``status`` (trimmed) stand as they were sent, empty where the item has
+    none. Exactly one of ``event_id`` (it has to become that event) and ``raw_sha256`` (its raw bytes have to
+    be quarantined; the hash in hex) is set. ``error_code`` is the code that has to be published, None for
+    none.
+    """
+
+    message_id: str
+    recipient: str
+    status: str
+    error_code: str | None
+    event_id: str | None
+    raw_sha256: str | None = None
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether it is expected on the quarantine topic."""
+        return self.event_id is None
+
+
+class Push(msgspec.Struct, frozen=True):
+    """One callback: its body, the same bytes at every attempt, and the reports inside, in their order.
+
+    ``number`` counts from 0 within a campaign. ``at_seconds`` is when it is meant to be sent, counted from
+    the start of the run; None means as soon as a connection is free.
+    """
+
+    number: int
+    at_seconds: float | None
+    body: bytes
+    reports: tuple[Report, ...]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The message ids of the events inside: the Kafka keys that their order is promised for."""
+        return frozenset(report.message_id for report in self.reports if report.event_id is not None)
