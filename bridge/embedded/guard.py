@@ -1,8 +1,8 @@
-"""Runs a program that must not outlive the process that asked for it: ``python guard.py PARENT_PID PROGRAM ARGUMENT…``.
+"""Runs a program that must not outlive who asked for it: ``python guard.py PARENT_PID PROGRAM ARGUMENT…``.
 
-Asks the kernel to kill this process when its parent dies, then becomes the program: the wish survives ``exec``, and no
-process stays in between. It runs as a file of its own, with nothing but the standard library, so that no code has to run
-between fork and exec in a parent that has threads.
+Asks the kernel to kill this process when its parent dies, then becomes the program: the wish survives
+``exec``, and no process stays in between. It runs as a file of its own, with nothing but the standard
+library, so that no code has to run between fork and exec in a parent that has threads.
 """
 
 import ctypes

@@ -1,14 +1,14 @@
 """Run Java programs on the runtime that pip brings, on the embedded Kafka's class path.
 
-Every one of them runs in a session of its own, so that Ctrl-C in a terminal reaches this program alone, and is killed by
-the kernel when this process dies, however it dies.
+Every one of them runs in a session of its own, so that Ctrl-C in a terminal reaches this program alone, and
+is killed by the kernel when this process dies, however it dies.
 """
 
 import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,24 @@ from typing import IO
 from bridge.embedded.download import EXTRA_MISSING, Libraries, ensure_libraries
 from bridge.errors import EmbeddedError
 
+Stream = int | IO[bytes]
 GUARD = Path(__file__).with_name("guard.py")
 COMPILER_MAIN = "org.eclipse.jdt.internal.compiler.batch.Main"
 JAVA_LEVEL = "17"
 # Variables that would change what a JVM does behind our back.
 FOREIGN = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
 JVM_OPTIONS = (
-    # Short lives on few cores: the simple collector and the first compiler alone start in 1.7 s instead of 2.2 s.
+    # Short lives on few cores: the simple collector and the first compiler alone start in 1.7 s instead of
+    # 2.2 s.
     "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
     # No file in /tmp that a killed process would leave.
     "-XX:-UsePerfData",
     # The JVM's own remarks stay out of programs' output.
-    "-Xlog:disable", "-Xlog:all=error:stderr", "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
+    "-Xlog:disable", "-Xlog:all=error:stderr",
+    "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
     # Kafka's log goes to standard error, with times.
-    "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
 )  # fmt: skip
 TAIL_LINES = 15
 
@@ -74,10 +78,14 @@ def startup_archive(libraries: Libraries) -> Path:
 
 
 def java_command(
-    libraries: Libraries, main_class: str, arguments: Sequence[str] = (), *, jvm_options: Sequence[str] = (),
+    libraries: Libraries,
+    main_class: str,
+    arguments: Sequence[str] = (),
+    *,
+    jvm_options: Sequence[str] = (),
     class_path: Sequence[Path] = (),
-) -> list[str]:  # fmt: skip
-    """The command line of a Java program on Kafka's class path, ``class_path`` behind it; later options win."""
+) -> list[str]:
+    """The command line of a program on Kafka's class path, ``class_path`` behind it; later options win."""
     archive = startup_archive(libraries)
     faster = [f"-XX:AOTCache={archive}"] if archive.exists() else []
     path = os.pathsep.join(str(each) for each in (*libraries.broker, *class_path))
@@ -85,17 +93,18 @@ def java_command(
 
 
 def spawn(
-    command: Sequence[str], *, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.DEVNULL,
-    stderr: int | IO[bytes] = subprocess.DEVNULL, environment: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start a program in its own session that dies with this process. May be called from any thread.
+    command: Sequence[str],
+    *,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = subprocess.DEVNULL,
+    stderr: Stream = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a program, in a session of its own, that dies with this process. Takes a few milliseconds.
 
-    The kernel's "parent" is the thread that starts the child, and a loop's worker threads end with the loop; so one
-    thread that lives as long as the process starts them all.
+    The kernel's "parent" is the thread that starts the child, and a loop's worker threads end with the
+    loop; so one thread that lives as long as the process starts them all.
     """
-    variables = {name: value for name, value in os.environ.items() if name not in FOREIGN} | dict(
-        environment or {}
-    )
+    variables = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     guarded = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), *command]
 
     def start() -> subprocess.Popen[bytes]:
@@ -118,10 +127,16 @@ os.register_at_fork(after_in_child=_new_spawner)
 
 
 async def spawn_java(
-    main_class: str, arguments: Sequence[str] = (), *, class_path: Sequence[Path] = (), jvm_options: Sequence[str] = (),
-    stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.DEVNULL,
-    stderr: int | IO[bytes] = subprocess.DEVNULL, log_level: str = "warn",
-) -> subprocess.Popen[bytes]:  # fmt: skip
+    main_class: str,
+    arguments: Sequence[str] = (),
+    *,
+    class_path: Sequence[Path] = (),
+    jvm_options: Sequence[str] = (),
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = subprocess.DEVNULL,
+    stderr: Stream = subprocess.DEVNULL,
+    log_level: str = "warn",
+) -> subprocess.Popen[bytes]:
     """Start a Java program on Kafka's class path and leave it running; the caller waits for it or kills it.
 
     Args:
@@ -140,14 +155,20 @@ async def spawn_java(
     libraries = await libraries_off_loop()
     options = [f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}", *jvm_options]
     command = java_command(libraries, main_class, arguments, jvm_options=options, class_path=class_path)
-    return await asyncio.to_thread(spawn, command, stdin=stdin, stdout=stdout, stderr=stderr)
+    return spawn(command, stdin=stdin, stdout=stdout, stderr=stderr)
 
 
 async def run_java(
-    main_class: str, arguments: Sequence[str] = (), *, class_path: Sequence[Path] = (), jvm_options: Sequence[str] = (),
-    stdin: bytes = b"", timeout_seconds: float = 60.0, check: bool = True,
-) -> JavaResult:  # fmt: skip
-    """Run a Java program on Kafka's class path to its end; killed when it takes too long or this task is cancelled.
+    main_class: str,
+    arguments: Sequence[str] = (),
+    *,
+    class_path: Sequence[Path] = (),
+    jvm_options: Sequence[str] = (),
+    stdin: bytes = b"",
+    timeout_seconds: float = 60.0,
+    check: bool = True,
+) -> JavaResult:
+    """Run a Java program on Kafka's class path to its end; killed when it takes too long or is cancelled.
 
     Args:
         main_class: Its full name.
@@ -159,8 +180,8 @@ async def run_java(
         check: Raise for an exit code other than 0.
 
     Raises:
-        EmbeddedError: Java or the jars can't be had, it took too long, or (with ``check``) it failed: the message has the
-            last lines of its standard error.
+        EmbeddedError: Java or the jars can't be had, it took too long, or (with ``check``) it failed: the
+            message has the last lines of its standard error.
     """
     pipe = subprocess.PIPE
     process = await spawn_java(
@@ -179,7 +200,8 @@ async def compile_java(sources: Path | Sequence[Path], out: Path, *, class_path:
     """Compile Java sources against Kafka's jars into the directory ``out``, which is returned.
 
     Raises:
-        EmbeddedError: Java or the jars can't be had, or the compiler refuses the sources: its remarks are the message.
+        EmbeddedError: Java or the jars can't be had, or the compiler refuses the sources: its remarks are
+            the message.
     """
     libraries = await libraries_off_loop()
     files = [sources] if isinstance(sources, Path) else list(sources)
@@ -190,7 +212,7 @@ async def compile_java(sources: Path | Sequence[Path], out: Path, *, class_path:
         *level, "-cp", path, "-d", str(out), *map(str, files),
     ]  # fmt: skip
     pipe = subprocess.PIPE
-    process = await asyncio.to_thread(spawn, command, stdin=pipe, stdout=pipe, stderr=pipe)
+    process = spawn(command, stdin=pipe, stdout=pipe, stderr=pipe)
     await _finish(process, "the Java compiler", b"", 60.0, check=True)
     return out
 
@@ -208,7 +230,8 @@ async def _finish(
     try:
         stdout, stderr = await asyncio.to_thread(process.communicate, stdin, timeout_seconds)
     except subprocess.TimeoutExpired as error:
-        msg = f"{what} did not end within {timeout_seconds:g} s\n{tail((error.stderr or b'').decode(errors='replace'))}"
+        said = (error.stderr or b"").decode(errors="replace")
+        msg = f"{what} did not end within {timeout_seconds:g} s\n{tail(said)}"
         raise EmbeddedError(msg) from error
     finally:
         if process.poll() is None:

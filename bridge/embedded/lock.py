@@ -1,8 +1,8 @@
 """The jars of the embedded Kafka, pinned: what ``jars.lock`` beside this module holds.
 
-One line an artifact: ``SHA256 BYTES GROUP:NAME:VERSION``; ``#`` begins a comment. Where they come from is not written
-there: the resolver's configured repositories are asked, and the hash decides whether what came is what was meant.
-``python -m bridge.embedded.pin`` writes the file anew.
+One line an artifact: ``SHA256 BYTES GROUP:NAME:VERSION``; ``#`` begins a comment. Where they come from is
+not written there: the resolver's configured repositories are asked, and the hash decides whether what came
+is what was meant. ``python -m bridge.embedded.pin`` writes the file anew.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Ask one broker what it knows of the cluster: Kafka's Metadata request, version 1, over a plain socket.
 
-Small on purpose: it is asked in a loop while a broker starts, it must say nothing when nobody answers, and it must tell
-what *this* broker sees. A client library would follow the answer to other brokers, retry, and log each failure.
+Small on purpose: it is asked in a loop while a broker starts, it must say nothing when nobody answers, and
+it must tell what *this* broker sees. A client library would follow the answer to other brokers, retry, and
+log each failure.
 """
 
 import socket
@@ -31,14 +32,14 @@ class Partition:
 
 @dataclass(frozen=True)
 class View:
-    """What one broker knows: the ids of the brokers that are alive, and every partition, internal topics included."""
+    """What one broker knows: the ids of the living brokers, and every partition, of internal topics too."""
 
     brokers: frozenset[int]
     partitions: tuple[Partition, ...]
 
 
 def ask(host: str, port: int, timeout_seconds: float) -> View | None:
-    """What the broker at this plaintext address knows, or None where none answers in time. Blocks for that long."""
+    """What the broker at this plaintext address knows, or None where none answers in time; blocks so long."""
     body = struct.pack(">hhihi", METADATA, VERSION, CORRELATION, -1, ALL_TOPICS)
     try:
         with socket.create_connection((host, port), timeout_seconds) as connection:

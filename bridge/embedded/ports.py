@@ -13,9 +13,9 @@ ATTEMPTS = 200
 class Port:
     """A port on the loopback address, held for the life of this object.
 
-    It lies below the range from which the kernel takes the near end of outgoing connections, so that none of those sits
-    on it while the broker is down. Other processes that choose in this way are kept off by a socket with a name and no
-    file, which the kernel frees when this process ends.
+    It lies below the range from which the kernel takes the near end of outgoing connections, so that none
+    of those sits on it while the broker is down. Other processes that choose in this way are kept off by a
+    socket with a name and no file, which the kernel frees when this process ends.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Port:
 
 
 def _ephemeral_start() -> int:
-    """The first port the kernel may give to an outgoing connection; Linux's default where that is set very low."""
+    """The first port for outgoing connections' near end; Linux's default where that is set very low."""
     start = int(EPHEMERAL_RANGE.read_text(encoding="ascii").split()[0])
     return start if start > LOWEST else 32_768
 

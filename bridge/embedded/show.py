@@ -29,8 +29,12 @@ class Progress:
         title = f"fetching {self._what}"
         if self._console.is_terminal:
             columns = (
-                TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = Bar(*columns, console=self._console)
             self._task = self._bar.add_task(title, total=self._total_bytes)
             self._bar.start()
