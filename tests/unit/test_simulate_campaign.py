@@ -105,7 +105,7 @@ def test_every_oddity_comes_up() -> None:
 
 
 def test_quarantine_has_something_of_every_kind() -> None:
-    """Undecodable items lack what an event needs, each in its own bytes; truncated bodies are no JSON at all."""
+    """Undecodable items lack what an event needs, each in its own bytes; truncated bodies are no JSON."""
     pushes = _pushes(messages=3000, mix=EVERYTHING)
     raws = [raw for raw, report in _items(pushes) if report.quarantined]
     for raw in raws:

@@ -8,7 +8,7 @@ from bridge.simulate.identity import event_id, raw_sha256
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        # By coreutils: printf '\0\0\0\0031-a\0\0\0\00212\0\0\0\006failed\0\0\0\006131026' | sha256sum | cut -c-32
+        # printf '\0\0\0\0031-a\0\0\0\00212\0\0\0\006failed\0\0\0\006131026' | sha256sum | cut -c-32
         (("1-a", "12", "Failed", "131026"), "1ca7140c803282015e452d8cf2b0b7a3"),
         (("1-a", "", "Sent", None), "33293cbb57eb0efa2fd9f456551ce57a"),
         (("消", "", "READ", None), "e19051358dab1635a43bcf6ff4e25e82"),
