@@ -97,7 +97,7 @@ def _whole(directory: Path, artifacts: tuple[Artifact, ...]) -> bool:
     """True where each jar is there with its size; hashes were checked before the directory got its name."""
     try:
         return all((directory / each.file_name).stat().st_size == each.size_bytes for each in artifacts)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -207,7 +207,9 @@ def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading
             # OSErrors.
             if isinstance(error, OSError) and not _is_network(error):
                 raise
-            if attempt == ATTEMPTS:
+            if (
+                attempt == ATTEMPTS or type(error).__name__ == "ConnectTimeout"
+            ):  # Nobody is there: say so soon.
                 raise _unreachable(error) from error
             continue
         if _is_pinned(path, artifact):

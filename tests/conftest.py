@@ -1,0 +1,103 @@
+"""A real Kafka for every test that asks for one, and never a skip: see ``support/brokers.py`` for which.
+
+``kafka_bootstrap``   one broker for the session
+``topic``             makes topics on it: ``name = await topic(partitions=3)``
+``cluster``           three embedded nodes, whole again after each test
+``cluster_topic``     makes topics on those
+``java``              the Java programs beside the tests; ``java_partitions``, ``java_read`` are two of them
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import pytest
+from support import brokers
+from support.apart import run_apart
+from support.java import JavaPrograms, compile_programs
+from support.topics import create_topic
+
+from bridge.embedded import EmbeddedKafka
+
+
+class MakeTopic(Protocol):
+    """Makes a topic; see ``support.topics.create_topic`` for what its arguments mean."""
+
+    async def __call__(
+        self,
+        name: str | None = None,
+        *,
+        partitions: int = 1,
+        replication: int | None = None,
+        config: dict[str, str] | None = None,
+    ) -> str:
+        """Make it; give its name."""
+
+
+def pytest_report_header() -> str:
+    """Say which Kafka the tests will have."""
+    return brokers.headline()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which Kafka the tests had."""
+    for line in brokers.used:
+        terminalreporter.write_line(f"kafka: used {line}")
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """``host:port`` of a broker that lives as long as the session; it makes no topics by itself."""
+    with brokers.broker() as address:
+        yield address
+
+
+@pytest.fixture
+def topic(kafka_bootstrap: str) -> MakeTopic:
+    """Makes topics of unique names on the session's broker."""
+    return partial(create_topic, kafka_bootstrap)
+
+
+@pytest.fixture(scope="session")
+def _three_nodes() -> Iterator[EmbeddedKafka]:
+    """Three nodes for the session; they belong to no loop."""
+    kafka = EmbeddedKafka(nodes=3)
+    try:
+        run_apart(kafka.start())
+        brokers.used.append("embedded, three nodes")
+        yield kafka
+    finally:
+        run_apart(kafka.close())
+
+
+@pytest.fixture
+def cluster(_three_nodes: EmbeddedKafka) -> Iterator[EmbeddedKafka]:
+    """Three embedded nodes, to be hurt at will: afterwards all are up again and every replica is in sync."""
+    yield _three_nodes
+    run_apart(_three_nodes.heal())
+
+
+@pytest.fixture
+def cluster_topic(cluster: EmbeddedKafka) -> MakeTopic:
+    """Makes topics of unique names on the three nodes, replicated three times unless told."""
+    return partial(create_topic, cluster.bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def java(tmp_path_factory: pytest.TempPathFactory) -> JavaPrograms:
+    """The Java programs of ``tests/java``, compiled."""
+    return JavaPrograms(run_apart(compile_programs(tmp_path_factory.mktemp("classes"))))
+
+
+@pytest.fixture
+def java_partitions(
+    java: JavaPrograms,
+) -> Callable[[list[bytes], list[int]], Awaitable[dict[tuple[bytes, int], int]]]:
+    """Where Java's own partitioner puts keys, by key and count; to be awaited with keys and counts."""
+    return java.partitions
+
+
+@pytest.fixture
+def java_read(java: JavaPrograms) -> Callable[[str, str, int], Awaitable[list[dict[str, Any]]]]:
+    """Reads records with the plain Java client; to be awaited with bootstrap, topic and count."""
+    return java.read

@@ -1,0 +1,1 @@
+"""What tests share: a real Kafka, topics on it, and reading them back, in Python and in Java."""
