@@ -112,7 +112,7 @@ class AnswerReader:
             size = _chunk_size(bytes(self._buffer[:end]))
             start = end + len(_END_OF_LINE)
             if size == 0:
-                return self._take_trailers(end)
+                return self._take_trailers()
             stop = start + size
             _bound("body", len(self._chunks) + size, _MAX_BODY_BYTES)
             if len(self._buffer) < stop + len(_END_OF_LINE):
@@ -124,9 +124,9 @@ class AnswerReader:
         _bound("chunk size", len(self._buffer), _MAX_HEAD_BYTES)
         return None
 
-    def _take_trailers(self, size_line_end: int) -> bytes | None:
-        # The line end of the size line counts: without trailers the empty line follows it directly.
-        end = self._buffer.find(_END_OF_HEAD, size_line_end)
+    def _take_trailers(self) -> bytes | None:
+        # From the last chunk's size line on: without trailers the empty line follows it directly.
+        end = self._buffer.find(_END_OF_HEAD)
         if end < 0:
             _bound("trailers", len(self._buffer), _MAX_HEAD_BYTES)
             return None

@@ -8,7 +8,6 @@ quarantined.
 import argparse
 import asyncio
 import gc
-import secrets
 import ssl
 import sys
 import time
@@ -41,8 +40,9 @@ _EXIT_INTERRUPTED = 130
 
 
 def new_run() -> str:
-    """What the message ids of a run start with: 17 digits that no other run has."""
-    return time.strftime("%Y%m%d%H%M%S", time.gmtime()) + f"{secrets.randbelow(1000):03d}"
+    """What the message ids of a run start with: its time to the microsecond, 20 digits no other run has."""
+    now_ns = time.time_ns()
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(now_ns // 10**9)) + f"{now_ns // 1000 % 10**6:06d}"
 
 
 class SimulateOptions(msgspec.Struct, frozen=True, kw_only=True):

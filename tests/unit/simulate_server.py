@@ -2,7 +2,9 @@
 
 import asyncio
 import queue
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -39,6 +41,8 @@ class Exchange:
 
     def reset(self) -> None:
         """Close as a killed process or a firewall does."""
+        linger = struct.pack("ii", 1, 0)  # a close then drops what is unsent and sends RST
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._writer.transport.abort()
 
     async def until_closed(self) -> None:

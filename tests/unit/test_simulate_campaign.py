@@ -77,6 +77,7 @@ def test_what_is_known_of_an_item_is_what_its_bytes_say() -> None:
         facts = (report.message_id, report.recipient, report.status, report.error_code)
         assert facts == _meaning(raw)
         assert report.event_id == event_id(*facts)
+        assert report.error_code is None or report.status.casefold() == "failed"
         events += 1
     assert events > 6000
 
@@ -140,6 +141,17 @@ def test_lives_are_what_a_provider_reports() -> None:
     assert 0.01 < repeated / len(reports) < 0.03
     recipients = Counter(message_id for message_id, _ in lives)
     assert {1, 2} == set(recipients.values())
+
+
+def test_lives_interleave() -> None:
+    """Many messages are under way at once: a Read follows its Sent at a distance."""
+    reports = _reports(_pushes(messages=2000, mix=Mix.plain()))
+    at = {(report.message_id, report.status): position for position, report in enumerate(reports)}
+    distances = [
+        at[message_id, "Read"] - at[message_id, "Sent"] for message_id, status in at if status == "Read"
+    ]
+    assert 50 < sorted(distances)[len(distances) // 2] < 1000
+    assert min(distances) > 0
 
 
 def test_the_plain_mix_is_what_the_page_documents() -> None:

@@ -1,8 +1,11 @@
 """Where to push to."""
 
+import asyncio
+
 import pytest
 
 from bridge.errors import ConfigurationError
+from bridge.simulate.answer import AnswerError
 from bridge.simulate.connection import Connection, Target
 
 
@@ -82,3 +85,46 @@ async def test_a_connection_carries_one_request_at_a_time() -> None:
     """Posting on a connection that isn't there, or is waiting, is a mistake in the program."""
     with pytest.raises(RuntimeError, match="not free"):
         Connection().post(b"", 1.0)
+
+
+class _Transport(asyncio.Transport):
+    """Takes what is written, and is closed when told."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Nothing is done with it."""
+
+    def abort(self) -> None:
+        """Nothing is left to do."""
+
+    def get_write_buffer_size(self) -> int:
+        """Everything is sent at once."""
+        return 0
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"H",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n{",
+        b'HTTP/1.1 200 OK\r\n\r\n{"code":0,"msg":"Success"}',  # only an orderly close could end this one
+    ],
+)
+async def test_a_reset_never_completes_an_answer(part: bytes) -> None:
+    """However much is there, an answer that ends with a reset is cut short."""
+    connection = Connection()
+    connection.connection_made(_Transport())
+    waiting = connection.post(b"", 1.0)
+    connection.data_received(part)
+    connection.connection_lost(ConnectionResetError())
+    with pytest.raises(AnswerError) as caught:
+        await waiting
+    assert caught.value.word == "cut short"
+    assert not connection.usable
+
+
+async def test_bytes_that_nobody_asked_for_end_a_connection() -> None:
+    """What comes before a request can't be taken for its answer."""
+    connection = Connection()
+    connection.connection_made(_Transport())
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert not connection.usable

@@ -101,8 +101,7 @@ async def _close(exchange: Exchange) -> None:
     exchange.close()
 
 
-async def _reset_in_mid_answer(exchange: Exchange) -> None:
-    await exchange.send(OK[:-1])
+async def _reset(exchange: Exchange) -> None:
     exchange.reset()
 
 
@@ -110,9 +109,9 @@ async def _reset_in_mid_answer(exchange: Exchange) -> None:
     ("behaviour", "error", "answer"),
     [
         (_close, "closed", "closed"),
+        (_reset, "closed", "closed"),
         (sends(OK[:10]), "cut short", "cut short"),
         (sends(OK[:-1]), "cut short", "cut short"),
-        (_reset_in_mid_answer, "cut short", "cut short"),
         (sends(b"220 mail ready\r\n\r\n"), "malformed", "malformed"),
         (status(500), "status", "500"),
         (status(204), "status", "204"),
@@ -176,25 +175,37 @@ async def test_an_answer_that_drips_too_slowly_is_too_late() -> None:
 
 
 async def test_a_late_answer_is_seen_and_does_not_count() -> None:
-    """A 200 after the timeout is written down as late: the push is retried, yet it was promised."""
-    retried = asyncio.Event()
+    """A 200 after the timeout is noted as late; the push is retried, the connection not used again."""
+    retried, hung_up = asyncio.Event(), asyncio.Event()
 
     async def late(exchange: Exchange) -> None:
         await retried.wait()
         await exchange.send(OK)
         await exchange.until_closed()
+        hung_up.set()
 
     async def retry(exchange: Exchange) -> None:
         retried.set()
-        await hang(exchange)
+        await exchange.send(OK)
 
-    _, ledger = await _push_to(late, retry, answer_timeout_seconds=0.05, late_answer_seconds=0.5)
+    _, ledger = await _push_to(late, retry, answer_timeout_seconds=0.05, late_answer_seconds=30.0)
     entry = ledger.entries[0]
-    assert [attempt.error for attempt in entry.attempts] == ["timeout"] * 3
+    assert [attempt.error for attempt in entry.attempts] == ["timeout", None]
     [answer] = entry.late
     assert (answer.number, answer.status) == (1, 200)
-    assert answer.at == entry.promised_at > entry.attempts[0].ended_at
-    assert (ledger.summary().lost, ledger.summary().late_answers) == (1, 1)
+    assert answer.at > entry.attempts[0].ended_at
+    assert (
+        ledger.summary().acknowledged_first,
+        ledger.summary().acknowledged_after_retry,
+        ledger.summary().late_answers,
+    ) == (0, 1, 1)
+    await asyncio.wait_for(hung_up.wait(), 5)
+
+
+async def test_late_answers_are_not_waited_for_without_end() -> None:
+    """After a while the connection is closed, and the run ends without a late answer."""
+    _, ledger = await _push_to(hang, answer_timeout_seconds=0.01, late_answer_seconds=0.01)
+    assert (ledger.summary().lost, ledger.summary().late_answers) == (1, 0)
 
 
 async def test_nobody_listening_is_a_failure() -> None:
