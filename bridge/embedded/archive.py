@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bridge.embedded.download import Libraries
-from bridge.embedded.java import startup_archive
-from bridge.embedded.node import CONTROLLER, Node, Shared
+from bridge.embedded.java import run_java, startup_archive
+from bridge.embedded.node import BROKER_MAIN, CONTROLLER, Node, Shared
 from bridge.embedded.ports import Port
 from bridge.errors import EmbeddedError
 
@@ -40,10 +40,13 @@ async def ensure_archive(libraries: Libraries, console: Console | None = None) -
 
 
 async def _make(libraries: Libraries, place: Path) -> Path:
-    """Run one broker that writes what it loaded when it ends; the path of what it wrote, if it did."""
-    made = place / "made.aot"
+    """Run one broker that notes what it loads, then make the archive of it; the path of the archive.
+
+    In two steps: left to itself the JVM would start the second one as it ends, out of our reach.
+    """
+    notes, made = place / "notes", place / "made.aot"
     node = Node(1, place / "node", Port(), {"CLIENT": "PLAINTEXT"})
-    options = ("-Xmx400m", f"-XX:AOTCacheOutput={made}")
+    options = ("-Xmx400m", "-XX:AOTMode=record", f"-XX:AOTConfiguration={notes}")
     voters = f"1@{node.address(CONTROLLER)}"
     node.join(Shared("5L6g3nShT-eMCtK--X86sw", voters, {"CLIENT": "PLAINTEXT"}, {}, options, libraries))
     try:
@@ -52,4 +55,9 @@ async def _make(libraries: Libraries, place: Path) -> Path:
     finally:
         await node.kill()
         node.release()
+    await run_java(
+        BROKER_MAIN,
+        jvm_options=["-XX:AOTMode=create", f"-XX:AOTConfiguration={notes}", f"-XX:AOTCache={made}"],
+        timeout_seconds=MAKE_SECONDS,
+    )
     return made

@@ -16,6 +16,8 @@ from support.apart import run_apart
 from support.topics import consume_all, create_topic, until
 
 from bridge.embedded import EmbeddedKafka, Node, run_java
+from bridge.embedded.download import ensure_libraries
+from bridge.embedded.java import startup_archive
 from bridge.embedded.lock import read_lock
 from bridge.errors import EmbeddedError
 
@@ -88,6 +90,11 @@ def start_parent(temporary: Path) -> tuple[subprocess.Popen[bytes], int]:
 def names_in(directory: Path) -> set[str]:
     """What lies in a directory."""
     return {each.name for each in directory.iterdir()}
+
+
+def mapped_by(pid: int) -> str:
+    """The files that a process has mapped into its memory, among other things."""
+    return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
 
 
 def pid_of(node: Node) -> int:
@@ -301,6 +308,31 @@ async def test_listeners_for_clients_may_be_secured() -> None:
             await known.send_and_wait(topic, b"known")
 
         assert await values_of(kafka.bootstrap("PLAIN"), topic) == [b"known"]
+
+
+async def test_starts_are_made_faster_once(kafka: EmbeddedKafka) -> None:
+    """The first start on a machine leaves an archive that the JVMs of later ones map."""
+    archive = startup_archive(ensure_libraries())
+
+    await kafka.nodes[0].restart()
+
+    assert str(archive) in mapped_by(pid_of(kafka.nodes[0]))
+
+
+async def test_spoiled_archive_only_makes_starts_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker starts all the same when the archive is no archive."""
+    jars = ensure_libraries().directory
+    (tmp_path / jars.name).symlink_to(jars)
+    monkeypatch.setenv("BRIDGE_EMBEDDED_CACHE", str(tmp_path))
+    startup_archive(ensure_libraries()).write_bytes(b"spoiled")
+
+    async with EmbeddedKafka() as kafka:
+        view = await kafka.nodes[0].view()
+
+    assert view is not None
+    assert view.brokers == {1}
 
 
 async def test_three_nodes_are_one_cluster(cluster: EmbeddedKafka, cluster_topic: MakeTopic) -> None:
