@@ -249,7 +249,9 @@ def read_secret_file(path: str, key: str) -> str:
         return Path(path).read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigurationError(f"{key}: can't read {path}: {reason}; mount the secret there, or correct the key") from error
+        raise ConfigurationError(
+            f"{key}: can't read {path}: {reason}; mount the secret there, or correct the key"
+        ) from error
 
 
 def path_secrets(access: Access) -> list[str]:
@@ -406,5 +408,3 @@ def _nearest(key: str, hints: Mapping[str, Any]) -> str:
     if siblings:
         return "this section has " + ", ".join(known.split(".", 1)[1] for known in siblings)
     return "the sections are " + ", ".join(dict.fromkeys(known.split(".", 1)[0] for known in hints))
-
-

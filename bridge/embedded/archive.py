@@ -29,9 +29,7 @@ async def ensure_archive(libraries: Libraries, console: Console | None = None) -
         return
     (console or Console(stderr=True)).print("making starts of Apache Kafka faster, once", highlight=False)
     try:
-        with tempfile.TemporaryDirectory(
-            dir=final.parent, prefix="archive-", ignore_cleanup_errors=True
-        ) as place:
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix="archive-", ignore_cleanup_errors=True) as place:
             made = await _make(libraries, Path(place))
             if made.exists():
                 made.replace(final)

@@ -94,8 +94,7 @@ class EmbeddedKafka:
         self._console = console
         protocols = dict(listeners or {"CLIENT": "PLAINTEXT"})
         self.nodes = tuple(
-            Node(number, self.directory / f"node-{number}", Port(), protocols)
-            for number in range(1, nodes + 1)
+            Node(number, self.directory / f"node-{number}", Port(), protocols) for number in range(1, nodes + 1)
         )
         self._shared = Shared(
             cluster_id=self.cluster_id,
@@ -152,9 +151,7 @@ class EmbeddedKafka:
             java_executable()  # Asked before 48 MB are fetched in vain.
             self._shared.libraries = await self._fetch()
             await ensure_archive(self._shared.libraries, self._console)
-        await asyncio.gather(
-            *(node.start(new_address=new_addresses, wait_seconds=None) for node in self.nodes)
-        )
+        await asyncio.gather(*(node.start(new_address=new_addresses, wait_seconds=None) for node in self.nodes))
         await self.wait_ready(wait_seconds)
 
     async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
@@ -242,9 +239,7 @@ def _kept_cluster_id(directory: Path) -> str | None:
         text = (directory / "node-1" / "data" / "meta.properties").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    return next(
-        (line.removeprefix("cluster.id=") for line in text.splitlines() if "cluster.id=" in line), None
-    )
+    return next((line.removeprefix("cluster.id=") for line in text.splitlines() if "cluster.id=" in line), None)
 
 
 def _new_cluster_id() -> str:

@@ -81,9 +81,7 @@ def ensure_libraries(
         try:
             _fetch_set(final, artifacts, console or Console(stderr=True), cancelled or threading.Event())
         except OSError as error:
-            msg = (
-                f"the cache {final.parent} can't be written: {error}; name another with BRIDGE_EMBEDDED_CACHE"
-            )
+            msg = f"the cache {final.parent} can't be written: {error}; name another with BRIDGE_EMBEDDED_CACHE"
             raise EmbeddedError(msg) from error
     jars = {artifact: final / artifact.file_name for artifact in artifacts}
     return Libraries(
@@ -101,9 +99,7 @@ def _whole(directory: Path, artifacts: tuple[Artifact, ...]) -> bool:
         return False
 
 
-def _fetch_set(
-    final: Path, artifacts: tuple[Artifact, ...], console: Console, cancelled: threading.Event
-) -> None:
+def _fetch_set(final: Path, artifacts: tuple[Artifact, ...], console: Console, cancelled: threading.Event) -> None:
     """Fill a directory beside ``final``, then give it its name; one process at a time."""
     final.parent.mkdir(parents=True, exist_ok=True)
     with _sole(final.with_suffix(".lock"), console, cancelled):
@@ -139,9 +135,7 @@ def _fetch_missing(
 ) -> None:
     """Fetch, several at a time, what an earlier attempt has not left there already."""
     missing = [each for each in artifacts if not _is_pinned(partial / each.file_name, each)]
-    with Progress(
-        console, "Apache Kafka", len(missing), sum(each.size_bytes for each in missing)
-    ) as progress:
+    with Progress(console, "Apache Kafka", len(missing), sum(each.size_bytes for each in missing)) as progress:
 
         def advance(count_bytes: int) -> None:
             if cancelled.is_set():
@@ -196,9 +190,7 @@ def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading
             raise _given_up()
         wanted = context.project(artifact.group, artifact.name).at_version(artifact.version).artifact()
         try:
-            wanted.cached_path.unlink(
-                missing_ok=True
-            )  # What a broken attempt left would be taken for the jar.
+            wanted.cached_path.unlink(missing_ok=True)  # What a broken attempt left would be taken for the jar.
             path = Path(wanted.resolve())
         except EmbeddedError:
             raise
@@ -207,9 +199,7 @@ def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading
             # OSErrors.
             if isinstance(error, OSError) and not _is_network(error):
                 raise
-            if (
-                attempt == ATTEMPTS or type(error).__name__ == "ConnectTimeout"
-            ):  # Nobody is there: say so soon.
+            if attempt == ATTEMPTS or type(error).__name__ == "ConnectTimeout":  # Nobody is there: say so soon.
                 raise _unreachable(error) from error
             continue
         if _is_pinned(path, artifact):

@@ -164,9 +164,7 @@ class Node:
         """What it knows of the cluster now, or None where it does not answer within two seconds."""
         return await asyncio.to_thread(ask, HOST, self.port(INTERNAL), ASK_SECONDS)
 
-    async def wait_ready(
-        self, wait_seconds: float = START_SECONDS, others: frozenset[int] = frozenset()
-    ) -> None:
+    async def wait_ready(self, wait_seconds: float = START_SECONDS, others: frozenset[int] = frozenset()) -> None:
         """Wait until it answers and counts itself and the ``others`` among the living brokers.
 
         Raises:
@@ -223,9 +221,7 @@ class Node:
     def _write_properties(self, shared: Shared) -> None:
         """Write what the broker reads: places first, then the cluster's properties, then the node's own."""
         listeners = {name: port.address for name, port in self._ports.items()}
-        advertised = {
-            name: address for name, address in listeners.items() if name != CONTROLLER
-        } | self.advertised
+        advertised = {name: address for name, address in listeners.items() if name != CONTROLLER} | self.advertised
         protocols = {**shared.protocols, INTERNAL: "PLAINTEXT", CONTROLLER: "PLAINTEXT"}
         values = {
             "process.roles": "broker,controller",
@@ -267,6 +263,4 @@ class Node:
             process.kill()
 
     def _failure(self, what: str) -> EmbeddedError:
-        return EmbeddedError(
-            f"Kafka node {self.id} {what}; its log, {self.log_file}, ends:\n{self.log_tail()}"
-        )
+        return EmbeddedError(f"Kafka node {self.id} {what}; its log, {self.log_file}, ends:\n{self.log_tail()}")

@@ -48,9 +48,7 @@ class CallbackHeaders:
         self._time: Final[Header] = ("ce_time", rfc3339(received_at_ms))
         self._content_type: Final[Header] = ("content-type", content_type)
         self._callback: Final = callback
-        self._event_tail: Final = (
-            [callback] if traceparent is None else [("traceparent", traceparent), callback]
-        )
+        self._event_tail: Final = [callback] if traceparent is None else [("traceparent", traceparent), callback]
         self._received_at: Final[Header] = ("received_at", b"%d" % received_at_ms)
         self._total: Final = total
 

@@ -67,9 +67,7 @@ class RecordEncoder:
 
     def quarantined_by_reason(self, records: Iterable[Record]) -> Counter[str]:
         """How many of the records are quarantined, by reason; all others are events."""
-        return Counter(
-            record.headers[0][1].decode() for record in records if record.topic == self._quarantine_topic
-        )
+        return Counter(record.headers[0][1].decode() for record in records if record.topic == self._quarantine_topic)
 
     def _event(self, report: Report, headers: CallbackHeaders, position: int, received_at_ms: int) -> Record:
         event = report.event
@@ -87,9 +85,7 @@ class RecordEncoder:
         item = Quarantined(report.raw, Reason.TOO_LARGE, detail, report.path, event.message_id)
         return self._quarantined(item, headers, position, received_at_ms)
 
-    def _quarantined(
-        self, item: Quarantined, headers: CallbackHeaders, position: int, received_at_ms: int
-    ) -> Record:
+    def _quarantined(self, item: Quarantined, headers: CallbackHeaders, position: int, received_at_ms: int) -> Record:
         key = None if item.message_id is None else item.message_id.encode()
         return Record(
             topic=self._quarantine_topic,

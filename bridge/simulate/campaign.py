@@ -190,9 +190,7 @@ class _Lives:
         """All items; a message's own are generated when it starts and wait on a heap until they are due."""
         due: list[tuple[float, int, _Item]] = []
         tie = itertools.count()
-        starts: Iterable[int] = (
-            itertools.count() if self._options.messages is None else range(self._options.messages)
-        )
+        starts: Iterable[int] = itertools.count() if self._options.messages is None else range(self._options.messages)
         for index in starts:
             for delay, item in self._message(index):
                 heapq.heappush(due, (index + delay, next(tie), item))
@@ -227,9 +225,7 @@ class _Lives:
             return ["Sent", "Delivered", "Failed"] if out_of_order else ["Sent", "Failed"]
         stages = ["Sent", "Delivered"]
         if chance.random() < mix.read:
-            stages = (
-                ["Sent", "Read"] if chance.random() < mix.skip_delivered else ["Sent", "Delivered", "Read"]
-            )
+            stages = ["Sent", "Read"] if chance.random() < mix.skip_delivered else ["Sent", "Delivered", "Read"]
         if out_of_order:
             first = chance.randrange(len(stages) - 1)
             stages[first], stages[first + 1] = stages[first + 1], stages[first]

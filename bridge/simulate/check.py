@@ -130,9 +130,7 @@ def check(
         first = _first_occurrences(events, records)
         ordered_keys, out_of_order = _order(entries, events, first)
         damages += out_of_order
-    facts = [events[event] for event in seen if event in events] + [
-        raws[raw] for raw in hashes if raw in raws
-    ]
+    facts = [events[event] for event in seen if event in events] + [raws[raw] for raw in hashes if raw in raws]
     return CheckResult(
         pushes=len(entries),
         promised=sum(fact.promised_at < math.inf for known in (events, raws) for fact in known.values()),
@@ -150,9 +148,7 @@ def _pushed(entries: list[Entry]) -> tuple[dict[str, _Fact], dict[str, _Fact]]:
     raws: dict[str, _Fact] = {}
     for entry in entries:
         for report in entry.reports:
-            known, identity = (
-                (raws, report.raw_sha256) if report.event_id is None else (events, report.event_id)
-            )
+            known, identity = (raws, report.raw_sha256) if report.event_id is None else (events, report.event_id)
             if identity is None:
                 raise ValueError(f"push {entry.number} has a report with neither an event id nor a raw hash")
             fact = known.get(identity)
@@ -213,9 +209,7 @@ def _first_occurrences(events: dict[str, _Fact], records: list[Consumed]) -> dic
     for key, of_key in by_key.items():
         if len({record.partition for record in of_key}) > 1:
             continue
-        in_order = dict.fromkeys(
-            record.event_id for record in sorted(of_key, key=lambda record: record.offset)
-        )
+        in_order = dict.fromkeys(record.event_id for record in sorted(of_key, key=lambda record: record.offset))
         if len(in_order) > 1:
             first[key] = {event: position for position, event in enumerate(in_order)}
     return first
@@ -241,9 +235,7 @@ def _between_pushes(key: str, in_order: list[str], events: dict[str, _Fact], dam
     latest, latest_sent = 0, -math.inf
     for position, fact in enumerate(facts):
         if fact.promised_at < latest_sent:
-            damages.append(
-                _out_of_order(key, in_order[position], in_order[latest], "was promised before it was sent")
-            )
+            damages.append(_out_of_order(key, in_order[position], in_order[latest], "was promised before it was sent"))
         if fact.sent_at > latest_sent:
             latest, latest_sent = position, fact.sent_at
     return min(fact.promised_at for fact in facts) < latest_sent

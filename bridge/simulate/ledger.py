@@ -218,10 +218,7 @@ class Ledger:
             acknowledged_after_retry=self.acknowledged_after_retry,
             lost=self.lost,
             lost_reports=self.lost_reports,
-            unresolved=len(self.entries)
-            - self.acknowledged_first
-            - self.acknowledged_after_retry
-            - self.lost,
+            unresolved=len(self.entries) - self.acknowledged_first - self.acknowledged_after_retry - self.lost,
             answers=dict(sorted(Counter(_outcome(attempt) for attempt in attempts).items())),
             late_answers=sum(len(entry.late) for entry in self.entries.values()),
             latency=Latency.of(answered),

@@ -148,9 +148,7 @@ class Provider:
             if push.at_seconds is not None:
                 intended_at = await self._sleep_until(start + push.at_seconds)
             else:
-                await self._until(
-                    lambda: self._unresolved < room and len(self._ready) < self._options.connections
-                )
+                await self._until(lambda: self._unresolved < room and len(self._ready) < self._options.connections)
             if count % _BREATHE_EVERY == 0:
                 await asyncio.sleep(0)  # behind its time the loop above never waits; others have to run too
             self._unresolved += 1
@@ -194,9 +192,7 @@ class Provider:
         connection, status, error = await self._exchange(job, connection, sent_at)
         gave_up = error is not None and job.attempt > len(self._options.retry_after_seconds)
         now = self._clock()
-        self._ledger.attempted(
-            Attempt(job.push.number, job.attempt, intended_at, sent_at, now, status, error, gave_up)
-        )
+        self._ledger.attempted(Attempt(job.push.number, job.attempt, intended_at, sent_at, now, status, error, gave_up))
         if error is None or gave_up:
             self._resolved(job)
         else:

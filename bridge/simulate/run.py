@@ -193,9 +193,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--messages", type=int, metavar="N", help="messages, with two to three reports each (default: 1000)")
     add("--duration", type=float, metavar="SEC", help="stop after so many seconds")
     pace = parser.add_mutually_exclusive_group()
-    pace.add_argument(
-        "--rate", type=float, metavar="R", help="reports per second (default: as fast as possible)"
-    )
+    pace.add_argument("--rate", type=float, metavar="R", help="reports per second (default: as fast as possible)")
     pace.add_argument("--callback-rate", type=float, metavar="R", help="callbacks per second")
     add(
         "--size",
@@ -225,9 +223,7 @@ def _size(text: str) -> tuple[int, int]:
     try:
         return int(least), int(greatest or least)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text}: a number, or the least and the greatest as in 1-1000"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text}: a number, or the least and the greatest as in 1-1000") from None
 
 
 def main(args: argparse.Namespace) -> int:

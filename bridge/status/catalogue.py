@@ -39,9 +39,7 @@ _TABLE: Final[tuple[tuple[str, ErrorCategory, ErrorRetry], ...]] = (
     ("130472", ErrorCategory.UNKNOWN, ErrorRetry.UNKNOWN),  # the recipient is part of an experiment
 )
 
-_MEANINGS: Final = {
-    code: ErrorMeaning(category, retry) for codes, category, retry in _TABLE for code in codes.split()
-}
+_MEANINGS: Final = {code: ErrorMeaning(category, retry) for codes, category, retry in _TABLE for code in codes.split()}
 
 
 def error_meaning(error_code: str | None) -> ErrorMeaning:

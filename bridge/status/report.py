@@ -344,9 +344,7 @@ def _event(fields: _Fields, extras: str | None, raw: bytes, path: str, received_
     present = _present
     message_id = present(fields.message_id)
     if message_id is None:
-        return Quarantined(
-            raw, Reason.NO_MESSAGE_ID, "The item has no usable MessageId.", f"{path}.MessageId"
-        )
+        return Quarantined(raw, Reason.NO_MESSAGE_ID, "The item has no usable MessageId.", f"{path}.MessageId")
     provider_status = present(fields.status)
     if provider_status is None:
         detail = "The item has no usable Status."

@@ -21,9 +21,7 @@ async def test_java_reads_what_python_wrote(
         await producer.send_and_wait(name, None, b"tombstone", 0)
         await producer.send_and_wait(name, b"{}", None, 1)
 
-    records = sorted(
-        await java_read(kafka_bootstrap, name, 3), key=lambda each: (each["partition"], each["offset"])
-    )
+    records = sorted(await java_read(kafka_bootstrap, name, 3), key=lambda each: (each["partition"], each["offset"]))
 
     assert records == [
         {

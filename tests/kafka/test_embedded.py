@@ -319,9 +319,7 @@ async def test_starts_are_made_faster_once(kafka: EmbeddedKafka) -> None:
     assert str(archive) in mapped_by(pid_of(kafka.nodes[0]))
 
 
-async def test_spoiled_archive_only_makes_starts_slower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_spoiled_archive_only_makes_starts_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker starts all the same when the archive is no archive."""
     jars = ensure_libraries().directory
     (tmp_path / jars.name).symlink_to(jars)
@@ -347,9 +345,7 @@ async def test_three_nodes_are_one_cluster(cluster: EmbeddedKafka, cluster_topic
     assert {frozenset(each.replicas) for each in found} == {frozenset({1, 2, 3})}
 
 
-async def test_another_leader_is_elected_when_one_is_killed(
-    cluster: EmbeddedKafka, cluster_topic: MakeTopic
-) -> None:
+async def test_another_leader_is_elected_when_one_is_killed(cluster: EmbeddedKafka, cluster_topic: MakeTopic) -> None:
     """A killed leader's partition is led by another, loses nothing, and takes more."""
     topic = await cluster_topic()
     await produce(cluster.bootstrap_servers, topic, b"before")

@@ -141,9 +141,7 @@ def test_broken_connections_are_tried_again(repository: Repository, artifacts: t
     assert all(path.stat().st_size == SIZE_BYTES for path in libraries.broker)
 
 
-def test_interrupted_fetch_goes_on_where_it_stood(
-    repository: Repository, artifacts: tuple[Artifact, ...]
-) -> None:
+def test_interrupted_fetch_goes_on_where_it_stood(repository: Repository, artifacts: tuple[Artifact, ...]) -> None:
     """What arrived before a failure is not fetched again."""
     repository.stop_after = AFTER
     with pytest.raises(EmbeddedError):
@@ -156,9 +154,7 @@ def test_interrupted_fetch_goes_on_where_it_stood(
     assert len(repository.asked) == COUNT - AFTER
 
 
-def test_other_content_than_pinned_is_refused(
-    repository: Repository, artifacts: tuple[Artifact, ...]
-) -> None:
+def test_other_content_than_pinned_is_refused(repository: Repository, artifacts: tuple[Artifact, ...]) -> None:
     """A changed jar never gets its name in the cache, and the message says which it is."""
     changed = next(path for path in repository.content if "part-3" in path)
     repository.content[changed] = b"x" * SIZE_BYTES
@@ -192,9 +188,7 @@ async def test_no_network_and_an_empty_cache_is_said(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kafka = EmbeddedKafka(console=silent())
 
-    with pytest.raises(
-        EmbeddedError, match=r"(?s)can't be fetched.*HTTPS_PROXY.*\[repositories\].*--bootstrap"
-    ):
+    with pytest.raises(EmbeddedError, match=r"(?s)can't be fetched.*HTTPS_PROXY.*\[repositories\].*--bootstrap"):
         await kafka.__aenter__()
 
     assert not kafka.directory.exists()

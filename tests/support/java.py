@@ -41,17 +41,13 @@ class JavaPrograms:
             EmbeddedError: They have not come within a minute; what the Java client said is in the message.
         """
         arguments = [bootstrap, topic, str(count), str(READ_SECONDS)]
-        result = await run_java(
-            "ReadRecords", arguments, class_path=[self.classes], timeout_seconds=READ_SECONDS + 30
-        )
+        result = await run_java("ReadRecords", arguments, class_path=[self.classes], timeout_seconds=READ_SECONDS + 30)
         return [json.loads(line) for line in result.stdout.decode().splitlines()]
 
     async def _keys(self, keys: list[bytes], counts: list[int]) -> dict[bytes, tuple[int, dict[int, int]]]:
         """The hash of each key and its partitions by their number."""
         lines = "".join(f"{key.hex()}\n" for key in keys).encode()
-        result = await run_java(
-            "Partitions", [str(each) for each in counts], class_path=[self.classes], stdin=lines
-        )
+        result = await run_java("Partitions", [str(each) for each in counts], class_path=[self.classes], stdin=lines)
         answers = {}
         for line in result.stdout.decode().splitlines():
             key, value, *places = line.split(",")

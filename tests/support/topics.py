@@ -55,9 +55,7 @@ async def create_topic(
         TimeoutError: It is not there after a minute.
     """
     name = name or unique_name()
-    wanted = NewTopic(
-        name, partitions, replication or len(bootstrap.split(",")), topic_configs=dict(config or {})
-    )
+    wanted = NewTopic(name, partitions, replication or len(bootstrap.split(",")), topic_configs=dict(config or {}))
     async with asyncio.timeout(WAIT_SECONDS):
         await until(lambda: _created(bootstrap, wanted), AGAIN_SECONDS)
         for address in bootstrap.split(","):

@@ -24,10 +24,7 @@ TABLE = [
     *((code, "ACCOUNT", "NO") for code in ("190", "131045", "33", "137000")),
     ("131043", "EXPIRED", "NO"),
     *((code, "TRANSIENT", "LATER") for code in ("1", "2", "131000", "131016", "133004")),
-    *(
-        (code, "UNKNOWN", "UNKNOWN")
-        for code in ("130472", "SRVC_TIMEOUT", "OUT_OF_SERVICE", "199", "300", "0200")
-    ),
+    *((code, "UNKNOWN", "UNKNOWN") for code in ("130472", "SRVC_TIMEOUT", "OUT_OF_SERVICE", "199", "300", "0200")),
     (None, "NONE", "NONE"),
 ]
 

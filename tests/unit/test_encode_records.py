@@ -21,14 +21,10 @@ def encoder_of(max_record_bytes: int = 1_000_000) -> RecordEncoder:
     return RecordEncoder("status", "quarantine", "urn:test", max_record_bytes)
 
 
-def records_of(
-    body: bytes, encoder: RecordEncoder | None = None, traceparent: bytes | None = None
-) -> list[Record]:
+def records_of(body: bytes, encoder: RecordEncoder | None = None, traceparent: bytes | None = None) -> list[Record]:
     """The records of a body."""
     items = read_body(body, RECEIVED)
-    return (encoder or encoder_of()).encode(
-        items, callback_id="cb-1", received_at_ms=RECEIVED, traceparent=traceparent
-    )
+    return (encoder or encoder_of()).encode(items, callback_id="cb-1", received_at_ms=RECEIVED, traceparent=traceparent)
 
 
 def test_an_event_s_record_is_keyed_by_its_message() -> None:

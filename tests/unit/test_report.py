@@ -249,9 +249,7 @@ def test_a_broken_item_is_quarantined_alone(raw: bytes, reason: Reason, message_
     assert f"$[1]{suffix}" == broken.path
 
 
-@pytest.mark.parametrize(
-    ("raw", "reason"), [(raw, reason) for raw, reason, _ in BROKEN_ITEMS if raw[:1] == b"{"]
-)
+@pytest.mark.parametrize(("raw", "reason"), [(raw, reason) for raw, reason, _ in BROKEN_ITEMS if raw[:1] == b"{"])
 def test_a_broken_lone_object_is_quarantined_at_the_root(raw: bytes, reason: Reason) -> None:
     """The same faults, without an array around."""
     item = only_quarantined(raw + b"\n")
@@ -302,9 +300,7 @@ def test_nesting_is_kept_up_to_its_limit(depth: int) -> None:
         ('"To":false', None, '{"To":false}'),
     ],
 )
-def test_a_key_is_found_by_its_exact_name_first(
-    members: str, recipient: str | None, extras: str | None
-) -> None:
+def test_a_key_is_found_by_its_exact_name_first(members: str, recipient: str | None, extras: str | None) -> None:
     """Else trimmed and case-insensitive, the last wins; blank is absent; nothing that was said is lost."""
     event = event_with_text(members)
     assert (recipient, extras) == (event.recipient, event.extras)
@@ -336,9 +332,7 @@ def test_a_text_field_is_published_as_it_came(name: str, field: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "field"), TEXTS.items())
-@pytest.mark.parametrize(
-    "value", ["1.5", "1.0", "1e3", "-1E+400", "true", "{}", "[1, 2]", '{"a":"\\ud83d\\ude00"}']
-)
+@pytest.mark.parametrize("value", ["1.5", "1.0", "1e3", "-1E+400", "true", "{}", "[1, 2]", '{"a":"\\ud83d\\ude00"}'])
 def test_a_value_of_the_wrong_type_is_kept_in_extras(name: str, field: str, value: str) -> None:
     """Its field says nothing, as if it were missing; its JSON text is as it came."""
     event = event_with_text(f'"{name}": {value} ')
@@ -552,9 +546,7 @@ def test_a_template_code_implies_the_frame_type(fields: dict[str, str], frame_ty
         ({"TaskId": 7}, "7", False),
     ],
 )
-def test_a_missing_task_id_is_defaulted_and_marked(
-    fields: dict[str, Any], task_id: str, defaulted: bool
-) -> None:
+def test_a_missing_task_id_is_defaulted_and_marked(fields: dict[str, Any], task_id: str, defaulted: bool) -> None:
     """To MessageId, as the page says; the mark tells it from an equal one that came."""
     event = event_with(**fields)
     assert (task_id, defaulted) == (event.task_id, event.task_id_defaulted)
@@ -619,15 +611,10 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = [field.encode_name for field in msgspec.structs.fields(module._Fields)]
-SPELLINGS = st.sampled_from(
-    [*NAMES, "Error", "ConversionExpirationTime", "to", "ERRORCODE", "Timestamp ", "new"]
-)
+SPELLINGS = st.sampled_from([*NAMES, "Error", "ConversionExpirationTime", "to", "ERRORCODE", "Timestamp ", "new"])
 ALMOST_REPORTS = st.dictionaries(
     SPELLINGS,
-    JSON
-    | st.sampled_from(
-        ["", " ", "0", "OK", "131026:x", "Read", " failed", "A-B", "1691043638", 1691043638, 1e12]
-    ),
+    JSON | st.sampled_from(["", " ", "0", "OK", "131026:x", "Read", " failed", "A-B", "1691043638", 1691043638, 1e12]),
 ).map(lambda fields: MINIMAL | fields)
 ITEMS = st.one_of(
     JSON.map(lambda value: json.dumps(value).encode()),

@@ -61,9 +61,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert _pushes(seed=7, mix=EVERYTHING) == _pushes(seed=7, mix=EVERYTHING)
     campaign = Campaign(CampaignOptions(seed=7, mix=EVERYTHING))
     assert list(campaign.pushes()) == list(campaign.pushes())
-    assert [push.body for push in _pushes(seed=7, run="x")] != [
-        push.body for push in _pushes(seed=8, run="x")
-    ]
+    assert [push.body for push in _pushes(seed=7, run="x")] != [push.body for push in _pushes(seed=8, run="x")]
 
 
 def test_what_is_known_of_an_item_is_what_its_bytes_say() -> None:
@@ -147,9 +145,7 @@ def test_lives_interleave() -> None:
     """Many messages are under way at once: a Read follows its Sent at a distance."""
     reports = _reports(_pushes(messages=2000, mix=Mix.plain()))
     at = {(report.message_id, report.status): position for position, report in enumerate(reports)}
-    distances = [
-        at[message_id, "Read"] - at[message_id, "Sent"] for message_id, status in at if status == "Read"
-    ]
+    distances = [at[message_id, "Read"] - at[message_id, "Sent"] for message_id, status in at if status == "Read"]
     assert 50 < sorted(distances)[len(distances) // 2] < 1000
     assert min(distances) > 0
 
@@ -176,10 +172,7 @@ def test_every_telephone_number_is_reserved_for_fiction() -> None:
 
 def test_every_message_id_starts_with_the_run() -> None:
     """Two runs never share a message, whatever else they share."""
-    ids = [
-        {report.message_id for report in _reports(_pushes(run=run)) if report.event_id}
-        for run in ("2026", "2027")
-    ]
+    ids = [{report.message_id for report in _reports(_pushes(run=run)) if report.event_id} for run in ("2026", "2027")]
     assert ids[0]
     assert not ids[0] & ids[1]
     assert all(message_id.startswith("2026") for message_id in ids[0])
@@ -212,9 +205,7 @@ def test_times_follow_the_rate() -> None:
     """A push is due when all reports before it are, at the rate; without a rate it has no time."""
     pushes = _pushes(size=(1, 9), reports_per_second=50.0)
     before = itertools.accumulate((len(push.reports) for push in pushes), initial=0)
-    assert [push.at_seconds for push in pushes] == [
-        count / 50 for count, _ in zip(before, pushes, strict=False)
-    ]
+    assert [push.at_seconds for push in pushes] == [count / 50 for count, _ in zip(before, pushes, strict=False)]
     assert [push.at_seconds for push in _pushes(callbacks_per_second=2.0)[:3]] == [0.0, 0.5, 1.0]
     assert {None} == {push.at_seconds for push in _pushes()}
 

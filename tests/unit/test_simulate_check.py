@@ -140,9 +140,7 @@ def test_a_swapped_order_is_found(chance: random.Random) -> None:
     first: dict[str, dict[str, int]] = {}
     for index, record in enumerate(world.records):
         first.setdefault(record.key, {}).setdefault(record.event_id, index)
-    one, two = chance.sample(
-        list(chance.choice([each for each in first.values() if len(each) > 1]).values()), 2
-    )
+    one, two = chance.sample(list(chance.choice([each for each in first.values() if len(each) > 1]).values()), 2)
     a, b = world.records[one], world.records[two]
     # Repeats in between would still stand in front: only the swapped pair may speak for its events.
     world.records = [

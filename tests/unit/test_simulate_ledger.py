@@ -27,9 +27,7 @@ asyncio.run(provider.run(Campaign(CampaignOptions(messages=100_000)).pushes()))
 """
 
 
-def _attempt(
-    push_number: int, number: int, error: str | None, *, status: int | None = 200, at: float = 1.0
-) -> Attempt:
+def _attempt(push_number: int, number: int, error: str | None, *, status: int | None = 200, at: float = 1.0) -> Attempt:
     gave_up = error is not None and number == 3
     return Attempt(push_number, number, at, at + 0.1, at + 0.5, status, error, gave_up)
 

@@ -47,9 +47,7 @@ async def _run(url: str, pushes: Iterable[Push], **options: Any) -> Ledger:
     return ledger
 
 
-async def _push_to(
-    *script: Behaviour, pushes: Iterable[Push] | None = None, **options: Any
-) -> tuple[Server, Ledger]:
+async def _push_to(*script: Behaviour, pushes: Iterable[Push] | None = None, **options: Any) -> tuple[Server, Ledger]:
     async with serving(*script) as server:
         return server, await _run(server.url, [push(0)] if pushes is None else pushes, **options)
 
@@ -126,9 +124,7 @@ async def _reset(exchange: Exchange) -> None:
         (sends(b'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"\xff"'), "body", "200 with a wrong body"),
     ],
 )
-async def test_anything_but_the_documented_answer_is_a_failure(
-    behaviour: Behaviour, error: str, answer: str
-) -> None:
+async def test_anything_but_the_documented_answer_is_a_failure(behaviour: Behaviour, error: str, answer: str) -> None:
     """However an attempt fails, it is written down as what it was and made again, on a sound connection."""
     _, ledger = await _push_to(behaviour, succeed)
     assert [error, None] == [attempt.error for attempt in _attempts(ledger)]
@@ -354,9 +350,7 @@ def _overlaps(messages: int) -> tuple[Behaviour, list[str], dict[str, list[int]]
         for _ in range(3):
             await asyncio.sleep(0)
         in_flight[key] -= 1
-        await exchange.send(
-            b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n" if exchange.number % 7 == 0 else OK
-        )
+        await exchange.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n" if exchange.number % 7 == 0 else OK)
 
     return behave, twice, order
 

@@ -128,9 +128,7 @@ def test_what_cannot_be_run_is_2(words: tuple[str, ...], capsys: pytest.CaptureF
     assert "s3cret" not in said.err
 
 
-@pytest.mark.parametrize(
-    "words", [("--size", "many"), ("--rate", "1", "--callback-rate", "1"), ("--messages", "x")]
-)
+@pytest.mark.parametrize("words", [("--size", "many"), ("--rate", "1", "--callback-rate", "1"), ("--messages", "x")])
 def test_what_cannot_be_understood_is_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """Argparse refuses with the same exit code."""
     with pytest.raises(SystemExit) as exited:
@@ -147,18 +145,14 @@ def test_the_ledger_is_written(tmp_path: Path) -> None:
         assert _main("--url", server.url, "--ledger", str(path)) == 2
     entries = Ledger.read(path).entries
     assert len(server.exchanges) == len(entries)
-    ids = [
-        report.message_id for entry in entries.values() for report in entry.reports if not report.quarantined
-    ]
+    ids = [report.message_id for entry in entries.values() for report in entry.reports if not report.quarantined]
     assert all(message_id.startswith("77") for message_id in ids)
 
 
 async def test_a_rate_and_a_duration_say_how_much_is_pushed() -> None:
     """So many reports a second for so long, however many messages that takes."""
     async with serving() as server:
-        options = SimulateOptions(
-            url=server.url, rate=1000, duration_seconds=0.2, size=(5, 5), mix=Mix.plain()
-        )
+        options = SimulateOptions(url=server.url, rate=1000, duration_seconds=0.2, size=(5, 5), mix=Mix.plain())
         summary = await simulate(options)
     assert (summary.reports, summary.pushes) == (200, 40)
     assert 0.19 <= summary.duration_seconds < 5
@@ -179,9 +173,7 @@ async def test_progress_tells_what_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     seen: list[Progress] = []
     options = SimulateOptions(url="http://127.0.0.1:9/x", messages=1, mix=Mix.plain(), retry_scale=0.0005)
     async with serving(status(503), status(503), succeed) as server:
-        await simulate(
-            SimulateOptions(**_fields(options) | {"url": server.url, "size": (1000, 1000)}), seen.append
-        )
+        await simulate(SimulateOptions(**_fields(options) | {"url": server.url, "size": (1000, 1000)}), seen.append)
     assert any(each.waiting_for_retry == 1 for each in seen)
     assert all(each.lost == 0 for each in seen)
     assert sorted(each.elapsed_seconds for each in seen) == [each.elapsed_seconds for each in seen]
@@ -255,8 +247,6 @@ def test_options_do_not_show_the_secret() -> None:
 def test_nothing_of_the_service_is_imported() -> None:
     """The checker shares no code with what it checks, bridge.errors aside."""
     code = "import sys, bridge.simulate.run, bridge.simulate.check; print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    ).stdout.split()
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
     ours = {name for name in modules if name.split(".")[0] == "bridge"}
     assert {"bridge", "bridge.errors"} == {name for name in ours if not name.startswith("bridge.simulate")}

@@ -42,7 +42,10 @@ def test_pushes_that_share_a_message_never_overlap(keys: list[frozenset[str]], c
 def test_what_shares_nothing_is_not_held() -> None:
     """Only a shared message holds a push back."""
     sequence = Sequence()
-    assert [
-        sequence.admit(_push(number, frozenset(keys))) for number, keys in enumerate(["ab", "cd", "be", "f"])
-    ] == [True, True, False, True]
+    assert [sequence.admit(_push(number, frozenset(keys))) for number, keys in enumerate(["ab", "cd", "be", "f"])] == [
+        True,
+        True,
+        False,
+        True,
+    ]
     assert sequence.held == 1

@@ -1,0 +1,158 @@
+"""``chatapp-bridge``: every command, thin: parse, call, print."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from bridge import config
+from bridge.errors import BridgeError, ConfigurationError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done; 1 it failed, or what was looked for is not as it should be; 2 wrong usage or configuration.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigurationError as error:
+        print(f"chatapp-bridge: {error}", file=sys.stderr)
+        return 2
+    except BridgeError as error:
+        print(f"chatapp-bridge: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="chatapp-bridge", description=__import__("bridge").__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    configured = argparse.ArgumentParser(add_help=False)
+    configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with any of the keys")
+    configured.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one key; repeatable"
+    )
+
+    serve = commands.add_parser("serve", parents=[configured], help="take callbacks until SIGTERM")
+    serve.set_defaults(run=_serve)
+    show = commands.add_parser(
+        "config", parents=[configured], help="print the values in force and where each came from"
+    )
+    show.set_defaults(run=_config)
+
+    topics = commands.add_parser("topics", help="the topics, as config/topics.toml declares them")
+    actions = topics.add_subparsers(required=True, metavar="ACTION")
+    apply = actions.add_parser("apply", parents=[configured], help="create what is missing; change nothing that exists")
+    apply.add_argument("--dev", action="store_true", help="lower what a small cluster can't give")
+    apply.set_defaults(run=_topics_apply)
+    check = actions.add_parser("check", parents=[configured], help="show differences; exit 1 where there are any")
+    check.set_defaults(run=_topics_check)
+
+    from bridge.simulate import run as simulation
+
+    simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
+    simulation.add_arguments(simulate)
+    simulate.set_defaults(run=simulation.main)
+    return parser
+
+
+def _load(options: argparse.Namespace) -> config.Loaded:
+    return config.load(options.config, assignments=options.set)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from bridge.observe import logs
+    from bridge.receive.service import Service
+
+    settings = _load(options).settings
+    logs.configure(settings.log, config.path_secrets(settings.access))
+    _run(Service(settings).run())
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    loaded = _load(options)
+    width = max(len(value.key) + len(value.shown) for value in loaded.values)
+    for value in loaded.values:
+        text = f"{value.key} = {value.shown}"
+        print(f"{text:<{min(width + 3, 72)}}  # {value.source}")
+    return 0
+
+
+def _topics_apply(options: argparse.Namespace) -> int:
+    return _run(_apply(_load(options).settings, dev=options.dev))
+
+
+def _topics_check(options: argparse.Namespace) -> int:
+    return _run(_check(_load(options).settings))
+
+
+async def _apply(settings: config.Settings, *, dev: bool) -> int:
+    from bridge.deliver import topics
+
+    declared = list(topics.declared_topics(settings.topics).values())
+    async with topics.admin_client(settings.kafka) as client:
+        brokers = await topics.brokers(client)
+        for topic in declared:
+            if topic.replication_factor <= brokers:
+                continue
+            lowered = topic.lowered_to(brokers)
+            what = (
+                f"replication_factor {topic.replication_factor} -> {lowered.replication_factor}, min.insync.replicas "
+                f"{topic.config['min.insync.replicas']} -> {lowered.config['min.insync.replicas']}"
+            )
+            print(f"{topic.name}: this cluster has {brokers} broker(s), which can't give what is declared: {what}")
+            if not dev:
+                print("nothing was created; use a larger cluster, or --dev to lower it on a machine of your own")
+                return 1
+        if dev:
+            declared = [topic.lowered_to(brokers) for topic in declared]
+        findings = await topics.inspect(client, declared)
+        missing = [finding.topic for finding in findings if not finding.exists]
+        if missing:
+            await topics.create(client, missing)
+        return _print_findings(findings, created=True)
+
+
+async def _check(settings: config.Settings) -> int:
+    from bridge.deliver import topics
+
+    declared = list(topics.declared_topics(settings.topics).values())
+    async with topics.admin_client(settings.kafka) as client:
+        return _print_findings(await topics.inspect(client, declared), created=False)
+
+
+def _print_findings(findings: Sequence[Any], *, created: bool) -> int:
+    wrong = 0
+    for finding in findings:
+        topic = finding.topic
+        shape = f"{topic.partitions} partitions, replication {topic.replication_factor}"
+        if not finding.exists:
+            print(f"{topic.name}: {'created' if created else 'missing'} ({shape})")
+            wrong += not created
+        elif finding.differences:
+            print(f"{topic.name}: exists, and differs from what is declared; nothing was changed")
+            for difference in finding.differences:
+                print(f"  {difference}")
+            wrong += 1
+        else:
+            print(f"{topic.name}: as declared ({shape})")
+    return 1 if wrong else 0
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run on uvloop, where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(coroutine)
+    return (
+        asyncio.run(coroutine, loop_factory=uvloop.new_event_loop)
+        if sys.version_info >= (3, 12)
+        else uvloop.run(coroutine)
+    )

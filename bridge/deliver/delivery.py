@@ -1,0 +1,358 @@
+"""One deadline, one outcome for each callback.
+
+A callback's records go to their lanes; it is answered 200 when every one of them is acknowledged by Kafka or stored in the spool,
+503 when one can be neither in time. No request waits for aiokafka: it waits for its ``Receipt``, which Kafka, the spool or the
+deadline settles, whichever is first.
+
+Accounting, in reports, at every moment:
+``received + found == published + waiting + set_aside + refused``. Reports of a refused callback that Kafka has all the same
+are in ``published_after_refusal``, outside of it.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from bridge.config import Settings
+from bridge.deliver.lane import Group, Lane, Verdict, placed
+from bridge.deliver.producer import Producer
+from bridge.deliver.producers import Producers
+from bridge.deliver.spool import Spool, SpoolEvent, SpoolRow
+from bridge.deliver.topics import declared_topics
+from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
+from bridge.record import Record
+
+log = structlog.get_logger(__name__)
+
+# Resolution of deadlines; an answer is this much early at most, never late by it.
+_TICK_SECONDS = 0.025
+# A commit that has taken longer than this share of the deadline: what comes now would be late as well.
+_LATE_COMMIT_SHARE = 0.5
+_LAYOUT_KEY = "lanes"
+# Lanes of the second topic are numbered from here, so that the numbers of one topic never meet those of another.
+_LANE_BASE = 1 << 16
+_MIN_WINDOW_BYTES = 1 << 20
+
+
+class Counters(msgspec.Struct):
+    """Reports, since the start; see the module's head. ``published`` is by topic."""
+
+    received: int = 0
+    found: int = 0
+    refused: int = 0
+    set_aside: int = 0
+    published_after_refusal: int = 0
+    published: dict[str, int] = {}
+
+
+class Receipt:
+    """What became of one callback: ``outcome`` is done when it may be answered."""
+
+    __slots__ = ("deadline", "groups", "open", "outcome", "published", "refused", "reports", "settled")
+
+    def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
+        self.outcome = outcome
+        self.deadline = deadline
+        self.reports = reports
+        self.groups: list[tuple[Lane, Group]] = []
+        # groups neither acknowledged nor stored yet
+        self.open = 0
+        # reports acknowledged before the outcome was known, by topic
+        self.published: dict[str, int] = {}
+        self.settled = False
+        self.refused = False
+
+
+class Delivery:
+    """Lanes, producers and spool behind one call, ``submit``.
+
+    Args:
+        settings: the whole configuration.
+
+    Raises:
+        SpoolBusy, SpoolTooNew, SpoolError: from ``start``, when the spool can't be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._configured = (settings.topics.status, settings.topics.quarantine)
+        self.counters = Counters()
+        self.spool: Spool | None = None
+        self.lanes: dict[str, list[Lane]] = {}
+        self._deadlines: dict[int, set[Receipt]] = {}
+        self.producers: Producers
+        # reports acknowledged whose callback's outcome is not known yet
+        self._undecided = 0
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the spool, take over what is in it, begin to connect. Waits for the disk, never for Kafka."""
+        if self._settings.spool.enabled:
+            self.spool = await Spool.open(
+                Path(self._settings.spool.directory),
+                max_bytes=self._settings.spool.max_bytes,
+                min_free_bytes=self._settings.spool.min_free_bytes,
+                on_event=self._on_spool_event,
+            )
+        layout = await self._layout()
+        topics = [topic for topic, _ in layout]
+        self.counters.published = dict.fromkeys(topics, 0)
+        self.producers = Producers(self._settings.kafka, topics, self._on_producer)
+        self._make_lanes(layout)
+        self.producers.start()
+
+    async def stop(self, deadline: float) -> None:
+        """Flush, journal what is left, end every task; done by ``deadline`` (the loop's time), whatever Kafka does."""
+        flush_until = self._loop.time() + (deadline - self._loop.time()) / 2
+        while any(lane.unsafe for lane in self._all_lanes()) and self._loop.time() < flush_until:
+            if not self.producers.ready:
+                break
+            await asyncio.sleep(0.01)
+        for lane in self._all_lanes():
+            lane.turn_sick()
+        while self.spool and any(lane.unsafe for lane in self._all_lanes()) and self._loop.time() < deadline - 0.5:
+            await asyncio.sleep(0.01)
+        for receipts in list(self._deadlines.values()):
+            for receipt in list(receipts):
+                self._refuse(receipt, DeadlineExceeded("the bridge is stopping"))
+        await asyncio.gather(*(lane.stop() for lane in self._all_lanes()))
+        await self.producers.stop()
+        if self.spool:
+            await self.spool.close(max(0.1, deadline - self._loop.time()))
+
+    # --- a callback ---------------------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Whether a callback could be taken now; asked before its body is read.
+
+        Raises:
+            Overloaded: what waits fills memory, or the disk is late.
+        """
+        if sum(lane.memory_bytes for lane in self._all_lanes()) > self._settings.delivery.memory_bytes:
+            raise Overloaded("too much is waiting in memory")
+        late = self._settings.delivery.ack_deadline_seconds * _LATE_COMMIT_SHARE
+        if self.spool and self.spool.oldest_waiting_seconds > late:
+            raise Overloaded("the spool's disk is late")
+
+    def submit(self, records: Sequence[Record], deadline: float) -> Receipt:
+        """Give the records of one callback, at least one, to their lanes, in order.
+
+        Args:
+            records: one for each report.
+            deadline: the loop's time by which the outcome must be known.
+
+        Returns:
+            A receipt; its ``outcome`` fails with ``DeliveryError`` where the records can't be stored durably in time.
+        """
+        receipt = Receipt(self._loop.create_future(), deadline, len(records))
+        self.counters.received += len(records)
+        self._watch(receipt)
+        hedge_at = min(self._loop.time() + self._hedge_seconds, deadline - self._hedge_seconds / 2)
+        for lane, chosen in self._by_lane(records).items():
+            group = Group(chosen, receipt, hedge_at)
+            receipt.groups.append((lane, group))
+            receipt.open += 1
+        for lane, group in list(receipt.groups):
+            if not receipt.refused:
+                lane.enqueue(group)
+        return receipt
+
+    @property
+    def waiting(self) -> int:
+        """Reports in memory or in the spool, neither published nor refused."""
+        return sum(lane.depth for lane in self._all_lanes()) + self._undecided
+
+    @property
+    def ready(self) -> bool:
+        """Whether a callback could be stored durably now, by Kafka or by the spool."""
+        if self.spool is not None:
+            return self.spool.stats.writable or self._kafka_ready
+        return self._kafka_ready
+
+    @property
+    def _kafka_ready(self) -> bool:
+        producer = self.producers.pick(sick=False)
+        return producer is not None and all(
+            producer.partitions(topic) and not all(lane.sick for lane in lanes) for topic, lanes in self.lanes.items()
+        )
+
+    def _by_lane(self, records: Sequence[Record]) -> dict[Lane, list[Record]]:
+        chosen: dict[Lane, list[Record]] = {}
+        for record in records:
+            lanes = self.lanes[record.topic]
+            chosen.setdefault(lanes[placed(record) % len(lanes)], []).append(record)
+        return chosen
+
+    # --- deadlines ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _tick(deadline: float) -> int:
+        return int(deadline / _TICK_SECONDS)
+
+    def _watch(self, receipt: Receipt) -> None:
+        # A timer a tick, not a request: a request's own would cost more than all its futures.
+        tick = self._tick(receipt.deadline)
+        receipts = self._deadlines.get(tick)
+        if receipts is None:
+            receipts = self._deadlines[tick] = set()
+            self._loop.call_at(tick * _TICK_SECONDS, self._on_deadline, tick)
+        receipts.add(receipt)
+
+    def _on_deadline(self, tick: int) -> None:
+        for receipt in self._deadlines.pop(tick, ()):
+            self._refuse(receipt, DeadlineExceeded("neither Kafka nor the spool took it in time"))
+
+    def _settle(self, receipt: Receipt) -> None:
+        receipt.settled = True
+        if receipt.deadline < math.inf:
+            self._deadlines.get(self._tick(receipt.deadline), set()).discard(receipt)
+        self._undecided -= sum(receipt.published.values())
+
+    def _refuse(self, receipt: Receipt, error: DeliveryError) -> None:
+        if receipt.settled:
+            return
+        self._settle(receipt)
+        receipt.refused = True
+        self.counters.refused += receipt.reports
+        self.counters.published_after_refusal += sum(receipt.published.values())
+        if not receipt.outcome.done():
+            receipt.outcome.set_exception(error)
+            receipt.outcome.exception()  # a client that went away does not ask
+        for lane, group in receipt.groups:
+            lane.refuse(group)
+        receipt.groups.clear()
+
+    # --- what lanes tell ----------------------------------------------------------------------------------------------
+
+    def safe(self, group: Group) -> None:
+        """See ``Outcome``."""
+        receipt = group.receipt
+        if receipt is None or receipt.settled:
+            return
+        receipt.open -= 1
+        if receipt.open == 0:
+            self._settle(receipt)
+            for topic, reports in receipt.published.items():
+                self.counters.published[topic] += reports
+            receipt.groups.clear()
+            if not receipt.outcome.done():
+                receipt.outcome.set_result(None)
+
+    def published(self, group: Group, topic: str) -> None:
+        """See ``Outcome``."""
+        receipt = group.receipt
+        if group.refused:
+            self.counters.published_after_refusal += group.reports
+        elif receipt is None or receipt.settled:
+            self.counters.published[topic] += group.reports
+        else:
+            receipt.published[topic] = receipt.published.get(topic, 0) + group.reports
+            self._undecided += group.reports
+
+    def not_stored(self, group: Group, error: BaseException) -> None:
+        """See ``Outcome``."""
+        if group.receipt is not None:
+            self._refuse(group.receipt, error if isinstance(error, DeliveryError) else SpoolFailed(str(error)))
+
+    async def give_away(self, group: Group, record: Record, verdict: Verdict, reason: str) -> None:
+        """See ``Outcome``."""
+        if verdict is Verdict.SPLIT and record.topic == self._settings.topics.status:
+            await self._quarantine(record)
+        elif self.spool is not None:
+            row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
+            await self.spool.set_aside([row], reason)
+            if not group.refused:
+                self.counters.set_aside += 1
+            log.error("record_set_aside", topic=record.topic, reason=reason)
+        elif group.receipt is not None:
+            self._refuse(group.receipt, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
+            log.error("record_refused", topic=record.topic, reason=reason)
+
+    async def _quarantine(self, record: Record) -> None:
+        """The broker found an event too large that the bridge did not: quarantine it, as its value."""
+        headers = [
+            ("quarantine_reason", b"too_large"),
+            ("quarantine_detail", b"the broker refused the event as too large; the value is the encoded event"),
+            ("quarantine_path", b"$"),
+            *((name, value) for name, value in record.headers if name.startswith("bridge_")),
+            ("received_at", str(record.timestamp_ms).encode()),
+        ]
+        moved = Record(self._settings.topics.quarantine, record.key, record.value, headers, record.timestamp_ms)
+        while True:
+            # Of no callback, so that its failing refuses no report.
+            receipt = Receipt(self._loop.create_future(), math.inf, 0)
+            ((lane, records),) = self._by_lane([moved]).items()
+            group = Group(records, receipt, self._loop.time() + self._hedge_seconds)
+            receipt.open = 1
+            lane.enqueue(group)
+            try:
+                await receipt.outcome
+            except DeliveryError as error:
+                log.warning("quarantine_delayed", error=str(error))
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    # --- lanes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _hedge_seconds(self) -> float:
+        return self._settings.delivery.hedge_ms / 1000
+
+    def _all_lanes(self) -> list[Lane]:
+        return [lane for lanes in self.lanes.values() for lane in lanes]
+
+    async def _layout(self) -> list[tuple[str, int]]:
+        """Topics and their numbers of lanes, in the order of the lanes' numbers.
+
+        As many lanes as partitions are declared: any number keeps the order, since a partition is found anew for each batch.
+        While the spool holds rows theirs stays, also that of a topic which is not configured any more.
+        """
+        layout: list[tuple[str, int]] = []
+        if self.spool is not None and self.spool.stats.rows:
+            layout = msgspec.json.decode(self.spool.get_meta(_LAYOUT_KEY) or "[]", type=list[tuple[str, int]])
+        known = {topic for topic, _ in layout}
+        declared = declared_topics(self._settings.topics)
+        layout += [(topic, declared[topic].partitions) for topic in self._configured if topic not in known]
+        if self.spool is not None:
+            await self.spool.set_meta(_LAYOUT_KEY, msgspec.json.encode(layout).decode())
+        return layout
+
+    def _make_lanes(self, layout: list[tuple[str, int]]) -> None:
+        window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * sum(count for _, count in layout)))
+        stored = self.spool.stats.lanes if self.spool is not None else {}
+        for base, (topic, count) in enumerate(layout):
+            self.lanes[topic] = []
+            for index in range(count):
+                lane = Lane(
+                    base * _LANE_BASE + index,
+                    topic,
+                    index=index,
+                    of=count,
+                    hedge_seconds=self._hedge_seconds,
+                    abandon_seconds=self._settings.delivery.abandon_seconds,
+                    window_bytes=window,
+                    producers=self.producers,
+                    spool=self.spool,
+                    outcome=self,
+                )
+                found = stored.get(lane.number)
+                if found is not None and found.rows:
+                    lane.resume(found.first_seq, found.last_seq, found.reports)
+                    self.counters.found += found.reports
+                self.lanes[topic].append(lane)
+                lane.start()
+
+    def _on_producer(self, producer: Producer) -> None:
+        missing = [topic for topic in self._configured if not producer.partitions(topic)]
+        if missing:
+            log.error("topics_missing", topics=missing, remedy="create them: chatapp-bridge topics apply")
+
+    def _on_spool_event(self, event: SpoolEvent) -> None:
+        log.error("spool", **msgspec.to_builtins(event))

@@ -1,0 +1,300 @@
+"""aiokafka's producer, made safe to give up.
+
+aiokafka retries a batch for ever, waits without limit in ``start()`` and ``stop()``, and may lose its sender without a word.
+So nobody awaits it here: a ``Producer`` starts under a time limit, sends without waiting, and can be *abandoned*: every
+task it began is ended and every connection closed before ``abandon`` returns, and its unresolved batches fail with
+``Abandoned``. Bytes already in a socket may still reach a broker, as a late repeat.
+
+Where this reaches below aiokafka's public face (0.14) it says why; the version is pinned in pyproject.toml.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
+from aiokafka.producer.sender import Sender
+from aiokafka.protocol.metadata import MetadataRequest
+
+from bridge.config import Kafka, read_secret_file
+from bridge.errors import BridgeError
+from bridge.record import Record
+
+log = structlog.get_logger(__name__)
+
+# Rounds of cancelling the tasks of an abandoned producer; aiokafka's sender swallows the first to await its requests.
+_CANCEL_ROUNDS = 10
+_METADATA_INTERVAL_SECONDS = 0.1
+
+
+class Abandoned(BridgeError):
+    """The producer was given up with this batch unresolved: it may or may not be on Kafka. Send it again elsewhere."""
+
+    retriable = True
+
+
+class _TokenFile(AbstractTokenProvider):
+    """OAUTHBEARER token from a mounted file, read for each connection so that it can be renewed beside the bridge."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def token(self) -> str:
+        return read_secret_file(self._path, "kafka.sasl_oauth_token_file")
+
+
+class _Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is untyped
+    """A client whose look-ups never create a topic: aiokafka's own ask with allow_auto_topic_creation."""
+
+    _asked_at = 0.0
+
+    async def _metadata_update(self, cluster_metadata: Any, topics: set[str]) -> bool:
+        # While a leader is missing the sender asks for metadata in a tight loop, hundreds of times a second.
+        await asyncio.sleep(max(0.0, self._asked_at + _METADATA_INTERVAL_SECONDS - self._loop.time()))
+        self._asked_at = self._loop.time()
+        request = MetadataRequest(sorted(topics), allow_auto_topic_creation=False)
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        if ("bootstrap", 0) in self._conns:
+            nodes.append("bootstrap")
+        for node in sorted(nodes, key=self._last_asked):
+            connection = await self._get_conn(node)
+            if connection is None:
+                continue
+            try:
+                metadata = await connection.send(request)
+            except (KafkaError, TimeoutError) as error:
+                log.info("kafka_metadata_failed", node=node, error=repr(error))
+                continue
+            if metadata.brokers:
+                cluster_metadata.update_metadata(metadata)
+                return True
+        cluster_metadata.failed_update(None)
+        return False
+
+    def _last_asked(self, node: Any) -> float:
+        """Order to ask nodes in: those with a living connection first, so that a mute broker is asked last."""
+        connection = self._conns.get((node, 0))
+        return 0 if connection is not None and connection.connected() else 1
+
+
+class _Sender(Sender):  # type: ignore[misc]  # aiokafka's sender is untyped
+    """A sender that knows its own request tasks, so that they can be ended."""
+
+    requests: set[asyncio.Task[Any]]
+
+    async def _send_produce_req(self, node_id: int, batches: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
+        self.requests.add(task)
+        try:
+            await super()._send_produce_req(node_id, batches)
+        finally:
+            self.requests.discard(task)
+
+
+class Batch:
+    """Records on their way into one Kafka batch, in order."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+        self.records: list[Record] = []
+
+    def append(self, record: Record) -> bool:
+        """Add ``record``; False, and not added, when the batch is full. A first record always fits."""
+        added = self.builder.append(
+            timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
+        )
+        if added is None:
+            return False
+        self.records.append(record)
+        return True
+
+
+class Producer:
+    """One idempotent aiokafka producer with acks=all.
+
+    Args:
+        settings: ``[kafka]``.
+        topics: all topics that will be written; nothing else is asked about.
+        number: for the logs.
+    """
+
+    def __init__(self, settings: Kafka, topics: Sequence[str], number: int) -> None:
+        self.number = number
+        self._last_resolved = asyncio.get_running_loop().time()
+        self._topics = topics
+        self._unresolved: set[asyncio.Future[None]] = set()
+        self._dead = False
+        compression = settings.compression_type
+        self._kafka = AIOKafkaProducer(
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None if compression == "none" else compression,
+            max_batch_size=settings.max_batch_bytes,
+            max_request_size=2**31 - 1,
+            request_timeout_ms=settings.request_timeout_ms,
+            metadata_max_age_ms=settings.metadata_max_age_ms,
+            **client_arguments(settings),
+        )
+        # The classes of parts that AIOKafkaProducer makes itself are not open to its callers.
+        self._client: Any = self._kafka.client
+        self._client.__class__ = _Client
+        self._sender: Any = self._kafka._sender  # noqa: SLF001
+        self._sender.__class__ = _Sender
+        self._sender.requests = set()
+
+    @property
+    def dead(self) -> bool:
+        """Abandoned, or its sender ended by itself: aiokafka does not say so."""
+        task = self._sender.sender_task
+        return self._dead or (task is not None and task.done())
+
+    @property
+    def unresolved(self) -> int:
+        """Batches that are on their way."""
+        return len(self._unresolved)
+
+    def idle_seconds(self, now: float) -> float:
+        """Seconds since its last batch was resolved, or it started; 0 while one is on its way."""
+        return 0.0 if self._unresolved else now - self._last_resolved
+
+    async def start(self, timeout_seconds: float) -> None:
+        """Connect, learn of the topics, get a producer id.
+
+        Raises:
+            TimeoutError, aiokafka.errors.KafkaError, OSError: no broker gave it in time; this producer is then abandoned.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._client.bootstrap()
+                await self._client.set_topics(self._topics)
+                await self._sender.start()
+        except BaseException:
+            await self.abandon()
+            raise
+
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of ``topic``; 0 while it is unknown or missing."""
+        return len(self._client.cluster.partitions_for_topic(topic) or ())
+
+    def has_leader(self, topic: str, partition: int) -> bool:
+        """Whether a broker is known that takes records for this partition."""
+        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        return leader is not None and leader != -1
+
+    def refresh_metadata(self) -> None:
+        """Ask the cluster anew, in the background."""
+        self._client.force_metadata_update()
+
+    def open_batch(self) -> "Batch":
+        """An empty batch, bound to no partition yet."""
+        return Batch(self._kafka.create_batch())
+
+    def send(self, topic: str, partition: int, batch: "Batch") -> "asyncio.Future[None]":
+        """Begin to send ``batch``; it can't be added to any more.
+
+        Returns:
+            A future, done when all in-sync replicas have the batch; fails with the broker's refusal or ``Abandoned``.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unresolved.add(future)
+        future.add_done_callback(self._resolved)
+        if self.dead:
+            future.set_exception(Abandoned(f"producer {self.number} is dead"))
+        else:
+            self._enqueue(batch.builder, TopicPartition(topic, partition), future)
+        return future
+
+    def _resolved(self, future: "asyncio.Future[None]") -> None:
+        self._unresolved.discard(future)
+        self._last_resolved = future.get_loop().time()
+
+    def _enqueue(self, builder: Any, partition: TopicPartition, future: "asyncio.Future[None]") -> None:
+        # send_batch() would wait for metadata and for the partition's turn, both without need here: the caller has seen
+        # the leader, and the accumulator keeps a partition's batches in order. So this takes the step behind those waits.
+        accumulator = self._kafka._message_accumulator  # noqa: SLF001
+        batch = accumulator._append_batch(builder, partition)  # noqa: SLF001
+
+        def resolve(done: "asyncio.Future[Any]") -> None:
+            error = None if done.cancelled() else done.exception()
+            if future.done():
+                return
+            if done.cancelled():
+                future.set_exception(Abandoned(f"producer {self.number} is dead"))
+            elif error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        batch.future.add_done_callback(resolve)
+
+    async def abandon(self) -> None:
+        """End every task, close every connection, fail what is unresolved. Bounded; may be called again."""
+        self._dead = True
+        self._kafka._closed = True  # noqa: SLF001 - it won't be stop()ped, which would wait for ever
+        for _ in range(_CANCEL_ROUNDS):
+            tasks = {
+                task
+                for task in (self._sender.sender_task, self._client._sync_task, *self._sender.requests)  # noqa: SLF001
+                if task is not None and not task.done()
+            }
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.1)
+        for connection in list(self._client._conns.values()):  # noqa: SLF001
+            if connection._writer is not None:  # noqa: SLF001
+                # abort(), as close() would first wait for a silent broker to take what is in the buffer
+                connection._writer.transport.abort()  # noqa: SLF001
+            connection.close()
+        self._client._conns.clear()  # noqa: SLF001
+        for future in list(self._unresolved):
+            if not future.done():
+                future.set_exception(Abandoned(f"producer {self.number} was abandoned"))
+                with contextlib.suppress(Exception):
+                    future.exception()  # a lane that has ended doesn't ask; that is no error of its own
+
+
+def client_arguments(settings: Kafka) -> dict[str, Any]:
+    """aiokafka's arguments for connecting, for any of its clients.
+
+    Raises:
+        ConfigurationError: a mounted secret can't be read.
+        ssl.SSLError, OSError: a certificate or key can't be used.
+    """
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "security_protocol": settings.security_protocol,
+    }
+    if "SSL" in settings.security_protocol:
+        arguments["ssl_context"] = _ssl_context(settings)
+    if settings.security_protocol.startswith("SASL"):
+        arguments["sasl_mechanism"] = settings.sasl_mechanism
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            arguments["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
+        else:
+            arguments["sasl_plain_username"] = settings.sasl_plain_username
+            arguments["sasl_plain_password"] = settings.sasl_plain_password or read_secret_file(
+                settings.sasl_plain_password_file, "kafka.sasl_plain_password_file"
+            )
+    return arguments
+
+
+def _ssl_context(settings: Kafka) -> ssl.SSLContext:
+    context: ssl.SSLContext = create_ssl_context(
+        cafile=settings.ssl_cafile or None,
+        certfile=settings.ssl_certfile or None,
+        keyfile=settings.ssl_keyfile or None,
+        password=settings.ssl_password or None,
+    )
+    context.check_hostname = settings.ssl_check_hostname
+    return context

@@ -1,0 +1,171 @@
+"""Which producer a lane sends with, and the replacing of those that went bad.
+
+Three roles: *current*, shared by all healthy lanes; *ward*, shared by the sick ones, so that their retries slow nobody else;
+and *retiring*, used for nothing new, closed when its last batch is resolved. A lane that turns sick on the current producer
+makes it the ward, and a fresh one is started for the others, which change over between batches.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from bridge.config import Kafka
+from bridge.deliver.producer import Producer
+
+log = structlog.get_logger(__name__)
+
+_START_SECONDS = 5.0
+_BACKOFF_SECONDS = (0.1, 2.0)
+# More than this many retiring: the oldest is abandoned. Each has connections and a task or two.
+_MAX_RETIRING = 2
+_WARD_IDLE_SECONDS = 10.0
+_WATCH_SECONDS = 0.25
+
+
+class Producers:
+    """Keeps a current producer alive and hands producers to lanes; never waited for by a request.
+
+    Args:
+        settings: ``[kafka]``.
+        topics: all topics that will be written.
+        on_started: called with each producer that came up.
+    """
+
+    def __init__(self, settings: Kafka, topics: Sequence[str], on_started: Callable[[Producer], None]) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._on_started = on_started
+        self._current: Producer | None = None
+        self._ward: Producer | None = None
+        self._retiring: list[Producer] = []
+        self._wanted = asyncio.Event()
+        # Whether the current producer is one that nothing is held against.
+        self._fresh = False
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._background: set[asyncio.Task[None]] = set()
+        self._supervisor: asyncio.Task[None] | None = None
+        self.started = 0
+        self.last_error = ""
+
+    def start(self) -> None:
+        """Begin to supervise; returns at once, whatever Kafka is doing."""
+        self._supervisor = asyncio.create_task(self._supervise(), name="producers")
+
+    def pick(self, *, sick: bool) -> Producer | None:
+        """The producer for a lane's next batch, None while there is none."""
+        current = None if self._current is None or self._current.dead else self._current
+        ward = None if self._ward is None or self._ward.dead else self._ward
+        if not sick:
+            return current or ward
+        if ward is None and current is not None:
+            self.isolate(current)
+            return current
+        return ward
+
+    async def change(self, timeout_seconds: float) -> None:
+        """Wait until another producer is to be had, at most so long."""
+        await asyncio.wait([self._changed], timeout=timeout_seconds)
+
+    def isolate(self, producer: Producer) -> None:
+        """A lane turned sick while its batch was with ``producer``: get the healthy lanes away from it."""
+        if producer is self._current:
+            self._replace_current()
+            if self._ward is not None and self._ward.dead:
+                self.abandon(self._ward)
+            self._ward = self._ward or producer
+
+    def spent(self, producer: Producer) -> None:
+        """``producer`` had a batch rejected: its sequence numbers no longer fit. Use it for nothing new."""
+        if producer is self._current or producer is self._ward:
+            self._forget(producer)
+            self._retiring.append(producer)
+            self._replace_current()
+
+    def abandon(self, producer: Producer) -> None:
+        """Give ``producer`` up, in the background; its batches fail with ``Abandoned`` once its tasks are dead."""
+        self._forget(producer)
+        self._replace_current()
+        task = asyncio.create_task(producer.abandon(), name=f"abandon-{producer.number}")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        log.warning("producer_abandoned", producer=producer.number, unresolved=producer.unresolved)
+
+    async def stop(self) -> None:
+        """Abandon all. What must be acknowledged has been waited for before."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        alive = [p for p in (self._current, self._ward, *self._retiring) if p is not None]
+        await asyncio.gather(*(producer.abandon() for producer in dict.fromkeys(alive)), *self._background)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a lane could send now, as far as producers go."""
+        return self.pick(sick=False) is not None
+
+    def _replace_current(self) -> None:
+        self._fresh = False
+        self._wanted.set()
+
+    def _forget(self, producer: Producer) -> None:
+        self._current = None if self._current is producer else self._current
+        self._ward = None if self._ward is producer else self._ward
+
+    async def _supervise(self) -> None:
+        backoff = _BACKOFF_SECONDS[0]
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await self._wanted.wait()
+            self._sweep()
+            if self._fresh and self._current is not None:
+                self._wanted.clear()
+            elif await self._start_one():
+                backoff = _BACKOFF_SECONDS[0]
+            else:
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+    async def _start_one(self) -> bool:
+        self.started += 1
+        try:
+            producer = Producer(self._settings, self._topics, self.started)
+            await producer.start(_START_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the next attempt may do
+            if repr(error) != self.last_error:
+                log.warning("producer_start_failed", producer=self.started, error=repr(error))
+            self.last_error = repr(error)
+            return False
+        self.last_error = ""
+        self._fresh = True
+        if self._current is not None and self._current is not self._ward:
+            self._retiring.append(self._current)
+        self._current = producer
+        log.info("producer_started", producer=producer.number)
+        self._on_started(producer)
+        self._changed.set_result(None)
+        self._changed = asyncio.get_running_loop().create_future()
+        return True
+
+    def _sweep(self) -> None:
+        """Close what has nothing left to do, and what died by itself."""
+        for producer in (self._current, self._ward):
+            if producer is not None and producer.dead:
+                log.warning("producer_died", producer=producer.number)
+                self.abandon(producer)
+        now = asyncio.get_running_loop().time()
+        if (
+            self._ward is not None
+            and self._ward is not self._current
+            and self._ward.idle_seconds(now) > _WARD_IDLE_SECONDS
+        ):
+            self._retiring.append(self._ward)
+            self._ward = None
+        for producer in list(self._retiring):
+            too_many = len(self._retiring) > _MAX_RETIRING and producer is self._retiring[0]
+            if producer.dead or too_many or not producer.unresolved:
+                self._retiring.remove(producer)
+                self.abandon(producer)

@@ -1,0 +1,92 @@
+"""Structured logs: JSON, or readable on a terminal. No telephone number, message id or secret, at any level.
+
+The bridge logs no data; the masking here is for what comes in by an error's text or another library. aiokafka's level is
+pinned, as its DEBUG lines hold keys and values.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from bridge.config import Log
+
+# A run of digits as long as a telephone number's, or an id's. Times in milliseconds are masked with them: none is logged.
+_LONG_DIGITS = re.compile(r"\d{8,}")
+_SECRET_PATH = re.compile(r"(/callbacks/chatapp/status/)[^\s\"'?]+")
+# Keys whose values are the bridge's own, and may be long numbers.
+_OWN_KEYS = frozenset({"timestamp", "level", "event", "logger"})
+
+
+def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
+    """Send all logs, the standard library's too, to standard error.
+
+    Args:
+        settings: ``[log]``.
+        secrets: texts that never appear, wherever they come from.
+    """
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.format_exc_info,
+        _Mask(secrets),
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    level = logging.getLevelName(settings.level.upper())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # Its warnings are repeated by what this project logs of its producers; below them it may print what it sends.
+    logging.getLogger("aiokafka").setLevel(max(level, logging.ERROR))
+    logging.getLogger("_granian").setLevel(max(level, logging.WARNING))
+
+
+class _Mask:
+    """Replaces secrets, and long runs of digits, in everything that is logged."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = re.compile("|".join(map(re.escape, secrets))) if secrets else None
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {key: value if key.startswith("_") else self._masked(key, value) for key, value in event.items()}
+
+    def _masked(self, key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {inner: self._masked(inner, of) for inner, of in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._masked(key, of) for of in value]
+        if not isinstance(value, str):
+            return value
+        text = _SECRET_PATH.sub(r"\1***", value)
+        if self._secrets is not None:
+            text = self._secrets.sub("***", text)
+        return text if key in _OWN_KEYS - {"event"} else _LONG_DIGITS.sub("***", text)

@@ -1,0 +1,61 @@
+"""The two Litestar applications: the public one takes callbacks and nothing else, the admin one tells how things are."""
+
+from typing import Any
+
+import structlog
+from litestar import Litestar, Request, Response, asgi
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from bridge.receive.callbacks import Callbacks
+from bridge.receive.probes import Probes
+
+log = structlog.get_logger(__name__)
+
+CALLBACK_PATH = "/callbacks/chatapp/status"
+
+
+def public_app(callbacks: Callbacks) -> Litestar:
+    """The application of the public port: one path, no schema, no documentation."""
+
+    # An ASGI route, as the handler reads the body itself, by its limits; and it is the leanest that Litestar has. A mount, since
+    # Litestar (2.25) gives an ASGI route no path parameters: the handler gets what follows the path.
+    @asgi(CALLBACK_PATH, is_mount=True, copy_scope=False)
+    async def callback(scope: Any, receive: Any, send: Any) -> None:
+        await callbacks(scope, receive, send)
+
+    return _app(callback, state=State({"callbacks": callbacks}))
+
+
+def admin_app(probes: Probes) -> Litestar:
+    """The application of the admin port."""
+    return _app(*probes.handlers(), state=State({"probes": probes}))
+
+
+def _app(*handlers: Any, state: State) -> Litestar:
+    return Litestar(
+        route_handlers=list(handlers),
+        openapi_config=None,
+        exception_handlers={HTTPException: _on_http_exception, Exception: _on_fault},
+        logging_config=None,
+        debug=False,
+        state=state,
+    )
+
+
+def _on_fault(_request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """A fault of the bridge itself: the provider pushes the callback again."""
+    log.error("request_failed", exc_info=error)
+    return Response({"code": 503, "msg": "Service Unavailable"}, status_code=503, media_type="application/json")
+
+
+def _on_http_exception(_request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """Errors of the routing, in the shape of the handler's own; 404 is the same wherever it comes from."""
+    message = {404: "Not Found", 405: "Method Not Allowed"}.get(error.status_code, "Bad Request")
+    headers = {"allow": error.headers["allow"]} if error.headers and "allow" in error.headers else None
+    return Response(
+        {"code": error.status_code, "msg": message},
+        status_code=error.status_code,
+        media_type="application/json",
+        headers=headers,
+    )

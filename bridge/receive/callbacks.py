@@ -1,0 +1,147 @@
+"""The handler of a callback: the whole story on one page.
+
+    who may push ─► how much ─► read ─► decode ─► encode ─► deliver ─► answer
+    404, 405        431 413 503  408    (never fails)       503        200
+
+One deadline, counted from here, covers reading, delivery and answer.
+"""
+
+import asyncio
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from bridge.config import Settings
+from bridge.deliver.delivery import Delivery
+from bridge.encode.records import RecordEncoder
+from bridge.errors import DeliveryError
+from bridge.observe.metrics import Measurements
+from bridge.receive.access import Access
+from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, read_body
+from bridge.status.report import read_body as read_reports
+
+log = structlog.get_logger(__name__)
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def json_answer(status: int, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> tuple[Any, Any]:
+    """The two ASGI messages of an answer; errors have the shape of the success: ``{"code":…,"msg":…}``."""
+    body = msgspec.json.encode({"code": 0 if status == 200 else status, "msg": message})
+    start = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers],
+    }
+    return start, {"type": "http.response.body", "body": body, "more_body": False}
+
+
+SUCCESS = json_answer(200, "Success")
+NOT_FOUND = json_answer(404, "Not Found")
+_NOT_ALLOWED = json_answer(405, "Method Not Allowed", headers=((b"allow", b"POST"),))
+_CLOSE = ((b"connection", b"close"),)
+
+
+class Callbacks:
+    """Takes callbacks; an ASGI application for one path.
+
+    Args:
+        settings: the whole configuration.
+        access: who may push.
+        delivery: where records go.
+        measurements: where answers are counted.
+    """
+
+    def __init__(self, settings: Settings, access: Access, delivery: Delivery, measurements: Measurements) -> None:
+        self._limits = settings.limits
+        self._deadline_seconds = settings.delivery.ack_deadline_seconds
+        self._access = access
+        self._delivery = delivery
+        self._measurements = measurements
+        self._encoder = RecordEncoder(
+            settings.topics.status, settings.topics.quarantine, settings.events.source, settings.kafka.max_request_size
+        )
+        self._quarantine = settings.topics.quarantine
+        self._loop = asyncio.get_running_loop()
+        # Ids of callbacks: unique over replicas and restarts, and cheap.
+        self._instance = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+        self.in_flight = InFlight(settings.limits.in_flight_bytes)
+        self.active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = self._loop.time()
+        self.active += 1
+        try:
+            answer = await self._answer(scope, receive, arrived)
+        except Disconnected:
+            self._measurements.callbacks["aborted"] += 1
+            return
+        except Exception:
+            # The provider pushes it again; nothing was promised.
+            log.exception("callback_failed")
+            answer = json_answer(503, "Service Unavailable", headers=_CLOSE)
+        finally:
+            self.active -= 1
+        self._measurements.callbacks[str(answer[0]["status"])] += 1
+        if answer is SUCCESS:
+            self._measurements.ack_latency.observe(self._loop.time() - arrived)
+        await send(answer[0])
+        await send(answer[1])
+
+    async def _answer(self, scope: Scope, receive: Receive, arrived: float) -> tuple[Any, Any]:
+        if not self._access.admits(scope["path"]):
+            return NOT_FOUND
+        if scope["method"] != "POST":
+            return _NOT_ALLOWED
+        reserved = 0
+        try:
+            head = Head(scope["headers"], self._limits)
+            announced = head.announced(self._limits.body_bytes)
+            self._delivery.admit()
+            self.in_flight.take(announced)
+            reserved = announced
+            body = await read_body(
+                receive, self._limits.body_bytes, self._limits.body_read_seconds, self.in_flight, reserved
+            )
+            if not body:
+                return json_answer(400, "the body is empty")
+            await self._publish(body, head, arrived)
+        except Refusal as refusal:
+            return json_answer(refusal.status, str(refusal), headers=_CLOSE)
+        except DeliveryError as error:
+            return json_answer(503, str(error), headers=_CLOSE)
+        finally:
+            self.in_flight.give_back(reserved)
+        return SUCCESS
+
+    async def _publish(self, body: bytes, head: Head, arrived: float) -> None:
+        """Every report of ``body`` on Kafka or safe on disk, when this returns.
+
+        Raises:
+            DeliveryError: it can't be had within the deadline.
+        """
+        received_at_ms = time.time_ns() // 1_000_000
+        traceparent = head.get(b"traceparent", b"")
+        records = self._encoder.encode(
+            read_reports(body, received_at_ms),
+            callback_id=f"{self._instance}-{next(self._numbers)}",
+            received_at_ms=received_at_ms,
+            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+        )
+        if not records:
+            return
+        receipt = self._delivery.submit(records, arrived + self._deadline_seconds)
+        if any(record.topic == self._quarantine for record in records):
+            self._measurements.quarantined.update(self._encoder.quarantined_by_reason(records))
+        await receipt.outcome

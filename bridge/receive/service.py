@@ -1,0 +1,177 @@
+"""One process: the delivery, the public listener, the admin listener, and an orderly end."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+from litestar import Litestar
+
+from bridge.config import Settings, path_secrets
+from bridge.deliver.delivery import Delivery
+from bridge.deliver.topics import admin_client, declared_topics, inspect
+from bridge.errors import ConfigurationError, TopicsError
+from bridge.observe.metrics import Measurements
+from bridge.receive.access import Access
+from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
+from bridge.receive.callbacks import Callbacks
+from bridge.receive.probes import Probes
+
+log = structlog.get_logger(__name__)
+
+Reading = tuple[str, str, dict[str, str], float]
+# Connections held at once; each idle one costs a few KiB.
+_CONNECTIONS = 65_536
+# Shares of server.shutdown_seconds by which requests are answered, and the delivery has stopped.
+_ANSWERED_SHARE, _DELIVERED_SHARE = 0.3, 0.9
+
+
+class Service:
+    """The bridge, running.
+
+    Args:
+        settings: the whole configuration.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._access = Access(path_secrets(settings.access))
+        self._stopping = False
+
+    async def run(self, started: Callable[[int, int], None] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what is in flight, within ``server.shutdown_seconds``.
+
+        Args:
+            started: called with the ports of both listeners once they accept connections.
+
+        Raises:
+            ConfigurationError: an address can't be listened on, a mounted secret can't be read.
+            TopicsError: with ``topics.check = refuse``, Kafka answers and a topic is missing or weaker than declared.
+            SpoolError: the spool can't be used.
+        """
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        server = self._settings.server
+        port = _free_port(server.host, server.port, "server.port")
+        admin_port = _free_port(server.admin_host, server.admin_port, "server.admin_port")
+        await self._check_topics()
+        self.delivery = Delivery(self._settings)
+        await self.delivery.start()
+        self._measurements = Measurements(self._counters, self._gauges)
+        self._callbacks = Callbacks(self._settings, self._access, self.delivery, self._measurements)
+        probes = Probes(self._measurements, lambda: self.delivery.ready and not self._stopping)
+        public = self._server(public_app(self._callbacks), server.host, port)
+        admin = self._server(admin_app(probes), server.admin_host, admin_port)
+        tasks = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
+        path = CALLBACK_PATH if self._access.open else f"{CALLBACK_PATH}/{{secret}}"
+        log.info("serving", port=port, admin_port=admin_port, path=path)
+        if started:
+            started(port, admin_port)
+        await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
+        await self._stop(public, admin, tasks)
+
+    async def _stop(self, public: Server, admin: Server, tasks: list[asyncio.Task[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        begun, bound = loop.time(), self._settings.server.shutdown_seconds
+        log.info("stopping", within_seconds=bound)
+        self._stopping = True
+        public.stop()
+        while self._callbacks.active and loop.time() < begun + bound * _ANSWERED_SHARE:
+            await asyncio.sleep(0.01)
+        await self.delivery.stop(begun + bound * _DELIVERED_SHARE)
+        while self._callbacks.active and loop.time() < begun + bound * _DELIVERED_SHARE:
+            await asyncio.sleep(0.01)
+        admin.stop()
+        await asyncio.wait(tasks, timeout=max(0.1, begun + bound - loop.time()))
+        log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
+
+    async def _check_topics(self) -> None:
+        if self._settings.topics.check != "refuse":
+            return
+        try:
+            async with admin_client(self._settings.kafka) as client:
+                declared = list(declared_topics(self._settings.topics).values())
+                findings = await inspect(client, declared)
+        except TopicsError as error:
+            log.warning("topics_unchecked", reason=str(error))
+            return
+        for finding in findings:
+            if not finding.exists or finding.differences:
+                what = "; ".join(finding.differences) or "it is missing"
+                raise TopicsError(f"topic {finding.topic.name}: {what}; mend it, or set topics.check=warn")
+
+    def _server(self, app: Litestar, host: str, port: int) -> Server:
+        limits = self._settings.limits
+        return Server(
+            app,
+            address=host,
+            port=port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=self._settings.server.backlog,
+            backpressure=_CONNECTIONS,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=int(limits.header_read_seconds * 1000),
+                # Twice, so that headers somewhat too large are answered by the application, with words.
+                max_buffer_size=max(16_384, 2 * limits.header_bytes),
+            ),
+            log_enabled=False,
+        )
+
+    # --- what is measured ---------------------------------------------------------------------------------------------
+
+    def _counters(self) -> Iterator[Reading]:
+        counters = self.delivery.counters
+        yield "reports_received", "Reports of bodies that were read whole.", {}, counters.received
+        yield "reports_found", "Reports found in the spool at the start.", {}, counters.found
+        for topic, count in counters.published.items():
+            yield "reports_published", "Reports acknowledged by Kafka, by topic.", {"topic": topic}, count
+        yield "reports_refused", "Reports of callbacks that were answered 503.", {}, counters.refused
+        yield "reports_set_aside", "Reports that Kafka refuses for good, kept in the spool.", {}, counters.set_aside
+        text = "Reports of callbacks answered 503 that are on Kafka all the same."
+        yield "reports_published_after_refusal", text, {}, counters.published_after_refusal
+        yield "producers_started", "Kafka producers that were begun.", {}, self.delivery.producers.started
+
+    def _gauges(self) -> Iterator[Reading]:
+        yield "reports_waiting", "Reports in memory or in the spool, not yet on Kafka.", {}, self.delivery.waiting
+        yield "in_flight_bytes", "Bytes of bodies being read or waiting.", {}, self._callbacks.in_flight.bytes
+        yield "callbacks_active", "Callbacks being handled.", {}, self._callbacks.active
+        lanes = [lane for lanes in self.delivery.lanes.values() for lane in lanes]
+        sick = sum(lane.sick for lane in lanes)
+        text = "Lanes by state; a sick one journals what arrives."
+        yield "lanes", text, {"state": "sick"}, sick
+        yield "lanes", text, {"state": "healthy"}, len(lanes) - sick
+        yield "memory_bytes", "Records in memory, in bytes.", {}, sum(lane.memory_bytes for lane in lanes)
+        yield "ready", "1 where a callback could be stored durably now.", {}, float(self.delivery.ready)
+        if self.delivery.spool is not None:
+            stats = self.delivery.spool.stats
+            yield "spool_rows", "Rows in the spool.", {}, stats.rows
+            yield "spool_bytes", "Size of the spool's files, in bytes.", {}, stats.file_bytes
+
+
+def _free_port(host: str, port: int, key: str) -> int:
+    """The port to listen on, chosen by the system for 0.
+
+    The server shares its port with whoever asks (SO_REUSEPORT), so that a second bridge would quietly take half of the
+    callbacks: this asks first, without sharing.
+
+    Raises:
+        ConfigurationError: the address is taken, or isn't this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ConfigurationError(
+            f"{key}: can't listen on {host}:{port}: {error.strerror}; free it or take another"
+        ) from error
