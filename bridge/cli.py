@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        return int(options.handler(options))
     except ConfigurationError as error:
         print(f"chatapp-bridge: {error}", file=sys.stderr)
         return 2
@@ -39,25 +39,25 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     serve = commands.add_parser("serve", parents=[configured], help="take callbacks until SIGTERM")
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(handler=_serve)
     show = commands.add_parser(
         "config", parents=[configured], help="print the values in force and where each came from"
     )
-    show.set_defaults(run=_config)
+    show.set_defaults(handler=_config)
 
     topics = commands.add_parser("topics", help="the topics, as config/topics.toml declares them")
     actions = topics.add_subparsers(required=True, metavar="ACTION")
     apply = actions.add_parser("apply", parents=[configured], help="create what is missing; change nothing that exists")
     apply.add_argument("--dev", action="store_true", help="lower what a small cluster can't give")
-    apply.set_defaults(run=_topics_apply)
+    apply.set_defaults(handler=_topics_apply)
     check = actions.add_parser("check", parents=[configured], help="show differences; exit 1 where there are any")
-    check.set_defaults(run=_topics_check)
+    check.set_defaults(handler=_topics_check)
 
     from bridge.simulate import run as simulation
 
     simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
     simulation.add_arguments(simulate)
-    simulate.set_defaults(run=simulation.main)
+    simulate.set_defaults(handler=simulation.main)
     return parser
 
 

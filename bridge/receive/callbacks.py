@@ -80,7 +80,8 @@ class Callbacks:
         self.active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived = self._loop.time()
+        # uvloop's time is of whole milliseconds, good for deadlines only
+        arrived, began = self._loop.time(), time.perf_counter()
         self.active += 1
         try:
             answer = await self._answer(scope, receive, arrived)
@@ -95,7 +96,7 @@ class Callbacks:
             self.active -= 1
         self._measurements.callbacks[str(answer[0]["status"])] += 1
         if answer is SUCCESS:
-            self._measurements.ack_latency.observe(self._loop.time() - arrived)
+            self._measurements.ack_latency.observe(time.perf_counter() - began)
         await send(answer[0])
         await send(answer[1])
 
