@@ -1,0 +1,70 @@
+# Everything a developer does here, with nothing but make, git and a Python with venv. `make` lists it.
+
+PYTHON ?= python3
+# Arguments for whatever runs: make demo ARGS='…', make test ARGS='-k spool -x'.
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-unit lint format bench faults lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+setup: $(READY) ## make .venv with everything locked; again only when a lock or pyproject.toml changed
+
+# Removed first, so that an interrupted installation is never taken for a whole one.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make: needs Python 3.11 or newer, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1); make PYTHON=python3.12 takes another" >&2; \
+		exit 1; }
+	@rm -f $@
+	@test "$$($(BIN)/python --version 2>&1)" = "$$($(PYTHON) --version)" || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## the whole story on this machine: Kafka, the bridge, a provider, consumers
+	$(BIN)/chatapp-bridge demo $(ARGS)
+
+test: $(READY) ## every test, on a real Kafka
+	$(BIN)/python -m pytest $(ARGS)
+
+test-unit: $(READY) ## the tests that need no Kafka
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+faults: $(READY) ## the fault tests in their long form
+	BRIDGE_LONG=1 $(BIN)/python -m pytest tests/faults $(ARGS)
+
+lint: $(READY) ## ruff and mypy, changing nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY) ## ruff's fixes and its format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## callbacks per second, beside an empty handler on the same server
+	$(BIN)/python benchmarks/callbacks.py $(ARGS)
+
+# Every platform and Python that pyproject.toml allows, in one file; versions stay unless told: make lock ARGS=--upgrade, or
+# ARGS='--upgrade-package NAME'.
+lock: ## write requirements/*.txt anew from pyproject.toml
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && set -e; \
+	$(PYTHON) -m venv "$$tools"; \
+	"$$tools/bin/python" -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	compile() { env -u UV_FIND_LINKS "$$tools/bin/uv" pip compile --quiet --no-config --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS) "$$@"; }; \
+	compile pyproject.toml --output-file requirements/runtime.txt; \
+	compile pyproject.toml --extra embedded --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+
+clean: ## remove what these targets made, .venv included
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find bridge tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
