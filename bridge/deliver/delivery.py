@@ -115,7 +115,8 @@ class Delivery:
                 break
             await asyncio.sleep(0.01)
         for lane in self._all_lanes():
-            lane.turn_sick()
+            if lane.unsafe:
+                lane.turn_sick()
         while self.spool and any(lane.unsafe for lane in self._all_lanes()) and self._loop.time() < deadline - 0.5:
             await asyncio.sleep(0.01)
         for receipts in list(self._deadlines.values()):

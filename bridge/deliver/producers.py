@@ -22,6 +22,8 @@ _BACKOFF_SECONDS = (0.1, 2.0)
 # More than this many retiring: the oldest is abandoned. Each has connections and a task or two.
 _MAX_RETIRING = 2
 _WARD_IDLE_SECONDS = 10.0
+# A current producer is not replaced sooner, unless it can't be used: many lanes turning sick one by one need not one each.
+_LEAST_AGE_SECONDS = 2.0
 _WATCH_SECONDS = 0.25
 
 
@@ -44,6 +46,7 @@ class Producers:
         self._wanted = asyncio.Event()
         # Whether the current producer is one that nothing is held against.
         self._fresh = False
+        self._started_at = 0.0
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: set[asyncio.Task[None]] = set()
         self._supervisor: asyncio.Task[None] | None = None
@@ -86,8 +89,9 @@ class Producers:
 
     def abandon(self, producer: Producer) -> None:
         """Give ``producer`` up, in the background; its batches fail with ``Abandoned`` once its tasks are dead."""
+        if producer is self._current:
+            self._replace_current()
         self._forget(producer)
-        self._replace_current()
         task = asyncio.create_task(producer.abandon(), name=f"abandon-{producer.number}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -121,7 +125,8 @@ class Producers:
                 async with asyncio.timeout(_WATCH_SECONDS):
                     await self._wanted.wait()
             self._sweep()
-            if self._fresh and self._current is not None:
+            now = asyncio.get_running_loop().time()
+            if self._current is not None and (self._fresh or now < self._started_at + _LEAST_AGE_SECONDS):
                 self._wanted.clear()
             elif await self._start_one():
                 backoff = _BACKOFF_SECONDS[0]
@@ -141,6 +146,7 @@ class Producers:
             return False
         self.last_error = ""
         self._fresh = True
+        self._started_at = asyncio.get_running_loop().time()
         if self._current is not None and self._current is not self._ward:
             self._retiring.append(self._current)
         self._current = producer
