@@ -50,6 +50,7 @@ class BridgeProcess:
         topics: Names of the topics for events and quarantine; the bridge's own defaults unless given.
         secrets: In force; none at all runs it open.
         environment: More variables.
+        program: What takes ``serve`` and its arguments; this checkout's unless given.
         wait: Until when ``start`` waits: ``live`` (it answers), ``ready`` (it could store a callback), ``no``.
     """
 
@@ -62,11 +63,13 @@ class BridgeProcess:
         *,
         secrets: Sequence[str] = (SECRET,),
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = (sys.executable, "-m", "bridge"),
         wait: Literal["live", "ready", "no"] = "ready",
     ) -> None:
         self._port, self._admin_port = Port(), Port()
         self._directory = directory
         self._environment = dict(environment or {})
+        self._program = [str(part) for part in program]
         self._wait = wait
         self._process: subprocess.Popen[bytes] | None = None
         self.secret = secrets[0] if secrets else None
@@ -125,7 +128,7 @@ class BridgeProcess:
 
     @property
     def arguments(self) -> list[str]:
-        """The command line behind ``python -m bridge``."""
+        """The command line behind the program."""
         pairs = ((key, _text(value)) for key, value in self.settings.items() if value is not None)
         return ["serve", *(part for key, text in pairs for part in ("--set", f"{key}={text}"))]
 
@@ -161,7 +164,8 @@ class BridgeProcess:
             shutil.which("env") or "/usr/bin/env",
             *(part for name in foreign for part in ("-u", name)),
             *(f"{name}={value}" for name, value in variables.items()),
-            *(sys.executable, "-m", "bridge", *self.arguments),
+            *self._program,
+            *self.arguments,
         ]
         with self.log_file.open("ab") as log:
             self._process = spawn(command, stdout=log, stderr=subprocess.STDOUT)
