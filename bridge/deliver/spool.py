@@ -74,6 +74,8 @@ _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a file that could not be opened, and to make a ballast that had to be freed."""
 _COMMIT_BYTES: Final = 4 << 20
 """Bodies beyond which what is queued is left for the next commit."""
+_RULES: Final = (sqlite3.IntegrityError, ValueError, OverflowError, TypeError)
+"""What a row that can't be stored raises, whatever the disk."""
 _MANY_BAD_ROWS: Final = 100
 """So many bad rows found by reading, and the file as a whole is taken for damaged."""
 
@@ -523,20 +525,19 @@ class _Writer:
 
     def _write(self, ops: Sequence[_Append | _Delete], unanswered: dict[int, _Asked]) -> None:
         """Commit appends and deletes, and retry deletes that are left; on failure all these appends fail."""
-        rows = self._plan(ops)
-        appends = [op for op in ops if isinstance(op, _Append)]
+        planned = self._plan(ops)
+        appends = [op for op, _ in planned]
         if not appends and not self._deletes:
             return
         error = self._refusal(sum([op.cost_bytes for op in appends])) if appends else None
         if error is None:
             try:
-                self._commit(rows)
-            except (sqlite3.IntegrityError, ValueError, OverflowError, TypeError):
-                self._write_singly(appends, unanswered)
+                self._commit([row for _, rows in planned for row in rows])
+            except _RULES as wrong:
+                self._write_singly(planned, unanswered, wrong)
                 return
             except (sqlite3.Error, OSError) as failure:
                 error = self._failed(failure)
-                rows = []
         if error is not None and self._deletes and self._file is not None:
             try:
                 self._commit([])  # with the ballast gone there is room for these
@@ -547,21 +548,25 @@ class _Writer:
             unanswered.pop(id(op))
             self._answer(op, None, _again(error) if error else None)
 
-    def _plan(self, ops: Sequence[_Append | _Delete]) -> list[EncodedRow]:
-        """Rows to insert, those that a later delete covers left out; notes the deletes."""
+    def _plan(self, ops: Sequence[_Append | _Delete]) -> list[tuple[_Append, list[EncodedRow]]]:
+        """Appends with the rows to insert, those left out that a later delete covers; notes the deletes.
+
+        All that is left over goes in behind all the deletes: what a delete does not come after, it must not touch.
+        """
         through: dict[int, int] = {}
-        rows: list[EncodedRow] = []
+        planned: list[tuple[_Append, list[EncodedRow]]] = []
         for op in reversed(ops):
             if isinstance(op, _Delete):
                 through[op.lane] = max(op.seq, through.get(op.lane, op.seq))
             elif not through:
-                rows.extend(reversed(op.rows))
+                planned.append((op, op.rows))
             else:
-                rows.extend(row for row in reversed(op.rows) if row.seq > through.get(row.lane, row.seq - 1))
+                left = [row for row in op.rows if row.seq > through.get(row.lane, row.seq - 1)]
+                planned.append((op, left))
         for lane, seq in through.items():
             self._deletes[lane] = max(seq, self._deletes.get(lane, seq))
-        rows.reverse()
-        return rows
+        planned.reverse()
+        return planned
 
     def _commit(self, rows: Sequence[EncodedRow]) -> None:
         """One transaction: the deletes, then ``rows``."""
@@ -573,20 +578,30 @@ class _Writer:
         self._ledger = self._file.ledger
         self._commits += 1
         deleted = before + len(rows) - self._ledger.rows
-        self._unchecked_bytes += sum([row.cost_bytes for row in rows]) + 64 * deleted + 4 * PAGE_BYTES
-        self._used_bytes += sum([row.cost_bytes for row in rows])
+        cost = sum([row.cost_bytes for row in rows])
+        leaves = len({row.lane for row in rows}) + deleted // 2 + 4  # a lane's index page; about what deletes touch
+        self._unchecked_bytes += cost + leaves * PAGE_BYTES
+        self._used_bytes += cost
         if deleted and self._is_tight():
             self._looked_at = 0.0  # there may be room again: look before the next commit
             self._look()
 
-    def _write_singly(self, appends: Sequence[_Append], unanswered: dict[int, _Asked]) -> None:
+    def _write_singly(
+        self,
+        planned: Sequence[tuple[_Append, list[EncodedRow]]],
+        unanswered: dict[int, _Asked],
+        cause: Exception,
+    ) -> None:
         """One append breaks a rule (its seq is taken, a number is too large): the others must not pay for it."""
-        for op in appends:
+        for op, rows in planned:
             error: Exception | None = None
             try:
-                self._commit([row for row in op.rows if row.seq > self._deletes.get(row.lane, row.seq - 1)])
-            except (sqlite3.IntegrityError, ValueError, OverflowError, TypeError) as wrong:
-                error = ValueError(f"rows {[(row.lane, row.seq) for row in op.rows][:4]}…: {wrong}")
+                if self._file is None:
+                    error = SpoolFailed(f"the disk failed after {cause}")
+                else:
+                    self._commit(rows)
+            except _RULES as wrong:
+                error = ValueError(f"rows {[(row.lane, row.seq) for row in rows][:4]}: {wrong}")
             except (sqlite3.Error, OSError) as failure:
                 error = self._failed(failure)
             unanswered.pop(id(op))
