@@ -5,10 +5,12 @@ import asyncio
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError
+
+_T = TypeVar("_T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,11 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     check = actions.add_parser("check", parents=[configured], help="show differences; exit 1 where there are any")
     check.set_defaults(handler=_topics_check)
 
+    from bridge.demo import run as demonstration
     from bridge.simulate import run as simulation
 
     simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
     simulation.add_arguments(simulate)
     simulate.set_defaults(handler=simulation.main)
+
+    demo = commands.add_parser("demo", help="the whole story on this machine: Kafka, the bridge, a provider, consumers")
+    demonstration.add_arguments(demo)
+    demo.set_defaults(handler=demonstration.main)
     return parser
 
 
@@ -145,14 +152,11 @@ def _print_findings(findings: Sequence[Any], *, created: bool) -> int:
     return 1 if wrong else 0
 
 
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run on uvloop, where there is one."""
     try:
         import uvloop
     except ImportError:
         return asyncio.run(coroutine)
-    return (
-        asyncio.run(coroutine, loop_factory=uvloop.new_event_loop)
-        if sys.version_info >= (3, 12)
-        else uvloop.run(coroutine)
-    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)

@@ -179,8 +179,11 @@ class Delivery:
     @property
     def _kafka_ready(self) -> bool:
         producer = self.producers.pick(sick=False)
-        return producer is not None and all(
-            producer.partitions(topic) and not all(lane.sick for lane in lanes) for topic, lanes in self.lanes.items()
+        return (
+            producer is not None
+            and self.producers.ready
+            and all(producer.partitions(topic) for topic in self._configured)
+            and not all(lane.sick for lane in self._all_lanes())
         )
 
     def _by_lane(self, records: Sequence[Record]) -> dict[Lane, list[Record]]:

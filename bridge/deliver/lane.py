@@ -73,7 +73,7 @@ class Group:
     """The records of one callback in one lane; ``reports`` of them count. A row of the spool."""
 
     __slots__ = (
-        "dropped", "flying", "hedge_at", "journalled", "receipt", "records", "refused", "reports", "safe", "seq",
+        "dropped", "flying", "hedge_at", "journalled", "published", "receipt", "records", "refused", "reports", "safe", "seq",
         "size", "unsent",
     )  # fmt: skip
 
@@ -92,6 +92,8 @@ class Group:
         self.journalled = False
         # acknowledged or stored: its callback need not wait for it
         self.safe = False
+        # acknowledged, the whole of it
+        self.published = False
         # its callback was answered 503
         self.refused = False
         # refused and forgotten: won't be sent
@@ -235,6 +237,8 @@ class Lane:
 
     def refuse(self, group: Group) -> None:
         """Its callback was answered 503: forget the group, unless it is in flight or on disk, and so published still."""
+        if group.published:
+            return
         group.refused = True
         self.depth -= group.reports
         if group.safe and group.seq > self._loaded_through:
@@ -378,6 +382,8 @@ class Lane:
         """Wait for something to arrive, or bring the next rows of the spool into the queue."""
         self._wake.clear()
         if not self._spilled:
+            if not self._journalling:
+                self._turn_healthy()  # nothing waits, nor is anything on disk: what comes next starts afresh
             await self._wake.wait()
             return
         assert self._spool is not None  # noqa: S101 - nothing spills without
@@ -393,8 +399,6 @@ class Lane:
         else:
             self._spilled = False
             self._loaded_through = self._last_seq
-            if not self._queue:
-                self._turn_healthy()
 
     def _from_disk(self, row: SpoolRow) -> Group:
         group = Group(row.records, None, 0.0)
@@ -478,6 +482,7 @@ class Lane:
             self._make_safe(group)
             if not group.refused:
                 self.depth -= group.reports
+            group.published = True
             self._outcome.published(group, self.topic)
             self._release(group)
         if last is None:

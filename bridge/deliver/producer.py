@@ -40,7 +40,7 @@ class Abandoned(BridgeError):
     retriable = True
 
 
-class _TokenFile(AbstractTokenProvider):
+class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
     """OAUTHBEARER token from a mounted file, read for each connection so that it can be renewed beside the bridge."""
 
     def __init__(self, path: str) -> None:
@@ -54,6 +54,7 @@ class _Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is unt
     """A client whose look-ups never create a topic: aiokafka's own ask with allow_auto_topic_creation."""
 
     _asked_at = 0.0
+    answered_at = 0.0
 
     async def _metadata_update(self, cluster_metadata: Any, topics: set[str]) -> bool:
         # While a leader is missing the sender asks for metadata in a tight loop, hundreds of times a second.
@@ -74,6 +75,7 @@ class _Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is unt
                 continue
             if metadata.brokers:
                 cluster_metadata.update_metadata(metadata)
+                self.answered_at = self._loop.time()
                 return True
         cluster_metadata.failed_update(None)
         return False
@@ -129,6 +131,7 @@ class Producer:
     def __init__(self, settings: Kafka, topics: Sequence[str], number: int) -> None:
         self.number = number
         self._last_resolved = asyncio.get_running_loop().time()
+        self._acknowledged_at = 0.0
         self._topics = topics
         self._unresolved: set[asyncio.Future[None]] = set()
         self._dead = False
@@ -164,6 +167,10 @@ class Producer:
     def idle_seconds(self, now: float) -> float:
         """Seconds since its last batch was resolved, or it started; 0 while one is on its way."""
         return 0.0 if self._unresolved else now - self._last_resolved
+
+    def silent_seconds(self, now: float) -> float:
+        """Seconds since a broker last answered: acknowledged a batch, or told of the cluster."""
+        return now - max(self._acknowledged_at, self._client.answered_at)
 
     async def start(self, timeout_seconds: float) -> None:
         """Connect, learn of the topics, get a producer id.
@@ -231,6 +238,7 @@ class Producer:
             elif error is not None:
                 future.set_exception(error)
             else:
+                self._acknowledged_at = future.get_loop().time()
                 future.set_result(None)
 
         batch.future.add_done_callback(resolve)

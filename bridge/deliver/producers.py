@@ -22,6 +22,8 @@ _BACKOFF_SECONDS = (0.1, 2.0)
 # More than this many retiring: the oldest is abandoned. Each has connections and a task or two.
 _MAX_RETIRING = 2
 _WARD_IDLE_SECONDS = 10.0
+# A producer that heard nothing for so long asks for metadata, to know whether its brokers are there; for longer: they aren't.
+_ASK_SECONDS, _SILENT_SECONDS = 2.0, 6.0
 # A current producer is not replaced sooner, unless it can't be used: many lanes turning sick one by one need not one each.
 _LEAST_AGE_SECONDS = 2.0
 _WATCH_SECONDS = 0.25
@@ -107,8 +109,9 @@ class Producers:
 
     @property
     def ready(self) -> bool:
-        """Whether a lane could send now, as far as producers go."""
-        return self.pick(sick=False) is not None
+        """Whether a lane could send now: there is a producer, and its brokers answer."""
+        current, now = self._current, asyncio.get_running_loop().time()
+        return current is not None and not current.dead and current.silent_seconds(now) < _SILENT_SECONDS
 
     def _replace_current(self) -> None:
         self._fresh = False

@@ -81,13 +81,13 @@ class Service:
         begun, bound = loop.time(), self._settings.server.shutdown_seconds
         log.info("stopping", within_seconds=bound)
         self._stopping = True
-        public.stop()
+        public.stop()  # type: ignore[no-untyped-call]
         while self._callbacks.active and loop.time() < begun + bound * _ANSWERED_SHARE:
             await asyncio.sleep(0.01)
         await self.delivery.stop(begun + bound * _DELIVERED_SHARE)
         while self._callbacks.active and loop.time() < begun + bound * _DELIVERED_SHARE:
             await asyncio.sleep(0.01)
-        admin.stop()
+        admin.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait(tasks, timeout=max(0.1, begun + bound - loop.time()))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
 
