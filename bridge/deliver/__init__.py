@@ -1,0 +1,1 @@
+"""Records to Kafka, or to the disk until Kafka takes them."""

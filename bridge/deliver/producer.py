@@ -170,7 +170,8 @@ class Producer:
 
     def silent_seconds(self, now: float) -> float:
         """Seconds since a broker last answered: acknowledged a batch, or told of the cluster."""
-        return now - max(self._acknowledged_at, self._client.answered_at)
+        told_at: float = self._client.answered_at
+        return now - max(self._acknowledged_at, told_at)
 
     async def start(self, timeout_seconds: float) -> None:
         """Connect, learn of the topics, get a producer id.

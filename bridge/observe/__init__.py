@@ -1,0 +1,1 @@
+"""What the bridge tells of itself: logs and metrics."""

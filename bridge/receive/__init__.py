@@ -1,0 +1,1 @@
+"""Who may push, how much, and the answer."""

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -37,7 +38,7 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 
 def json_answer(status: int, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> tuple[Any, Any]:
     """The two ASGI messages of an answer; errors have the shape of the success: ``{"code":…,"msg":…}``."""
-    body = msgspec.json.encode({"code": 0 if status == 200 else status, "msg": message})
+    body = msgspec.json.encode({"code": 0 if status == HTTPStatus.OK else status, "msg": message})
     start = {
         "type": "http.response.start",
         "status": status,
@@ -49,6 +50,7 @@ def json_answer(status: int, message: str, *, headers: tuple[tuple[bytes, bytes]
 SUCCESS = json_answer(200, "Success")
 NOT_FOUND = json_answer(404, "Not Found")
 _NOT_ALLOWED = json_answer(405, "Method Not Allowed", headers=((b"allow", b"POST"),))
+_LOOK_SECONDS = 0.01
 _CLOSE = ((b"connection", b"close"),)
 
 
@@ -79,7 +81,13 @@ class Callbacks:
         self.in_flight = InFlight(settings.limits.in_flight_bytes)
         self.active = 0
 
+    async def finished(self, deadline: float) -> None:
+        """Wait until no callback is being handled, until ``deadline`` (the loop's time) at most."""
+        while self.active and self._loop.time() < deadline:  # noqa: ASYNC110 - rare, and cheaper than an event a request
+            await asyncio.sleep(_LOOK_SECONDS)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, in time, whatever it is."""
         # uvloop's time is of whole milliseconds, good for deadlines only
         arrived, began = self._loop.time(), time.perf_counter()
         self.active += 1

@@ -7,6 +7,9 @@ from typing import Any
 from bridge.config import Limits
 from bridge.errors import BridgeError, Overloaded
 
+# No longer than a length can be, so that thousands of digits are never made a number.
+_MOST_LENGTH_DIGITS = 20
+
 Receive = Callable[[], Awaitable[Any]]
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -64,7 +67,7 @@ class Head(dict[bytes, bytes]):
     def announced(self, limit: int) -> int:
         """Bytes of body that the client announces; 0 where it doesn't say."""
         text = self.get(b"content-length", b"0")
-        if not text.isdigit() or len(text) > 20:
+        if not text.isdigit() or len(text) > _MOST_LENGTH_DIGITS:
             raise Refusal(400, "Content-Length is no number")
         if int(text) > limit:
             raise Refusal(413, f"body larger than {limit} bytes")

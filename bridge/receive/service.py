@@ -82,11 +82,9 @@ class Service:
         log.info("stopping", within_seconds=bound)
         self._stopping = True
         public.stop()  # type: ignore[no-untyped-call]
-        while self._callbacks.active and loop.time() < begun + bound * _ANSWERED_SHARE:
-            await asyncio.sleep(0.01)
+        await self._callbacks.finished(begun + bound * _ANSWERED_SHARE)
         await self.delivery.stop(begun + bound * _DELIVERED_SHARE)
-        while self._callbacks.active and loop.time() < begun + bound * _DELIVERED_SHARE:
-            await asyncio.sleep(0.01)
+        await self._callbacks.finished(begun + bound * _DELIVERED_SHARE)
         admin.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait(tasks, timeout=max(0.1, begun + bound - loop.time()))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
