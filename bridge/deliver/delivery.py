@@ -33,6 +33,9 @@ _TICK_SECONDS = 0.025
 # A commit that has taken longer than this share of the deadline: what comes now would be late as well.
 _LATE_COMMIT_SHARE = 0.5
 _LAYOUT_KEY = "lanes"
+_LOOK_SECONDS = 0.01
+# What closing the spool may take, of the time for stopping.
+_CLOSING_SECONDS = 0.5
 # Lanes of the second topic are numbered from here, so that the numbers of one topic never meet those of another.
 _LANE_BASE = 1 << 16
 _MIN_WINDOW_BYTES = 1 << 20
@@ -109,16 +112,13 @@ class Delivery:
 
     async def stop(self, deadline: float) -> None:
         """Flush, journal what is left, end every task; done by ``deadline`` (the loop's time), whatever Kafka does."""
-        flush_until = self._loop.time() + (deadline - self._loop.time()) / 2
-        while any(lane.unsafe for lane in self._all_lanes()) and self._loop.time() < flush_until:
-            if not self.producers.ready:
-                break
-            await asyncio.sleep(0.01)
+        now = self._loop.time()
+        await self._until_safe(now + (deadline - now) / 2 if self.producers.ready else now)
         for lane in self._all_lanes():
             if lane.unsafe:
                 lane.turn_sick()
-        while self.spool and any(lane.unsafe for lane in self._all_lanes()) and self._loop.time() < deadline - 0.5:
-            await asyncio.sleep(0.01)
+        if self.spool:
+            await self._until_safe(deadline - _CLOSING_SECONDS)
         for receipts in list(self._deadlines.values()):
             for receipt in list(receipts):
                 self._refuse(receipt, DeadlineExceeded("the bridge is stopping"))
@@ -126,6 +126,11 @@ class Delivery:
         await self.producers.stop()
         if self.spool:
             await self.spool.close(max(0.1, deadline - self._loop.time()))
+
+    async def _until_safe(self, deadline: float) -> None:
+        """Wait until everything is acknowledged or stored, until ``deadline`` at most."""
+        while self._loop.time() < deadline and any(lane.unsafe for lane in self._all_lanes()):  # noqa: ASYNC110 - at the end only
+            await asyncio.sleep(_LOOK_SECONDS)
 
     # --- a callback ---------------------------------------------------------------------------------------------------
 

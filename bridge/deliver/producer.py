@@ -273,7 +273,7 @@ class Producer:
 
 
 def client_arguments(settings: Kafka) -> dict[str, Any]:
-    """aiokafka's arguments for connecting, for any of its clients.
+    """Arguments for connecting, of any of aiokafka's clients.
 
     Raises:
         ConfigurationError: a mounted secret can't be read.
