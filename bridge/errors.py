@@ -4,6 +4,7 @@ BridgeError
 ├── ConfigurationError      a wrong, unknown or contradictory setting: names key, value, remedy      no
 ├── TopicsError             a topic is missing or weaker than declared, or can't be made             no
 ├── EmbeddedError           the embedded Kafka can't be had or doesn't start                         no
+├── ServerError             a listener ended without being told to                                   yes
 └── DeliveryError           a callback can't be stored durably in time: answered 503
     ├── Overloaded          refused before any work was done for it                                  yes
     ├── DeadlineExceeded    neither Kafka nor the spool took it in time                              yes
@@ -33,6 +34,12 @@ class TopicsError(BridgeError):
 
 class EmbeddedError(BridgeError):
     """The embedded Kafka can't be had, or a node does not come up. The message says what to do."""
+
+
+class ServerError(BridgeError):
+    """A listener ended without being told to; the process ends, so that it is started anew."""
+
+    retriable = True
 
 
 class DeliveryError(BridgeError):

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
-from bridge.config import Kafka, Topics, data_directory
+from bridge.config import Kafka, Settings, Topics, data_directory
 from bridge.deliver.producer import client_arguments
 from bridge.errors import TopicsError
 
@@ -39,13 +39,32 @@ class DeclaredTopic(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, replication_factor=replication, config=config)
 
 
+class Difference(msgspec.Struct, frozen=True):
+    """One thing that is other than declared; ``weaker``: it can cost records or their order."""
+
+    what: str
+    declared: str
+    found: str
+    weaker: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: declared {self.declared}, found {self.found}"
+
+
 class Finding(msgspec.Struct, frozen=True):
     """How one topic is, beside what is declared."""
 
     topic: DeclaredTopic
     exists: bool
-    # what is weaker than declared or otherwise different, a sentence each; empty where it is missing
-    differences: list[str]
+    # empty where it is missing
+    differences: list[Difference]
+
+    @property
+    def weaker(self) -> list[str]:
+        """What can cost records or their order, a line each."""
+        if not self.exists:
+            return [f"topic {self.topic.name} is missing"]
+        return [f"topic {self.topic.name}, {difference}" for difference in self.differences if difference.weaker]
 
 
 def declared_topics(topics: Topics) -> dict[str, DeclaredTopic]:
@@ -74,6 +93,8 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error!r})") from error
     try:
         yield client
+    except KafkaError as error:
+        raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error
     finally:
         await client.close()
 
@@ -90,6 +111,17 @@ async def inspect(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic]
         actual = await _actual_config(client, topic)
         findings.append(Finding(topic, True, _differences(topic, partitions, actual)))
     return findings
+
+
+async def weaknesses(settings: Settings) -> list[str]:
+    """What is missing or weaker than declared, a line each.
+
+    Raises:
+        TopicsError: no Kafka answers, or it doesn't tell.
+    """
+    async with admin_client(settings.kafka) as client:
+        findings = await inspect(client, list(declared_topics(settings.topics).values()))
+    return [weakness for finding in findings for weakness in finding.weaker]
 
 
 async def brokers(client: AIOKafkaAdminClient) -> int:
@@ -122,19 +154,26 @@ async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> d
     return actual
 
 
-def _differences(topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: dict[str, str]) -> list[str]:
-    differences = []
-    if len(partitions) != topic.partitions:
-        differences.append(f"partitions: declared {topic.partitions}, found {len(partitions)}")
+def _differences(
+    topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: dict[str, str]
+) -> list[Difference]:
     replication = min(len(partition["replicas"]) for partition in partitions)
-    if replication != topic.replication_factor:
-        differences.append(f"replication_factor: declared {topic.replication_factor}, found {replication}")
-    differences += [
-        f"{option}: declared {value}, found {actual.get(option)}"
-        for option, value in topic.config.items()
-        if actual.get(option) != value
+    pairs = [
+        ("partitions", str(topic.partitions), str(len(partitions))),
+        ("replication_factor", str(topic.replication_factor), str(replication)),
+        *((option, value, actual.get(option, "nothing")) for option, value in topic.config.items()),
     ]
-    return differences
+    return [Difference(*pair, _is_weaker(*pair)) for pair in pairs if pair[1] != pair[2]]
+
+
+def _is_weaker(what: str, declared: str, found: str) -> bool:
+    if what == "cleanup.policy":
+        return "compact" in found
+    if what == "unclean.leader.election.enable":
+        return found == "true"
+    if what == "retention.ms" and found == "-1":  # kept for ever
+        return False
+    return declared.lstrip("-").isdigit() and (not found.lstrip("-").isdigit() or int(found) < int(declared))
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Literal
 
 import structlog
 from granian.constants import HTTPModes, Interfaces
@@ -13,8 +14,8 @@ from litestar import Litestar
 
 from bridge.config import Settings, path_secrets
 from bridge.deliver.delivery import Delivery
-from bridge.deliver.topics import admin_client, declared_topics, inspect
-from bridge.errors import ConfigurationError, TopicsError
+from bridge.deliver.topics import weaknesses
+from bridge.errors import ConfigurationError, ServerError, TopicsError
 from bridge.observe.metrics import Measurements
 from bridge.receive.access import Access
 from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
@@ -28,6 +29,8 @@ Reading = tuple[str, str, dict[str, str], float]
 _CONNECTIONS = 65_536
 # Shares of server.shutdown_seconds by which requests are answered, and the delivery has stopped.
 _ANSWERED_SHARE, _DELIVERED_SHARE = 0.3, 0.9
+# Between attempts to look at the topics while no Kafka answers.
+_CHECK_AGAIN_SECONDS = 10.0
 
 
 class Service:
@@ -42,25 +45,24 @@ class Service:
         self._access = Access(path_secrets(settings.access))
         self._stopping = False
 
-    async def run(self, started: Callable[[int, int], None] | None = None) -> None:
+    async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is in flight, within ``server.shutdown_seconds``.
-
-        Args:
-            started: called with the ports of both listeners once they accept connections.
 
         Raises:
             ConfigurationError: an address can't be listened on, a mounted secret can't be read.
             TopicsError: with ``topics.check = refuse``, Kafka answers and a topic is missing or weaker than declared.
             SpoolError: the spool can't be used.
+            ServerError: a listener ended by itself.
         """
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
+        told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, told.set)
         server = self._settings.server
         port = _free_port(server.host, server.port, "server.port")
         admin_port = _free_port(server.admin_host, server.admin_port, "server.admin_port")
-        await self._check_topics()
+        if self._settings.topics.check == "refuse":
+            await self._refuse_weak_topics()
         self.delivery = Delivery(self._settings)
         await self.delivery.start()
         self._measurements = Measurements(self._counters, self._gauges)
@@ -68,13 +70,18 @@ class Service:
         probes = Probes(self._measurements, lambda: self.delivery.ready and not self._stopping)
         public = self._server(public_app(self._callbacks), server.host, port)
         admin = self._server(admin_app(probes), server.admin_host, admin_port)
-        tasks = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
+        listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
+        beside = [asyncio.create_task(told.wait())]
+        if self._settings.topics.check == "warn":
+            beside.append(asyncio.create_task(self._warn_of_weak_topics()))
         path = CALLBACK_PATH if self._access.open else f"{CALLBACK_PATH}/{{secret}}"
         log.info("serving", port=port, admin_port=admin_port, path=path)
-        if started:
-            started(port, admin_port)
-        await asyncio.wait([asyncio.create_task(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
-        await self._stop(public, admin, tasks)
+        await asyncio.wait([beside[0], *listeners], return_when=asyncio.FIRST_COMPLETED)
+        await self._stop(public, admin, listeners)
+        for task in beside:
+            task.cancel()
+        if not told.is_set():
+            raise ServerError("a listener ended by itself; see the log")
 
     async def _stop(self, public: Server, admin: Server, tasks: list[asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -89,20 +96,28 @@ class Service:
         await asyncio.wait(tasks, timeout=max(0.1, begun + bound - loop.time()))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
 
-    async def _check_topics(self) -> None:
-        if self._settings.topics.check != "refuse":
-            return
+    async def _refuse_weak_topics(self) -> None:
+        """With ``topics.check = refuse``: no start where Kafka answers and a topic is not as declared."""
         try:
-            async with admin_client(self._settings.kafka) as client:
-                declared = list(declared_topics(self._settings.topics).values())
-                findings = await inspect(client, declared)
+            weak = await weaknesses(self._settings)
         except TopicsError as error:
             log.warning("topics_unchecked", reason=str(error))
             return
-        for finding in findings:
-            if not finding.exists or finding.differences:
-                what = "; ".join(finding.differences) or "it is missing"
-                raise TopicsError(f"topic {finding.topic.name}: {what}; mend it, or set topics.check=warn")
+        if differences:
+            raise TopicsError(
+                "; ".join(differences) + "; mend it (chatapp-bridge topics check), or set topics.check=warn"
+            )
+
+    async def _warn_of_weak_topics(self) -> Literal[True]:
+        """With ``topics.check = warn``: say it once, as soon as Kafka can be asked."""
+        while True:
+            try:
+                for weakness in await weaknesses(self._settings):
+                    log.error("topic_weak", what=weakness, remedy="chatapp-bridge topics check")
+            except TopicsError:
+                await asyncio.sleep(_CHECK_AGAIN_SECONDS)
+            else:
+                return True
 
     def _server(self, app: Litestar, host: str, port: int) -> Server:
         limits = self._settings.limits
