@@ -68,15 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(options: argparse.Namespace) -> config.Loaded:
-    return config.load(options.config, assignments=options.set)
+def _load(options: argparse.Namespace, *, serving: bool = False) -> config.Loaded:
+    return config.load(options.config, assignments=options.set, serving=serving)
 
 
 def _serve(options: argparse.Namespace) -> int:
     from bridge.observe import logs
     from bridge.receive.service import Service
 
-    settings = _load(options).settings
+    settings = _load(options, serving=True).settings
     logs.configure(settings.log, config.path_secrets(settings.access))
     _run(Service(settings).run())
     return 0

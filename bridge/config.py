@@ -8,7 +8,7 @@ refused. Sources, each overriding the one before: the packaged ``bridge.toml``, 
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
@@ -22,9 +22,12 @@ SECRET_KEYS = frozenset({"access.path_secrets", "kafka.sasl_plain_password", "ka
 
 # What a secret may consist of: nothing that a URL escapes, so that it arrives as it was written.
 _SECRET = re.compile(r"[A-Za-z0-9._~-]{16,256}")
-_TOPIC = r"^[A-Za-z0-9._-]{1,249}$"
+_TOPIC = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$"
+_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
+_LAST_PORT = 65535
+
+Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Bytes = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=600)]
 TopicName = Annotated[str, Meta(pattern=_TOPIC)]
@@ -101,7 +104,7 @@ class Events(msgspec.Struct, frozen=True):
     """``[events]``."""
 
     format: Literal["json", "avro"]
-    source: Annotated[str, Meta(min_length=1)]
+    source: Annotated[str, Meta(pattern=r"^\S+$")]
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -162,6 +165,9 @@ class Value(msgspec.Struct, frozen=True):
         """The value as TOML-like text, secrets masked."""
         return _shown(self.key, self.value)
 
+    def __repr__(self) -> str:
+        return f"Value({self.key} = {self.shown}, from {self.source})"
+
 
 class Loaded(msgspec.Struct, frozen=True):
     """The settings in force, and each value with its source."""
@@ -180,6 +186,8 @@ def load(
     config_file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     assignments: Sequence[str] = (),
+    *,
+    serving: bool = False,
 ) -> Loaded:
     """Read all sources and check them together.
 
@@ -187,39 +195,45 @@ def load(
         config_file: a TOML file with any of the keys.
         environment: in place of ``os.environ``.
         assignments: texts ``section.key=value``.
+        serving: look at the secrets as well, which only ``serve`` needs.
 
     Raises:
         ConfigurationError: names every key that is wrong, unknown or contradicts another, and what to do.
     """
     hints = _hints()
-    raw: dict[str, tuple[Any, str]] = {}
+    raw: dict[str, tuple[Any, str, bool]] = {}
     problems: list[str] = []
-    sources = [
+    typed = [
         *_from_file(data_directory("config") / "bridge.toml", "default"),
         *(_from_file(config_file, str(config_file)) if config_file else ()),
+    ]
+    texts = [
         *_from_environment(os.environ if environment is None else environment),
         *_from_assignments(assignments),
     ]
-    for key, value, source in sources:
-        if key in hints:
-            raw[key] = (value, source)
-        else:
-            problems.append(f"{key} (from {source}): there is no such key; {_nearest(key, hints)}")
-    values = []
+    for sources, is_text in ((typed, False), (texts, True)):
+        for key, value, source in sources:
+            if key in hints:
+                raw[key] = (value, source, is_text)
+            else:
+                problems.append(f"{key} (from {source}): there is no such key; {_nearest(key, hints)}")
+    values: dict[str, Value] = {}
     for key, hint in hints.items():
         if key not in raw:
             problems.append(f"{key}: has no value, not even a default")
             continue
+        value, source, is_text = raw[key]
         try:
-            values.append(Value(key, _convert(raw[key][0], hint), raw[key][1]))
+            values[key] = Value(key, _convert(value, hint, is_text=is_text), source)
         except msgspec.ValidationError as error:
-            problems.append(_refusal(key, *raw[key], str(error)))
-    if not problems:
-        settings = _assemble(values)
-        problems.extend(_contradictions(settings))
+            problems.append(_refusal(key, value, source, str(error)))
+    if len(values) == len(hints):
+        problems.extend(_contradictions(_assemble(values.values())))
+    if serving:
+        problems.extend(_access_problems(values))
     if problems:
         raise ConfigurationError("the configuration can't be used:\n" + "\n".join(f"  {line}" for line in problems))
-    return Loaded(settings, values)
+    return Loaded(_assemble(values.values()), list(values.values()))
 
 
 def documentation() -> dict[str, str]:
@@ -260,10 +274,11 @@ def path_secrets(access: Access) -> list[str]:
     Raises:
         ConfigurationError: none, and not told to run open; or one is too weak or can't stand in a path.
     """
-    secrets = list(access.path_secrets)
+    secrets = [(secret, "access.path_secrets") for secret in access.path_secrets]
     if access.path_secrets_file:
         text = read_secret_file(access.path_secrets_file, "access.path_secrets_file")
-        secrets += [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        secrets += [(line, "access.path_secrets_file") for line in lines]
     if not secrets and not access.allow_open:
         raise ConfigurationError(
             "access.path_secrets: no secret is set, so anyone could publish; set one (access.path_secrets or "
@@ -273,13 +288,13 @@ def path_secrets(access: Access) -> list[str]:
         raise ConfigurationError(
             "access.allow_open: true contradicts the secrets that are set; remove one or the other"
         )
-    for number, secret in enumerate(secrets, 1):
+    for number, (secret, key) in enumerate(secrets, 1):
         if not _SECRET.fullmatch(secret):
             raise ConfigurationError(
-                f"access.path_secrets: secret {number} of {len(secrets)} (masked, {len(secret)} characters) can't be "
+                f"{key}: secret {number} of {len(secrets)} (masked, {len(secret)} characters) can't be "
                 "used; take 16 to 256 characters of A-Z a-z 0-9 - . _ ~"
             )
-    return secrets
+    return [secret for secret, _ in secrets]
 
 
 def _hints() -> dict[str, Any]:
@@ -313,26 +328,37 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str
 
 
 def _from_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    for assignment in assignments:
+    for number, assignment in enumerate(assignments, 1):
         key, separator, value = assignment.partition("=")
         if not separator:
-            raise ConfigurationError(f"--set {key}: has no value; write --set section.key=value")
+            # What it is nobody knows; it could be a secret.
+            raise ConfigurationError(f"--set: number {number} has no value; write --set section.key=value")
         yield key.strip(), value, "--set"
 
 
-def _convert(value: Any, hint: Any) -> Any:
-    if isinstance(value, str) and get_origin(hint) is list:
+def _convert(value: Any, hint: Any, *, is_text: bool) -> Any:
+    if is_text and get_origin(hint) is list:
         value = [part.strip() for part in value.split(",") if part.strip()]
     # Texts (environment, --set) become numbers and booleans; a TOML value must have its type already.
-    return msgspec.convert(value, hint, strict=not isinstance(value, str))
+    return msgspec.convert(value, hint, strict=not is_text)
 
 
-def _assemble(values: Sequence[Value]) -> Settings:
+def _assemble(values: Iterable[Value]) -> Settings:
     sections: dict[str, dict[str, Any]] = {}
     for value in values:
         section, key = value.key.split(".", 1)
         sections.setdefault(section, {})[key] = value.value
     return msgspec.convert(sections, Settings)
+
+
+def _access_problems(values: Mapping[str, Value]) -> Iterator[str]:
+    """Why the secrets can't be used, where their keys at least have values of the right types."""
+    names = [field.name for field in msgspec.structs.fields(Access)]
+    if all(f"access.{name}" in values for name in names):
+        try:
+            path_secrets(Access(**{name: values[f"access.{name}"].value for name in names}))
+        except ConfigurationError as error:
+            yield str(error)
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
@@ -357,38 +383,50 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.topics.status == settings.topics.quarantine:
         yield f"topics.quarantine: {settings.topics.quarantine} is topics.status as well; take another"
-    if not kafka.bootstrap_servers or not all(re.fullmatch(r"\S+:\d+", s) for s in kafka.bootstrap_servers):
-        yield f"kafka.bootstrap_servers: {kafka.bootstrap_servers} is no list of host:port; give at least one"
+    servers = [_SERVER.fullmatch(server) for server in kafka.bootstrap_servers]
+    if not servers or not all(match and 0 < int(match[1]) <= _LAST_PORT for match in servers):
+        shown = _shown("kafka.bootstrap_servers", kafka.bootstrap_servers)
+        yield f"kafka.bootstrap_servers: {shown} is no list of host:port; give at least one"
     if settings.events.format != "json":
         yield f"events.format: {settings.events.format} is not yet supported; use json"
     if settings.registry.url:
         yield "registry.url: a registry is not yet supported; leave it empty"
-    yield from _security_contradictions(kafka)
+    yield from _tls_contradictions(kafka)
+    yield from _sasl_contradictions(kafka)
 
 
-def _security_contradictions(kafka: Kafka) -> Iterator[str]:
-    tls, sasl = "SSL" in kafka.security_protocol, kafka.security_protocol.startswith("SASL")
+def _tls_contradictions(kafka: Kafka) -> Iterator[str]:
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         path = getattr(kafka, key)
-        if path and not tls:
+        if path and "SSL" not in kafka.security_protocol:
             yield f"kafka.{key}: {path} is set but kafka.security_protocol is {kafka.security_protocol}; use SSL or SASL_SSL"
         elif path and not Path(path).is_file():
             yield f"kafka.{key}: there is no file {path}; mount it, or correct the path"
     if kafka.ssl_keyfile and not kafka.ssl_certfile:
         yield "kafka.ssl_keyfile: a key without kafka.ssl_certfile; set both"
-    if not sasl and (kafka.sasl_plain_username or kafka.sasl_oauth_token_file):
-        key = "sasl_plain_username" if kafka.sasl_plain_username else "sasl_oauth_token_file"
-        yield f"kafka.{key}: is set but kafka.security_protocol is {kafka.security_protocol}; use SASL_SSL"
-    if sasl and kafka.sasl_mechanism == "OAUTHBEARER" and not kafka.sasl_oauth_token_file:
+    if kafka.ssl_password and not kafka.ssl_certfile:
+        yield "kafka.ssl_password: a passphrase without kafka.ssl_certfile; set both"
+
+
+def _sasl_contradictions(kafka: Kafka) -> Iterator[str]:
+    sasl = kafka.security_protocol.startswith("SASL")
+    token_wanted = sasl and kafka.sasl_mechanism == "OAUTHBEARER"
+    password_wanted = sasl and not token_wanted
+    unwanted = [] if password_wanted else ["sasl_plain_username", "sasl_plain_password", "sasl_plain_password_file"]
+    unwanted += [] if token_wanted else ["sasl_oauth_token_file"]
+    chosen = f"sasl_mechanism is {kafka.sasl_mechanism}" if sasl else f"security_protocol is {kafka.security_protocol}"
+    for key in unwanted:
+        if getattr(kafka, key):
+            yield f"kafka.{key}: is set but kafka.{chosen}; remove it, or choose what uses it"
+    if token_wanted and not kafka.sasl_oauth_token_file:
         yield "kafka.sasl_oauth_token_file: OAUTHBEARER needs it; mount the token and name its file"
-    if sasl and kafka.sasl_mechanism != "OAUTHBEARER":
-        if not kafka.sasl_plain_username:
-            yield f"kafka.sasl_plain_username: {kafka.sasl_mechanism} needs it; set it"
-        if bool(kafka.sasl_plain_password) == bool(kafka.sasl_plain_password_file):
-            yield (
-                f"kafka.sasl_plain_password: {kafka.sasl_mechanism} needs a password from exactly one place; set "
-                "kafka.sasl_plain_password or kafka.sasl_plain_password_file"
-            )
+    if password_wanted and not kafka.sasl_plain_username:
+        yield f"kafka.sasl_plain_username: {kafka.sasl_mechanism} needs it; set it"
+    if password_wanted and bool(kafka.sasl_plain_password) == bool(kafka.sasl_plain_password_file):
+        yield (
+            f"kafka.sasl_plain_password: {kafka.sasl_mechanism} needs a password from exactly one place; set "
+            "kafka.sasl_plain_password or kafka.sasl_plain_password_file"
+        )
 
 
 def _refusal(key: str, value: Any, source: str, reason: str) -> str:
