@@ -103,10 +103,8 @@ class Service:
         except TopicsError as error:
             log.warning("topics_unchecked", reason=str(error))
             return
-        if differences:
-            raise TopicsError(
-                "; ".join(differences) + "; mend it (chatapp-bridge topics check), or set topics.check=warn"
-            )
+        if weak:
+            raise TopicsError("; ".join(weak) + "; mend it (chatapp-bridge topics check), or set topics.check=warn")
 
     async def _warn_of_weak_topics(self) -> Literal[True]:
         """With ``topics.check = warn``: say it once, as soon as Kafka can be asked."""
