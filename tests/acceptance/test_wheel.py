@@ -58,7 +58,7 @@ def test_it_carries_the_files_that_are_read_at_run_time(wheel: Path) -> None:
 
 
 def test_the_runtime_lock_is_all_it_needs(installed: Path, tmp_path: Path) -> None:
-    """No requirement missing or of another version."""
+    """No requirement is missing or of another version."""
     assert "No broken requirements" in run([installed / "python", "-m", "pip", "check"], tmp_path)
 
 
