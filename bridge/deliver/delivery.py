@@ -11,6 +11,7 @@ are in ``published_after_refusal``, outside of it.
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolEvent, SpoolRow
 from bridge.deliver.topics import declared_topics
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
+from bridge.observe.rate import Rate
 from bridge.record import Record
 
 log = structlog.get_logger(__name__)
@@ -91,6 +93,8 @@ class Delivery:
         self.producers: Producers
         # reports acknowledged whose callback's outcome is not known yet
         self._undecided = 0
+        self._drained, self._filled = Rate(), Rate()
+        self._sampler: asyncio.TimerHandle | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -109,6 +113,7 @@ class Delivery:
         self.producers = Producers(self._settings.kafka, topics, self._on_producer)
         self._make_lanes(layout)
         self.producers.start()
+        self._sample()
 
     async def stop(self, deadline: float) -> None:
         """Flush, journal what is left, end every task; done by ``deadline`` (the loop's time), whatever Kafka does."""
@@ -122,6 +127,8 @@ class Delivery:
         for receipts in list(self._deadlines.values()):
             for receipt in list(receipts):
                 self._refuse(receipt, DeadlineExceeded("the bridge is stopping"))
+        if self._sampler:
+            self._sampler.cancel()
         await asyncio.gather(*(lane.stop() for lane in self._all_lanes()))
         await self.producers.stop()
         if self.spool:
@@ -173,6 +180,35 @@ class Delivery:
     def waiting(self) -> int:
         """Reports in memory or in the spool, neither published nor refused."""
         return sum(lane.depth for lane in self._all_lanes()) + self._undecided
+
+    @property
+    def drain_per_second(self) -> float:
+        """Reports/s that left: published, refused or set aside, over the last ten seconds."""
+        return self._drained.per_second
+
+    @property
+    def drained_in_seconds(self) -> float:
+        """Estimate of when nothing waits any more, at the rates of the last ten seconds; infinite while more comes than goes."""
+        if not self.waiting:
+            return 0.0
+        net = self._drained.per_second - self._filled.per_second
+        return self.waiting / net if net > 0 else math.inf
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Age of the oldest report that waits; 0 where none does."""
+        times = [lane.oldest_ms for lane in self._all_lanes()]
+        if self.spool is not None:
+            times.append(self.spool.stats.oldest_at_ms)
+        oldest = min((at for at in times if at is not None), default=None)
+        return 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
+
+    def _sample(self) -> None:
+        now, counters = self._loop.time(), self.counters
+        arrived = counters.received + counters.found
+        self._filled.sample(now, arrived)
+        self._drained.sample(now, arrived - self.waiting)
+        self._sampler = self._loop.call_later(1.0, self._sample)
 
     @property
     def ready(self) -> bool:
@@ -268,6 +304,11 @@ class Delivery:
         """See ``Outcome``."""
         if group.receipt is not None:
             self._refuse(group.receipt, error if isinstance(error, DeliveryError) else SpoolFailed(str(error)))
+
+    def damaged(self, reports: int) -> None:
+        """See ``Outcome``."""
+        self.counters.set_aside += reports
+        log.error("reports_damaged_in_spool", reports=reports, remedy="chatapp-bridge spool show")
 
     async def give_away(self, group: Group, record: Record, verdict: Verdict, reason: str) -> None:
         """See ``Outcome``."""

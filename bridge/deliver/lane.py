@@ -68,6 +68,9 @@ class Outcome(Protocol):
     async def give_away(self, group: "Group", record: Record, verdict: "Verdict", reason: str) -> None:
         """Kafka refuses ``record`` for good; returns when it is kept elsewhere, where it is counted from then on."""
 
+    def damaged(self, reports: int) -> None:
+        """So many reports were in the spool, and could not be read back: their rows were set aside."""
+
 
 class Group:
     """The records of one callback in one lane; ``reports`` of them count. A row of the spool."""
@@ -384,6 +387,9 @@ class Lane:
         if not self._spilled:
             if not self._journalling:
                 self._turn_healthy()  # nothing waits, nor is anything on disk: what comes next starts afresh
+                if self.depth:
+                    self._outcome.damaged(self.depth)
+                    self.depth = 0
             await self._wake.wait()
             return
         assert self._spool is not None  # noqa: S101 - nothing spills without

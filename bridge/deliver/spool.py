@@ -625,18 +625,23 @@ class _Writer:
     ) -> None:
         result: object = None
         error: Exception | None = self._down or SpoolFailed("the spool has no file")
+        file = self._file
         if self._file is not None:
-            error = None
-            try:
-                result = run(self._file)
-            except (sqlite3.Error, OSError) as failure:
-                error = self._failed(failure)
-            except (KeyError, ValueError) as wrong:
-                error = wrong
+            result, error = self._attempt(run, self._file)
+        if error is not None and self._file is not file and self._file is not None and isinstance(op, _Read):
+            result, error = self._attempt(run, self._file)  # the file was damaged: the new one has what is whole
         if self._file is not None:
             self._ledger, self._meta = self._file.ledger, self._file.meta
         unanswered.pop(id(op))
         self._answer(op, result, error)
+
+    def _attempt(self, run: Callable[[SpoolFile], object], file: SpoolFile) -> tuple[object, Exception | None]:
+        try:
+            return run(file), None
+        except (sqlite3.Error, OSError) as failure:
+            return None, self._failed(failure)
+        except (KeyError, ValueError) as wrong:
+            return None, wrong
 
     # ── answers ──
 

@@ -45,14 +45,14 @@ def crc_of(lane: int, seq: int, n: int, body: bytes) -> int:
 class WalFrames:
     """The frames of a ``-wal`` file: which are committed and whole, and which stand behind a break.
 
-    ``pages`` maps a page number to the offset of its newest committed image. ``lost`` are the offsets of page images
-    behind a broken frame that belong to this WAL all the same. ``broken`` says that a commit stands among them: a frame
+    ``pages`` maps a page number to the offset of its newest committed image. ``lost`` are number and offset of page
+    images behind a broken frame that belong to this WAL all the same. ``broken`` says that a commit stands among them: a frame
     in the middle was damaged (a transaction torn by a power cut looks the same; nothing in it was promised).
     """
 
     def __init__(self, path: Path) -> None:
         self.pages: dict[int, int] = {}
-        self.lost: list[int] = []
+        self.lost: list[tuple[int, int]] = []
         self.broken = False
         self.page_one_offset: int | None = None
         self._data = path.read_bytes() if path.exists() else b""
@@ -85,7 +85,7 @@ class WalFrames:
                     self.pages.update(pending)
                     pending.clear()
             elif salts_and_sums[:2] == [salt_one, salt_two]:
-                self.lost.append(image)
+                self.lost.append((number, image))
                 self.broken = self.broken or commit > 0
         self.page_one_offset = self.pages.get(1)
 
@@ -165,7 +165,8 @@ def raw_rows(database: Path, wal_path: Path) -> Iterator[list[Value]]:
             page = pages.page(number)
             if page is not None and number not in free:
                 yield from _rows_of_leaf(page, 100 if number == 1 else 0, pages)
-        for offset in wal.lost:
+        wal.pages.update(wal.lost)  # where their long rows go on
+        for _, offset in wal.lost:
             yield from _rows_of_leaf(wal.page(offset), 0, pages)
     finally:
         pages.close()

@@ -152,6 +152,10 @@ class Service:
 
     def _gauges(self) -> Iterator[Reading]:
         yield "reports_waiting", "Reports in memory or in the spool, not yet on Kafka.", {}, self.delivery.waiting
+        yield "oldest_waiting_seconds", "Age of the oldest report that waits.", {}, self.delivery.oldest_seconds
+        yield "drain_reports_per_second", "Reports that left, over ten seconds.", {}, self.delivery.drain_per_second
+        text = "Estimate of when nothing waits any more; infinite while more comes than goes."
+        yield "drained_in_seconds", text, {}, self.delivery.drained_in_seconds
         yield "in_flight_bytes", "Bytes of bodies being read or waiting.", {}, self._callbacks.in_flight.bytes
         yield "callbacks_active", "Callbacks being handled.", {}, self._callbacks.active
         lanes = [lane for lanes in self.delivery.lanes.values() for lane in lanes]
@@ -165,6 +169,16 @@ class Service:
             stats = self.delivery.spool.stats
             yield "spool_rows", "Rows in the spool.", {}, stats.rows
             yield "spool_bytes", "Size of the spool's files, in bytes.", {}, stats.file_bytes
+            yield "spool_free_bytes", "What the file system has left, in bytes.", {}, stats.free_bytes
+            yield "spool_writable", "1 where the spool would take an append now.", {}, float(stats.writable)
+            yield "spool_damaged_files", "Files set aside as damaged, since the start.", {}, stats.damaged_files
+            yield "spool_aside_reports", "Reports set aside in the spool.", {}, stats.aside_reports
+            yield (
+                "spool_oldest_commit_seconds",
+                "Age of the oldest append not durable yet.",
+                {},
+                (self.delivery.spool.oldest_waiting_seconds),
+            )
 
 
 def _free_port(host: str, port: int, key: str) -> int:

@@ -1,0 +1,193 @@
+"""The story, in acts."""
+
+from collections.abc import Awaitable, Callable
+
+from bridge.demo.campaign import RETRY_SCALE, Pushing
+from bridge.demo.consumers import Audit, Billing, Consumer
+from bridge.demo.dashboard import milliseconds
+from bridge.demo.reckoning import Reckoning, reckon
+from bridge.demo.screen import Screen
+from bridge.demo.stage import DemoFailedError, Stage
+from bridge.simulate.ledger import Attempt
+
+Act = Callable[[Stage, Screen], Awaitable[None]]
+
+
+async def campaign(stage: Stage, screen: Screen) -> None:
+    """Act 1."""
+    screen.act(
+        1,
+        "a campaign, and three teams that follow it",
+        "Look at the three teams: each reads the same events at its own pace and has a table of its own.",
+    )
+    screen.say(
+        f"the provider pushes the reports of {stage.options.messages:,} messages, {stage.options.rate:,.0f} a second, "
+        "some twice, some out of order, some nonsense; what is not answered it pushes again after "
+        f"{60 * RETRY_SCALE:.0f} and {300 * RETRY_SCALE:.0f} s (the real one: 1 and 5 minutes)"
+    )
+    async with stage.pushing(stage.options.messages, seed=1) as pushing:
+        pass
+    await settled(stage)
+    summary = pushing.ledger.summary()
+    screen.say(
+        f"{summary.reports:,} reports in {summary.pushes:,} callbacks; half were answered within "
+        f"{milliseconds(summary.latency.p50_seconds)}, 99 % within {milliseconds(summary.latency.p99_seconds)}"
+    )
+
+
+async def outage(stage: Stage, screen: Screen) -> None:
+    """Act 2."""
+    title = "Kafka is killed, then the bridge, too"
+    if stage.kafka is None:
+        screen.act(2, title, "Left out: it kills Kafka, and this Kafka is yours. Without --bootstrap it is played.")
+        return
+    screen.act(
+        2,
+        title,
+        "Look at the answers, which go on being 200, and at the spool, which keeps on disk what Kafka can't take.",
+    )
+    lead = stage.options.messages // 2
+    async with stage.pushing(None, seed=2) as pushing:
+        await pushed(stage, pushing, lead)
+        away_from = len(_attempts(pushing))
+        await stage.kill_kafka()
+        screen.say("Kafka is killed (SIGKILL), in mid-campaign", "red")
+        await waiting(stage, 2 * lead)
+        await _kill_bridge(stage, screen)
+        await waiting(stage, 3 * lead)
+        away = _attempts(pushing)[away_from:]
+        await stage.start_kafka()
+        screen.say("Kafka is back, at the same address, with the data it had", "green")
+        _say_answers(screen, away)
+        await drained(stage)
+        screen.say("the spool is empty; callbacks go to Kafka directly again", "green")
+        await pushed(stage, pushing, pushing.ledger.reports + lead)
+        pushing.stop()
+    await settled(stage)
+
+
+async def rewind(stage: Stage, screen: Screen) -> None:
+    """Act 3."""
+    screen.act(
+        3,
+        "a team starts over, and another arrives late",
+        "Look at billing, which falls to nothing and counts up to the same total, and at the audit beside it.",
+    )
+    if not stage.campaigns:
+        async with stage.pushing(stage.options.messages, seed=1):
+            pass
+        await settled(stage)
+    billing = next(group for group in stage.groups if isinstance(group.consumer, Billing))
+    before = billing.consumer.total
+    billing.start_over(Billing())
+    screen.say(f"billing loses its table of {before:,} charges and resets its offsets to the beginning", "yellow")
+    await settled(stage)
+    _same(screen, billing.consumer, before)
+    audit = stage.join(Audit())
+    screen.say("a team nobody planned for arrives, a new group, and reads from the first event on", "yellow")
+    await settled(stage)
+    _same(screen, audit.consumer, before)
+
+
+ACTS: dict[int, Act] = {1: campaign, 2: outage, 3: rewind}
+
+
+async def reckoned(stage: Stage) -> Reckoning:
+    """All counts, beside what an independent reader finds on Kafka now."""
+    return reckon(
+        [entry for pushing in stage.campaigns for entry in pushing.ledger.entries.values()],
+        await stage.read_status(),
+        await stage.read_quarantine(),
+        [group.consumer for group in stage.groups],
+        stage.deaths,
+    )
+
+
+# --- what is waited for -----------------------------------------------------------------------------------------------
+
+
+async def pushed(stage: Stage, pushing: Pushing, reports: int) -> None:
+    """Until so many reports were pushed."""
+
+    async def so_many() -> bool:
+        return pushing.ledger.reports >= reports
+
+    await stage.until(so_many, f"{reports} reports to be pushed")
+
+
+async def waiting(stage: Stage, reports: int) -> None:
+    """Until so many wait in the bridge."""
+
+    async def so_many() -> bool:
+        return stage.reading is not None and stage.reading.waiting >= reports
+
+    await stage.until(so_many, f"{reports} reports to wait in the bridge")
+
+
+async def drained(stage: Stage) -> None:
+    """Until the bridge has brought all it kept to Kafka."""
+
+    async def nothing_left() -> bool:
+        reading = await stage.bridge.read()
+        return reading is not None and reading.sick == reading.spool_rows == 0
+
+    await stage.until(nothing_left, "the spool to be empty")
+
+
+async def settled(stage: Stage) -> None:
+    """Until all that was pushed is on Kafka, and every team has read up to its end."""
+
+    async def nothing_waits() -> bool:
+        reading = await stage.bridge.read()
+        return reading is not None and reading.drained
+
+    await stage.until(nothing_waits, "everything to be on Kafka")
+    ends: dict[int, int] = {}
+    for record in await stage.read_status():
+        ends[record.partition] = max(ends.get(record.partition, 0), record.offset + 1)
+
+    async def all_caught_up() -> bool:
+        return all(group.caught_up(ends) for group in stage.groups)
+
+    await stage.until(all_caught_up, f"the groups to catch up: {', '.join(g.group_id for g in stage.groups)}")
+
+
+# --- parts of acts ----------------------------------------------------------------------------------------------------
+
+
+async def _kill_bridge(stage: Stage, screen: Screen) -> None:
+    screen.say("the bridge is killed, too (SIGKILL), and started again", "red")
+    await stage.kill_bridge()
+    killed_at, ready_at = stage.deaths[-1]
+    await stage.until(lambda: _read(stage), "the bridge to tell what it found")
+    found = stage.reading.waiting if stage.reading else 0
+    screen.say(
+        f"it takes callbacks again after {ready_at - killed_at:.1f} s, with {found:,} reports from its spool; what the "
+        f"provider found nobody for it pushes again",
+        "yellow",
+    )
+
+
+async def _read(stage: Stage) -> bool:
+    return stage.reading is not None
+
+
+def _attempts(pushing: Pushing) -> list[Attempt]:
+    attempts = [attempt for entry in pushing.ledger.entries.values() for attempt in entry.attempts]
+    return sorted(attempts, key=lambda attempt: attempt.ended_at)
+
+
+def _say_answers(screen: Screen, attempts: list[Attempt]) -> None:
+    answered = [attempt for attempt in attempts if attempt.status is not None]
+    good = [attempt for attempt in answered if attempt.error is None]
+    slowest = max((attempt.latency_seconds for attempt in answered), default=0.0)
+    screen.say(
+        f"while it was away the bridge gave {len(answered):,} answers, {len(good):,} of them 200, the slowest after "
+        f"{milliseconds(slowest)}; the provider waits 3,000 ms"
+    )
+
+
+def _same(screen: Screen, consumer: Consumer, before: int) -> None:
+    if consumer.total != before:
+        raise DemoFailedError(f"{consumer.name} comes to {consumer.total:,}, not to {before:,} as billing did before")
+    screen.say(f"{consumer.name} comes to the same {consumer.total:,}", "green")
