@@ -24,7 +24,7 @@ from aiokafka.producer.sender import Sender
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, read_secret_file
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigurationError
 from bridge.record import Record
 
 log = structlog.get_logger(__name__)
@@ -276,8 +276,7 @@ def client_arguments(settings: Kafka) -> dict[str, Any]:
     """Arguments for connecting, of any of aiokafka's clients.
 
     Raises:
-        ConfigurationError: a mounted secret can't be read.
-        ssl.SSLError, OSError: a certificate or key can't be used.
+        ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
     """
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
@@ -299,11 +298,18 @@ def client_arguments(settings: Kafka) -> dict[str, Any]:
 
 
 def _ssl_context(settings: Kafka) -> ssl.SSLContext:
-    context: ssl.SSLContext = create_ssl_context(
-        cafile=settings.ssl_cafile or None,
-        certfile=settings.ssl_certfile or None,
-        keyfile=settings.ssl_keyfile or None,
-        password=settings.ssl_password or None,
-    )
+    try:
+        context: ssl.SSLContext = create_ssl_context(
+            cafile=settings.ssl_cafile or None,
+            certfile=settings.ssl_certfile or None,
+            keyfile=settings.ssl_keyfile or None,
+            # "" rather than None, with which an encrypted key would ask for its passphrase at a terminal
+            password=settings.ssl_password,
+        )
+    except OSError as error:  # ssl.SSLError is one
+        keys = "kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_password"
+        raise ConfigurationError(
+            f"{keys}: they can't be used together: {error}; correct the one that is wrong"
+        ) from error
     context.check_hostname = settings.ssl_check_hostname
     return context

@@ -41,21 +41,21 @@ class Reading(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> "Reading":
         """From Prometheus's text format."""
-        found: dict[tuple[str, str], int] = {}
+        found: dict[tuple[str, str], float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name.startswith("chatapp_bridge_") and len(sample.labels) <= 1:
                     label = next(iter(sample.labels.values()), "")
-                    found[sample.name.removeprefix("chatapp_bridge_"), label] = int(sample.value)
+                    found[sample.name.removeprefix("chatapp_bridge_"), label] = sample.value
 
         def labelled(name: str) -> dict[str, int]:
-            return {label: value for (family, label), value in found.items() if family == name}
+            return {label: int(value) for (family, label), value in found.items() if family == name}
 
         return cls(
-            waiting=found.get(("reports_waiting", ""), 0),
-            spool_rows=found.get(("spool_rows", ""), 0),
-            sick=found.get(("lanes", "sick"), 0),
-            healthy=found.get(("lanes", "healthy"), 0),
+            waiting=int(found.get(("reports_waiting", ""), 0)),
+            spool_rows=int(found.get(("spool_rows", ""), 0)),
+            sick=int(found.get(("lanes", "sick"), 0)),
+            healthy=int(found.get(("lanes", "healthy"), 0)),
             answers=labelled("callbacks_total"),
             published=labelled("reports_published_total"),
         )

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -123,7 +123,7 @@ class Stage:
         self._exits.push_async_callback(self._end_bridge)
         await self.start_bridge()
         self._exits.push_async_callback(self._end_tasks)
-        self._spawn(self._watch())
+        self._spawn("watching the bridge", self._watch())
         for team in (Crm(), Billing(), Alerting()):
             self.join(team)
 
@@ -211,7 +211,7 @@ class Stage:
         group_id = f"demo-{consumer.name.lower()}{suffix}"
         group = Group(consumer, group_id, self.settings.topics.status, self.connecting)
         self.groups.append(group)
-        self._spawn(group.run())
+        self._spawn(f"the group {group_id}", group.run())
         return group
 
     async def read_status(self) -> list[ConsumerRecord]:
@@ -286,7 +286,7 @@ class Stage:
             raise DemoFailedError(f"the bridge ended by itself; its log ends:\n{self.bridge.log_tail()}")
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                raise DemoFailedError(f"a consumer ended: {error!r}") from error
+                raise DemoFailedError(f"{task.get_name()} ended: {error!r}") from error
 
     async def _watch(self) -> None:
         while True:
@@ -294,8 +294,8 @@ class Stage:
             self.history.append(self.reading.waiting if self.reading else self.history[-1])
             await asyncio.sleep(_WATCH_SECONDS)
 
-    def _spawn(self, coroutine: Any) -> None:
-        self._tasks.append(asyncio.create_task(coroutine))
+    def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(coroutine, name=name))
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:

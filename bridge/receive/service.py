@@ -14,7 +14,8 @@ from litestar import Litestar
 
 from bridge.config import Settings, path_secrets
 from bridge.deliver.delivery import Delivery
-from bridge.deliver.topics import weaknesses
+from bridge.deliver.producer import client_arguments
+from bridge.deliver.topics import declared_topics, weaknesses
 from bridge.errors import ConfigurationError, ServerError, TopicsError
 from bridge.observe.metrics import Measurements
 from bridge.receive.access import Access
@@ -29,6 +30,8 @@ Reading = tuple[str, str, dict[str, str], float]
 _CONNECTIONS = 65_536
 # Shares of server.shutdown_seconds by which requests are answered, and the delivery has stopped.
 _ANSWERED_SHARE, _DELIVERED_SHARE = 0.3, 0.9
+# What a record's headers may take beside its value, from above; see encode/headers.py.
+RECORD_HEAD_BYTES = 4096
 # Between attempts to look at the topics while no Kafka answers.
 _CHECK_AGAIN_SECONDS = 10.0
 
@@ -49,7 +52,7 @@ class Service:
         """Serve until SIGTERM or SIGINT, then finish what is in flight, within ``server.shutdown_seconds``.
 
         Raises:
-            ConfigurationError: an address can't be listened on, a mounted secret can't be read.
+            ConfigurationError: an address can't be listened on, a secret or certificate can't be used, limits don't fit.
             TopicsError: with ``topics.check = refuse``, Kafka answers and a topic is missing or weaker than declared.
             SpoolError: the spool can't be used.
             ServerError: a listener ended by itself.
@@ -61,6 +64,8 @@ class Service:
         server = self._settings.server
         port = _free_port(server.host, server.port, "server.port")
         admin_port = _free_port(server.admin_host, server.admin_port, "server.admin_port")
+        client_arguments(self._settings.kafka)  # what can't be used stops the start, not each producer
+        self._require_room_for_bodies()
         if self._settings.topics.check == "refuse":
             await self._refuse_weak_topics()
         self.delivery = Delivery(self._settings)
@@ -95,6 +100,17 @@ class Service:
         admin.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait(tasks, timeout=max(0.1, begun + bound - loop.time()))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
+
+    def _require_room_for_bodies(self) -> None:
+        """A whole body that can't be understood is one record of the quarantine, which must take it."""
+        settings = self._settings
+        declared = declared_topics(settings.topics)[settings.topics.quarantine]
+        largest = int(declared.config["max.message.bytes"]) - RECORD_HEAD_BYTES
+        if settings.limits.body_bytes > largest:
+            raise ConfigurationError(
+                f"limits.body_bytes: {settings.limits.body_bytes} is more than a record of {declared.name} may hold "
+                f"({largest}, by max.message.bytes in topics.toml), and a body that can't be understood is kept there; lower it"
+            )
 
     async def _refuse_weak_topics(self) -> None:
         """With ``topics.check = refuse``: no start where Kafka answers and a topic is not as declared."""
