@@ -52,6 +52,8 @@ NOT_FOUND = json_answer(404, "Not Found")
 _NOT_ALLOWED = json_answer(405, "Method Not Allowed", headers=((b"allow", b"POST"),))
 _LOOK_SECONDS = 0.01
 _CLOSE = ((b"connection", b"close"),)
+# Where the client ended only its own side of the connection, it reads this; without an answer the server would make up one.
+_CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 
 
 class Callbacks:
@@ -93,16 +95,13 @@ class Callbacks:
         self.active += 1
         try:
             answer = await self._answer(scope, receive, arrived)
-        except Disconnected:
-            self._measurements.callbacks["aborted"] += 1
-            return
         except Exception:
             # The provider pushes it again; nothing was promised.
             log.exception("callback_failed")
             answer = json_answer(503, "Service Unavailable", headers=_CLOSE)
         finally:
             self.active -= 1
-        self._measurements.callbacks[str(answer[0]["status"])] += 1
+        self._measurements.callbacks["aborted" if answer is _CUT_SHORT else str(answer[0]["status"])] += 1
         if answer is SUCCESS:
             self._measurements.ack_latency.observe(time.perf_counter() - began)
         await send(answer[0])
@@ -113,25 +112,19 @@ class Callbacks:
             return NOT_FOUND
         if scope["method"] != "POST":
             return _NOT_ALLOWED
-        reserved = 0
         try:
             head = Head(scope["headers"], self._limits)
             announced = head.announced(self._limits.body_bytes)
             self._delivery.admit()
-            self.in_flight.take(announced)
-            reserved = announced
-            body = await read_body(
-                receive, self._limits.body_bytes, self._limits.body_read_seconds, self.in_flight, reserved
-            )
-            if not body:
-                return json_answer(400, "the body is empty")
-            await self._publish(body, head, arrived)
+            with self.in_flight.reserve(announced) as reservation:
+                body = await read_body(receive, self._limits.body_bytes, self._limits.body_read_seconds, reservation)
+                await self._publish(body, head, arrived)
+        except Disconnected:
+            return _CUT_SHORT
         except Refusal as refusal:
             return json_answer(refusal.status, str(refusal), headers=_CLOSE)
         except DeliveryError as error:
             return json_answer(503, str(error), headers=_CLOSE)
-        finally:
-            self.in_flight.give_back(reserved)
         return SUCCESS
 
     async def _publish(self, body: bytes, head: Head, arrived: float) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from bridge.config import Limits
 from bridge.errors import BridgeError, Overloaded
@@ -23,7 +23,7 @@ class Refusal(BridgeError):
 
 
 class Disconnected(BridgeError):
-    """The client went away before its body was whole: there is nobody to answer, and nothing to keep."""
+    """The client ended before its body was whole: there is nothing to keep, and perhaps nobody to answer."""
 
 
 class InFlight:
@@ -33,19 +33,44 @@ class InFlight:
         self.limit = limit
         self.bytes = 0
 
-    def take(self, count: int) -> None:
-        """Reserve ``count`` bytes.
+    def reserve(self, count: int) -> "Reservation":
+        """For one body, ``count`` bytes to begin with; all is given back at the end of its ``with``.
 
         Raises:
             Overloaded: the limit would be passed; nothing was reserved.
         """
-        if self.bytes + count > self.limit:
-            raise Overloaded("too many bytes in flight")
-        self.bytes += count
+        reservation = Reservation(self)
+        reservation.grow_to(count)
+        return reservation
 
-    def give_back(self, count: int) -> None:
-        """Release what was taken."""
-        self.bytes -= count
+
+class Reservation:
+    """One body's share of the bytes in flight, until it is answered."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._bytes = 0
+
+    def grow_to(self, count: int) -> None:
+        """Hold at least ``count`` bytes.
+
+        Raises:
+            Overloaded: the limit would be passed; what was held is still held.
+        """
+        more = count - self._bytes
+        if more <= 0:
+            return
+        if self._in_flight.bytes + more > self._in_flight.limit:
+            raise Overloaded("too many bytes in flight")
+        self._in_flight.bytes += more
+        self._bytes = count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._in_flight.bytes -= self._bytes
+        self._bytes = 0
 
 
 class Head(dict[bytes, bytes]):
@@ -59,8 +84,11 @@ class Head(dict[bytes, bytes]):
             raise Refusal(431, f"headers larger than {limits.header_bytes} bytes")
         super().__init__(pairs)
         if b"transfer-encoding" in self and b"content-length" in self:
-            # The server lets it through; what stands between may have read it differently.
+            # What stands between may have read it differently. Granian 2.8 shows the application the latter alone, and closes
+            # the connection after its answer, so that no request can hide behind the body.
             raise Refusal(400, "both Content-Length and Transfer-Encoding")
+        if [value.lower() for name, value in pairs if name == b"transfer-encoding"] not in ([], [b"chunked"]):
+            raise Refusal(501, "no Transfer-Encoding but chunked is supported")
         if self.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(415, "Content-Encoding is not supported; send the body as it is")
 
@@ -74,22 +102,20 @@ class Head(dict[bytes, bytes]):
         return int(text)
 
 
-async def read_body(receive: Receive, limit: int, within_seconds: float, in_flight: InFlight, reserved: int) -> bytes:
-    """The whole body.
+async def read_body(receive: Receive, limit: int, within_seconds: float, reservation: Reservation) -> bytes:
+    """The whole body, at least one byte.
 
     Args:
         receive: ASGI's.
         limit: most bytes taken.
         within_seconds: for all of it to arrive.
-        in_flight: where bytes beyond ``reserved`` are reserved as they come; the caller gives back ``len`` of the result.
-        reserved: bytes reserved already.
+        reservation: grows with the body where that was announced smaller, or not at all.
 
     Raises:
-        Refusal: 408, too slow; 413, too large.
+        Refusal: 400, empty; 408, too slow; 413, too large.
         Overloaded: too many bytes in flight.
         Disconnected: it was cut short.
     """
-    taken = reserved
     chunks: list[bytes] = []
     size = 0
     try:
@@ -102,14 +128,12 @@ async def read_body(receive: Receive, limit: int, within_seconds: float, in_flig
                 size += len(chunk)
                 if size > limit:
                     raise Refusal(413, f"body larger than {limit} bytes")
-                if size > taken:
-                    in_flight.take(size - taken)
-                    taken = size
+                reservation.grow_to(size)
                 chunks.append(chunk)
                 if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    break
     except TimeoutError as error:
         raise Refusal(408, f"the body did not arrive within {within_seconds} s") from error
-    finally:
-        # On return the caller owns what was read; otherwise nothing of it stays.
-        in_flight.give_back(taken - reserved)
+    if not size:
+        raise Refusal(400, "the body is empty")
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
