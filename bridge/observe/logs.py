@@ -17,9 +17,10 @@ from bridge.config import Log
 
 # A run of digits as long as a telephone number's, or an id's. Times in milliseconds are masked with them: none is logged.
 _LONG_DIGITS = re.compile(r"\d{8,}")
+_LONG = 10**7
 _SECRET_PATH = re.compile(r"(/callbacks/chatapp/status/)[^\s\"'?]+")
-# Keys whose values are the bridge's own, and may be long numbers.
-_OWN_KEYS = frozenset({"timestamp", "level", "event", "logger"})
+# Keys whose values are the bridge's own, and may hold long numbers: what a topic's settings are, where a file is.
+_OWN_KEYS = frozenset({"timestamp", "level", "logger", "what", "path"})
 
 
 def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
@@ -80,13 +81,16 @@ class _Mask:
         return {key: value if key.startswith("_") else self._masked(key, value) for key, value in event.items()}
 
     def _masked(self, key: str, value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int | float):
+            return value if abs(value) < _LONG or key.endswith("bytes") else "***"
         if isinstance(value, dict):
-            return {inner: self._masked(inner, of) for inner, of in value.items()}
+            return {self._masked("", inner): self._masked(str(inner), of) for inner, of in value.items()}
         if isinstance(value, list | tuple):
             return [self._masked(key, of) for of in value]
-        if not isinstance(value, str):
-            return value
-        text = _SECRET_PATH.sub(r"\1***", value)
+        # Of anything else a renderer would write the repr.
+        text = _SECRET_PATH.sub(r"\1***", value if isinstance(value, str) else repr(value))
         if self._secrets is not None:
             text = self._secrets.sub("***", text)
-        return text if key in _OWN_KEYS - {"event"} else _LONG_DIGITS.sub("***", text)
+        return text if key in _OWN_KEYS else _LONG_DIGITS.sub("***", text)
