@@ -57,7 +57,7 @@ class Counters(msgspec.Struct):
 class Receipt:
     """What became of one callback: ``outcome`` is done when it may be answered."""
 
-    __slots__ = ("deadline", "groups", "open", "outcome", "published", "refused", "reports", "settled")
+    __slots__ = ("deadline", "groups", "open", "outcome", "published", "refused", "reports", "set_aside", "settled")
 
     def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
         self.outcome = outcome
@@ -68,6 +68,8 @@ class Receipt:
         self.open = 0
         # reports acknowledged before the outcome was known, by topic
         self.published: dict[str, int] = {}
+        # reports set aside before
+        self.set_aside = 0
         self.settled = False
         self.refused = False
 
@@ -257,7 +259,7 @@ class Delivery:
         receipt.settled = True
         if receipt.deadline < math.inf:
             self._deadlines.get(self._tick(receipt.deadline), set()).discard(receipt)
-        self._undecided -= sum(receipt.published.values())
+        self._undecided -= sum(receipt.published.values()) + receipt.set_aside
 
     def _refuse(self, receipt: Receipt, error: DeliveryError) -> None:
         if receipt.settled:
@@ -285,6 +287,7 @@ class Delivery:
             self._settle(receipt)
             for topic, reports in receipt.published.items():
                 self.counters.published[topic] += reports
+            self.counters.set_aside += receipt.set_aside
             receipt.groups.clear()
             if not receipt.outcome.done():
                 receipt.outcome.set_result(None)
@@ -313,18 +316,22 @@ class Delivery:
     async def give_away(self, group: Group, record: Record, verdict: Verdict, reason: str) -> None:
         """See ``Outcome``."""
         if verdict is Verdict.SPLIT and record.topic == self._settings.topics.status:
-            await self._quarantine(record)
+            await self._quarantine(group, record)
         elif self.spool is not None:
             row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
             await self.spool.set_aside([row], reason)
-            if not group.refused:
+            receipt = group.receipt
+            if receipt is not None and not receipt.settled:
+                receipt.set_aside += 1
+                self._undecided += 1
+            elif not group.refused:
                 self.counters.set_aside += 1
             log.error("record_set_aside", topic=record.topic, reason=reason)
         elif group.receipt is not None:
             self._refuse(group.receipt, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
             log.error("record_refused", topic=record.topic, reason=reason)
 
-    async def _quarantine(self, record: Record) -> None:
+    async def _quarantine(self, group: Group, record: Record) -> None:
         """The broker found an event too large that the bridge did not: quarantine it, as its value."""
         headers = [
             ("quarantine_reason", b"too_large"),
@@ -335,19 +342,34 @@ class Delivery:
         ]
         moved = Record(self._settings.topics.quarantine, record.key, record.value, headers, record.timestamp_ms)
         while True:
-            # Of no callback, so that its failing refuses no report.
+            # Of no callback and of no report, so that its failing refuses none, and each is counted in one place at a time.
             receipt = Receipt(self._loop.create_future(), math.inf, 0)
             ((lane, records),) = self._by_lane([moved]).items()
-            group = Group(records, receipt, self._loop.time() + self._hedge_seconds)
+            stand_in = Group(records, receipt, self._loop.time() + self._hedge_seconds)
+            stand_in.reports = 0
             receipt.open = 1
-            lane.enqueue(group)
+            lane.enqueue(stand_in)
             try:
                 await receipt.outcome
             except DeliveryError as error:
                 log.warning("quarantine_delayed", error=str(error))
                 await asyncio.sleep(1.0)
             else:
+                self._take_over(group, lane, stand_in)
                 return
+
+    def _take_over(self, group: Group, lane: Lane, stand_in: Group) -> None:
+        """``stand_in`` is safe: from now on it is a report of the callback that ``group`` is of."""
+        stand_in.receipt, stand_in.reports = group.receipt, 1
+        if stand_in.published:
+            stand_in.refused = group.refused
+            self.published(stand_in, lane.topic)
+            return
+        lane.depth += 1
+        if group.refused:
+            lane.refuse(stand_in)
+        elif group.receipt is not None and not group.receipt.settled:
+            group.receipt.groups.append((lane, stand_in))
 
     # --- lanes --------------------------------------------------------------------------------------------------------
 

@@ -304,7 +304,7 @@ class Lane:
             group.journalled = True
             self._journalling[group.seq] = group
             self._journalled_through = max(self._journalled_through, group.seq)
-            future = self._spool.append([SpoolRow(self.number, group.seq, group.reports, group.records)])
+            future = self._spool.append([SpoolRow(self.number, group.seq, len(group.records), group.records)])
             future.add_done_callback(partial(self._on_journalled, group))
 
     def _on_journalled(self, group: Group, done: "asyncio.Future[None]") -> None:
@@ -313,6 +313,7 @@ class Lane:
         if error is None:
             self._stored_through = max(self._stored_through, group.seq)
             self._make_safe(group)
+            self._note_refused_on_disk(group)
             self._shrink(group)
         elif not group.safe:
             group.journalled = False
@@ -320,7 +321,12 @@ class Lane:
                 self._outcome.not_stored(group, error)
             elif not group.flying:
                 self._drop(group)
+            self._note_refused_on_disk(group)  # where its fsync failed the row may be there
         self._wake.set()
+
+    def _note_refused_on_disk(self, group: Group) -> None:
+        if group.refused and group.seq > self._loaded_through:
+            self._refused_on_disk.add(group.seq)
 
     def _make_safe(self, group: Group) -> None:
         if not group.safe:
@@ -333,7 +339,8 @@ class Lane:
             self._release(group)
         while self.memory_bytes > self._window_bytes and self._queue:
             last = self._queue[-1]
-            if last.flying or not (last.safe or last.dropped):
+            begun = last.flying or len(last.unsent) < len(last.records)
+            if begun or not (last.safe or last.dropped):
                 return
             self._queue.pop()
             self._release(last)
@@ -405,6 +412,7 @@ class Lane:
         else:
             self._spilled = False
             self._loaded_through = self._last_seq
+            self._refused_on_disk.clear()
 
     def _from_disk(self, row: SpoolRow) -> Group:
         group = Group(row.records, None, 0.0)
@@ -532,9 +540,12 @@ class Lane:
         group = next((g for g in self._queue if any(r is record for r in g.unsent)), None)
         if group is None:
             return
+        # Until then it is neither spilled nor forgotten.
+        group.flying = True
+        self._flying.append(group)
         await self._outcome.give_away(group, record, verdict, reason)
         group.unsent = [r for r in group.unsent if r is not record]
         group.reports -= 1
         if not group.refused:
             self.depth -= 1
-        self._pop_finished()
+        self._settle({}, {})

@@ -1,0 +1,447 @@
+"""Lanes on a stage: the real ``Delivery`` and its lanes, a scripted cluster and disk, and a clock that only the test turns.
+
+    stage = Stage()
+    pushed = stage.push("a", "b")
+    stage.cluster.acknowledge()
+    assert stage.answer(pushed) == 200
+
+Nothing happens by itself but what lanes do at once: the cluster resolves a batch when told, the disk works off its queue when
+told, time passes when told. ``Scripted`` stands for ``Producers``, below which is aiokafka; the disk is a ``Spool`` in memory.
+"""
+
+import asyncio
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, TypeVar, cast
+
+from bridge.config import Settings, load
+from bridge.deliver.delivery import Delivery, Receipt
+from bridge.deliver.lane import Lane, placed, size_in_memory
+from bridge.deliver.producers import Producers
+from bridge.deliver.spool import LaneStats, Spool, SpoolRow, SpoolStats
+from bridge.errors import SpoolFailed
+from bridge.record import Record
+
+STATUS, QUARANTINE = "status", "quarantine"
+LANES = 2
+DEADLINE_SECONDS = 2.0
+_ROUNDS = 25
+
+T = TypeVar("T")
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose time is the test's."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        """As told."""
+        return self.now
+
+
+class ScriptedBatch:
+    """Takes ``most`` records."""
+
+    def __init__(self, most: int) -> None:
+        self.records: list[Record] = []
+        self._most = most
+
+    def append(self, record: Record) -> bool:
+        """As aiokafka's: a first one always fits."""
+        if self.records and len(self.records) >= self._most:
+            return False
+        self.records.append(record)
+        return True
+
+
+class Sent:
+    """A batch on its way."""
+
+    def __init__(self, topic: str, partition: int, records: list[Record], future: "asyncio.Future[None]") -> None:
+        self.topic, self.partition, self.records, self.future = topic, partition, records, future
+
+    @property
+    def lane(self) -> tuple[str, int]:
+        """Whose it is."""
+        return self.topic, placed(self.records[0]) % LANES if self.topic == STATUS else 0
+
+
+class ScriptedProducer:
+    """What a lane sees of a ``Producer``."""
+
+    def __init__(self, cluster: "Scripted", number: int) -> None:
+        self._cluster = cluster
+        self.number = number
+        self.dead = False
+
+    def partitions(self, topic: str) -> int:
+        """As the cluster has them."""
+        return self._cluster.partitions[topic]
+
+    def has_leader(self, topic: str, partition: int) -> bool:
+        """Unless the test took it away."""
+        return (topic, partition) not in self._cluster.leaderless
+
+    def refresh_metadata(self) -> None:
+        """Nothing to ask."""
+
+    def open_batch(self) -> ScriptedBatch:
+        """An empty one."""
+        return ScriptedBatch(self._cluster.batch_records)
+
+    def send(self, topic: str, partition: int, batch: ScriptedBatch) -> "asyncio.Future[None]":
+        """Take it down; the test resolves it."""
+        return self._cluster.take(topic, partition, list(batch.records))
+
+
+class Scripted:
+    """A cluster, and the ``Producers`` in front of it: ``log`` is what it has, in the order it came."""
+
+    def __init__(self) -> None:
+        self.partitions = {STATUS: LANES, QUARANTINE: 1}
+        self.leaderless: set[tuple[str, int]] = set()
+        self.batch_records = 1000
+        self.log: list[Record] = []
+        self.flying: list[Sent] = []
+        self.history: list[Sent] = []
+        self.late: list[Sent] = []
+        """Given up by the bridge, bytes still in a socket."""
+        self.acknowledged: set[int] = set()
+        self.reachable = True
+        self.begin()
+
+    def begin(self) -> None:
+        """A process of its own: the last one's batches are answered to nobody."""
+        self.late += self.flying
+        self.flying = []
+        self._producer = ScriptedProducer(self, 1)
+        self.spent_numbers: list[int] = []
+        self.isolated = self.abandoned = 0
+        self.ready = True
+
+    def take(self, topic: str, partition: int, records: list[Record]) -> "asyncio.Future[None]":
+        """A batch was sent. At most one of a lane and partition may be."""
+        sent = Sent(topic, partition, records, asyncio.get_running_loop().create_future())
+        assert all((each.lane, each.partition) != (sent.lane, partition) for each in self.flying), "two of one lane"
+        self.flying.append(sent)
+        self.history.append(sent)
+        return sent.future
+
+    # --- what lanes call ----------------------------------------------------------------------------------------------
+
+    def pick(self, *, sick: bool) -> ScriptedProducer | None:
+        """The one there is."""
+        del sick
+        return self._producer if self.reachable else None
+
+    async def change(self, timeout_seconds: float) -> None:
+        """Another look, later."""
+        await asyncio.sleep(timeout_seconds)
+
+    def isolate(self, producer: ScriptedProducer) -> None:
+        """A lane turned sick with a batch on its way."""
+        del producer
+        self.isolated += 1
+
+    def spent(self, producer: ScriptedProducer) -> None:
+        """Its sequence numbers no longer fit: the next is a fresh one."""
+        self.spent_numbers.append(producer.number)
+        if producer is self._producer:
+            self._producer = ScriptedProducer(self, producer.number + 1)
+
+    def abandon(self, producer: ScriptedProducer) -> None:
+        """A batch was unresolved for too long."""
+        from bridge.deliver.producer import Abandoned  # noqa: PLC0415
+
+        self.spent(producer)
+        self.abandoned += 1
+        for sent in list(self.flying):
+            self.fail(sent, Abandoned("given up"), arrives="late")
+
+    # --- what the test does -------------------------------------------------------------------------------------------
+
+    def acknowledge(self, sent: Sent | None = None) -> None:
+        """Take a batch in and say so: this one, or all that are on their way."""
+        for each in [sent] if sent is not None else list(self.flying):
+            self.flying.remove(each)
+            self.log += each.records
+            self.acknowledged |= {id(record) for record in each.records}
+            each.future.set_result(None)
+
+    def fail(self, sent: Sent, error: Exception, *, arrives: Literal["never", "now", "late"] = "never") -> None:
+        """Answer it with an error; its records may be in the log all the same, or come there later."""
+        self.flying.remove(sent)
+        if arrives == "now":
+            self.log += sent.records
+        elif arrives == "late":
+            self.late.append(sent)
+        sent.future.set_exception(error)
+
+    def deliver_late(self, number: int = 0) -> None:
+        """Bytes of a batch that was given up arrive."""
+        self.log += self.late.pop(number).records
+
+
+class Disk:
+    """The Spool's interface over a dictionary; works off its queue, in order, when told."""
+
+    def __init__(self, rows: dict[tuple[int, int], SpoolRow] | None = None) -> None:
+        self.rows = rows if rows is not None else {}
+        self.aside: list[SpoolRow] = []
+        self.queue: deque[tuple[str, Callable[[], Any], asyncio.Future[Any] | None]] = deque()
+        self.deletes: list[tuple[int, int]] = []
+        self.oldest_waiting_seconds = 0.0
+
+    @property
+    def stats(self) -> SpoolStats:
+        """As an opening counts them."""
+        lanes = {}
+        for number in {lane for lane, _ in self.rows}:
+            rows = [row for (lane, _), row in self.rows.items() if lane == number]
+            seqs, reports = [row.seq for row in rows], sum(row.n for row in rows)
+            lanes[number] = LaneStats(len(rows), reports, 0, min(seqs), max(seqs), None)
+        return SpoolStats(lanes=lanes, rows=len(self.rows), writable=True)
+
+    # --- the Spool's interface ----------------------------------------------------------------------------------------
+
+    def append(self, rows: Sequence[SpoolRow]) -> "asyncio.Future[None]":
+        """See ``Spool``."""
+        return self._ask("append", lambda: self._insert(rows))
+
+    def delete_through(self, lane: int, seq: int) -> None:
+        """See ``Spool``."""
+        self.deletes.append((lane, seq))
+        self.queue.append(("delete", lambda: self._delete(lane, seq), None))
+
+    def read(self, lane: int, after_seq: int, *, max_bytes: int) -> "asyncio.Future[list[SpoolRow]]":
+        """See ``Spool``."""
+        return self._ask("read", lambda: self._read(lane, after_seq, max_bytes))
+
+    def set_aside(self, rows: Sequence[SpoolRow], reason: str) -> "asyncio.Future[None]":
+        """See ``Spool``."""
+        del reason
+        return self._ask("aside", lambda: self.aside.extend(rows))
+
+    # --- what the test does -------------------------------------------------------------------------------------------
+
+    def work(self, error: Exception | None = None, *, kept: bool = False, answered: bool = True) -> str:
+        """Do what is next in the queue.
+
+        Args:
+            error: An append fails with it; anything else is done.
+            kept: The failed append's rows are on the disk all the same: it was the fsync that failed.
+            answered: False: done, and the process dies before it hears of it.
+        """
+        kind, run, future = self.queue.popleft()
+        fails = error is not None and kind == "append"
+        result = run() if not fails or kept else None
+        if future is not None and answered and not future.done():
+            if fails:
+                future.set_exception(cast("Exception", error))
+            else:
+                future.set_result(result)
+        return kind
+
+    def _ask(self, kind: str, run: Callable[[], Any]) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.queue.append((kind, run, future))
+        return future
+
+    def _insert(self, rows: Sequence[SpoolRow]) -> None:
+        for row in rows:
+            assert (row.lane, row.seq) not in self.rows, "a row twice"
+            self.rows[row.lane, row.seq] = row
+
+    def _delete(self, lane: int, seq: int) -> None:
+        for each in [key for key in self.rows if key[0] == lane and key[1] <= seq]:
+            del self.rows[each]
+
+    def _read(self, lane: int, after_seq: int, max_bytes: int) -> list[SpoolRow]:
+        rows = sorted((r for (n, seq), r in self.rows.items() if n == lane and seq > after_seq), key=lambda r: r.seq)
+        sizes = list(itertools.accumulate(size_in_memory(row.records) for row in rows))
+        return [row for row, size in zip(rows, sizes, strict=True) if size <= max_bytes] or rows[:1]
+
+
+class Stage:
+    """One process after another on the same cluster and disk.
+
+    Args:
+        window_bytes: A lane's window of memory.
+        spool: Whether there is one.
+    """
+
+    def __init__(self, *, window_bytes: int = 1 << 20, spool: bool = True) -> None:
+        self.clock = Clock()
+        self.cluster = Scripted()
+        self.window_bytes = window_bytes
+        self._numbers = itertools.count(1)
+        self._rows: dict[tuple[int, int], SpoolRow] = {}
+        self._spool = spool
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a process."""
+        self.disk = Disk(self._rows)
+        self.cluster.begin()
+        self.run(self._begin())
+        self.settle()
+
+    async def _begin(self) -> None:
+        self.delivery = Delivery(_settings())
+        self.delivery.spool = cast("Spool", self.disk) if self._spool else None
+        self.delivery.producers = cast("Producers", self.cluster)
+        self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
+        self.delivery._make_lanes([(STATUS, LANES), (QUARANTINE, 1)])
+        for lane in self.delivery._all_lanes():
+            lane._window_bytes = self.window_bytes
+
+    def crash(self, unheard: int = 0) -> None:
+        """``kill -9``; the disk did ``unheard`` more of its queue. Then the next process."""
+        for _ in range(min(unheard, len(self.disk.queue))):
+            self.disk.work(answered=False)
+        self.end()
+        self.begin()
+
+    def end(self) -> None:
+        """No process runs."""
+        tasks = asyncio.all_tasks(self.clock)
+        for task in tasks:
+            task.cancel()
+        for timer in list(self.clock._scheduled):  # type: ignore[attr-defined]  # a dead process has no timers
+            timer.cancel()
+        self.run(asyncio.sleep(0))
+        self.settle()
+
+    def close(self) -> None:
+        """End it all."""
+        self.end()
+        self.clock.close()
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run something on the stage's loop."""
+        return self.clock.run_until_complete(work)
+
+    def settle(self) -> None:
+        """Let lanes do what they do at once."""
+
+        async def turns() -> None:
+            for _ in range(_ROUNDS):
+                await asyncio.sleep(0)
+
+        self.run(turns())
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.now += seconds
+        self.settle()
+
+    def push(self, *keys: str, kind: str = "") -> Receipt:
+        """A callback with a report for each key; ``kind`` marks what the cluster is to think of them."""
+        records = [record(key, next(self._numbers), kind) for key in keys]
+
+        async def submit() -> Receipt:
+            return self.delivery.submit(records, self.clock.now + DEADLINE_SECONDS)
+
+        receipt = self.run(submit())
+        self.settle()
+        return receipt
+
+    def acknowledge(self, sent: Sent | None = None) -> None:
+        """See ``Scripted.acknowledge``."""
+        self.cluster.acknowledge(sent)
+        self.settle()
+
+    def fail(self, sent: Sent, error: Exception, *, arrives: Literal["never", "now", "late"] = "never") -> None:
+        """See ``Scripted.fail``."""
+        self.cluster.fail(sent, error, arrives=arrives)
+        self.settle()
+
+    def commit(self, error: Exception | None = None, *, kept: bool = False) -> None:
+        """The disk works off all that is queued; appends fail with ``error``."""
+        while self.disk.queue:
+            self.disk.work(error, kept=kept)
+            self.settle()
+
+    # --- what is seen -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def answer(receipt: Receipt) -> int | None:
+        """200, 503, or None while it is open."""
+        if not receipt.outcome.done():
+            return None
+        return 200 if receipt.outcome.exception() is None else 503
+
+    def lane(self, key: str) -> Lane:
+        """A key's lane."""
+        return self.delivery.lanes[STATUS][placed(record(key, 0)) % LANES]
+
+    @property
+    def flying(self) -> list[list[int]]:
+        """Numbers of the records in each batch on its way."""
+        return [numbers(sent.records) for sent in self.cluster.flying]
+
+    @property
+    def log(self) -> list[int]:
+        """Numbers of the records on the cluster's status topic, as they came."""
+        return numbers([each for each in self.cluster.log if each.topic == STATUS])
+
+    def first_occurrences(self) -> dict[str, list[int]]:
+        """The same by key, repeats left out."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for each in self.cluster.log:
+            number = int(each.value)
+            key = (each.key or b"").decode()
+            if each.topic == STATUS and number not in found[key]:
+                found[key].append(number)
+        return dict(found)
+
+    def check_accounting(self) -> None:
+        """The identity, and that nothing is less than nothing."""
+        counters, waiting = self.delivery.counters, self.delivery.waiting
+        published = sum(counters.published.values())
+        assert counters.received + counters.found == published + waiting + counters.set_aside + counters.refused
+        assert waiting >= 0
+        assert all(lane.depth >= 0 and lane.memory_bytes >= 0 for lane in self.delivery._all_lanes())
+
+    def finish(self) -> None:
+        """Everything is well from now on, until nothing waits."""
+        self.cluster.reachable = True
+        self.cluster.leaderless.clear()
+        for _ in range(200):
+            self.advance(0.5)
+            self.acknowledge()
+            self.commit()
+            if self.delivery.waiting == 0 and not self.cluster.flying and not self.disk.queue:
+                break
+        self.check_accounting()
+        assert self.delivery.waiting == 0
+        assert all(lane.idle and not lane.sick for lane in self.delivery._all_lanes())
+
+
+FAILED = SpoolFailed("provoked")
+
+
+def record(key: str, number: int, kind: str = "") -> Record:
+    """A record that says its number."""
+    return Record(STATUS, key.encode(), b"%d" % number, [("kind", kind.encode())], number)
+
+
+def kind_of(each: Record) -> str:
+    """What ``Stage.push`` marked it with."""
+    return dict(each.headers).get("kind", b"").decode()
+
+
+def numbers(records: Sequence[Record]) -> list[int]:
+    """What they say."""
+    return [int(each.value) for each in records]
+
+
+def _settings() -> Settings:
+    return load(
+        environment={},
+        assignments=["access.allow_open=true", f"topics.status={STATUS}", f"topics.quarantine={QUARANTINE}"],
+    ).settings
