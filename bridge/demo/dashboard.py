@@ -69,13 +69,18 @@ def _side_by_side(parts: Sequence[RenderableType]) -> Table:
     return grid
 
 
-def _panel(title: str, rows: Iterable[Cells], *below: RenderableType, style: str = "cyan") -> Panel:
+def _panel(
+    title: str, rows: Iterable[Cells], *below: RenderableType, style: str = "cyan", subtitle: str | None = None
+) -> Panel:
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(style=_QUIET, no_wrap=True)
     table.add_column(justify="right", no_wrap=True, overflow="ellipsis")
     for name, value in rows:
         table.add_row(name, value)
-    return Panel(Group(table, *below), title=title, title_align="left", border_style=style, height=8)
+    lines = Group(table, *below)
+    return Panel(
+        lines, title=title, title_align="left", subtitle=subtitle, subtitle_align="right", border_style=style, height=8
+    )
 
 
 def _provider(stage: Stage) -> Panel:
@@ -87,14 +92,18 @@ def _provider(stage: Stage) -> Panel:
     other = sum(count for answer, count in now.answers.items() if answer != "200")
     rows: list[Cells] = [
         ("reports pushed", f"{now.reports:,}"),
-        ("answered 200", Text(f"{acknowledged:,} callbacks", _GOOD)),
-        ("other / retrying", Text(f"{other:,} / {campaign.waiting_for_retry:,}", _BUSY if other else _QUIET)),
-        ("p99 / slowest", f"{milliseconds(now.latency.p99_seconds)} / {milliseconds(now.latency.max_seconds)}"),
+        ("answered 200", Text(f"{acknowledged:,}", _GOOD)),
+        ("anything else", Text(f"{other:,}", _BUSY if other else _QUIET)),
+        ("99 % within", milliseconds(now.latency.p99_seconds)),
+        ("slowest", milliseconds(now.latency.max_seconds)),
     ]
     if campaign.total_reports is None:
         return _panel("provider", rows)
-    bar = ProgressBar(campaign.total_reports, now.reports, complete_style="cyan", finished_style=_GOOD)
-    return _panel("provider", rows, Text(), bar)
+    return _panel(
+        "provider",
+        rows,
+        ProgressBar(campaign.total_reports, now.reports, complete_style="cyan", finished_style=_GOOD),
+    )
 
 
 def _bridge(stage: Stage) -> Panel:
@@ -107,9 +116,9 @@ def _bridge(stage: Stage) -> Panel:
         "bridge",
         [
             ("answers", answers or "none yet"),
-            ("lanes to Kafka", lanes),
-            ("reports waiting", Text(f"{reading.waiting:,}", _BUSY if reading.waiting else _QUIET)),
-            ("rows in the spool", Text(f"{reading.spool_rows:,}", _BUSY if reading.spool_rows else _QUIET)),
+            ("lanes", lanes),
+            ("waiting", Text(f"{reading.waiting:,}", _BUSY if reading.waiting else _QUIET)),
+            ("spool rows", Text(f"{reading.spool_rows:,}", _BUSY if reading.spool_rows else _QUIET)),
         ],
         Text(),
         Text(sparkline(stage.history, 22), _BUSY if reading.spool_rows else _QUIET, no_wrap=True, overflow="crop"),
@@ -132,35 +141,29 @@ def _kafka(stage: Stage) -> Panel:
 
 
 def _team(consumer: Consumer) -> Panel:
-    common: list[Cells] = [("events / repeats", f"{consumer.events:,} / {consumer.repeats:,}")]
+    rows: list[Cells] = []
     match consumer:
         case Crm():
-            return _panel(consumer.name, [*_crm(consumer), *common], style="blue")
+            rows = _crm(consumer)
         case Billing():
-            rows: list[Cells] = [
-                ("charges", f"{consumer.total:,}"),
-                ("amount", f"{consumer.amount_cents / _CENTS:,.2f}"),
-            ]
-            return _panel(consumer.name, [*rows, *common], style="blue")
+            rows = [("charges", f"{consumer.total:,}"), ("amount", f"{consumer.amount_cents / _CENTS:,.2f}")]
         case Alerting():
-            return _panel(consumer.name, [*_alerting(consumer), *common], style="blue")
-    return _panel(consumer.name, common)
+            rows = _alerting(consumer)
+    subtitle = f"{consumer.events:,} + {consumer.repeats:,} repeats"
+    return _panel(consumer.name, rows, style="blue", subtitle=subtitle)
 
 
 def _crm(crm: Crm) -> list[Cells]:
     states = crm.states()
-    rows: list[Cells] = [
-        ("messages", f"{crm.total:,}"),
-        ("delivered / read", f"{states['DELIVERED']:,} / {states['READ']:,}"),
-        ("sent / failed", f"{states['SENT']:,} / {states['FAILED']:,}"),
-    ]
+    rows: list[Cells] = [("messages", f"{crm.total:,}")]
+    rows += [(name.lower(), f"{states[name]:,}") for name in ("SENT", "DELIVERED", "READ", "FAILED")]
     if crm.last is not None:
         rows.append((masked(crm.last.message[1]), crm.last.status.lower()))
     return rows
 
 
 def _alerting(alerting: Alerting) -> list[Cells]:
-    rows: list[Cells] = [("failing", f"{alerting.rate():.1%} ({alerting.total:,})")]
-    rows += [(name.lower(), f"{alerting.rate(name):.2%}") for name, _ in alerting.failures.most_common(_TOP)]
-    rows += [("worst template", name) for name, _ in alerting.templates.most_common(1)]
+    rows: list[Cells] = [("failures", f"{alerting.total:,}"), ("of messages", f"{alerting.rate():.1%}")]
+    rows += [(name.lower(), f"{alerting.rate(name):.1%}") for name, _ in alerting.failures.most_common(_TOP)]
+    rows += [(name, f"{count:,}") for name, count in alerting.templates.most_common(1)]
     return rows

@@ -122,9 +122,7 @@ def reckon(
 
 def _once_each(entry: Entry) -> Entry:
     """The same callback with its repeats left out: only first occurrences have an order to check."""
-    first = {report.event_id or report.raw_sha256: report for report in reversed(entry.reports)}
-    reports = tuple(report for report in entry.reports if report is first[report.event_id or report.raw_sha256])
-    copy = Entry(Opened(entry.number, entry.sent_at, reports))
+    copy = Entry(Opened(entry.number, entry.sent_at, tuple(dict.fromkeys(entry.reports))))
     copy.promised_at = entry.promised_at
     return copy
 

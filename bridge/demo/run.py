@@ -73,12 +73,11 @@ async def _interruptible(options: Options, console: Console) -> int:
 
 async def _demo(options: Options, console: Console) -> int:
     screen = Screen(console)
-    what = "a real Apache Kafka" if options.bootstrap is None else f"topics on {options.bootstrap}"
-    screen.say(f"setting up {what}, the bridge, and three consumer groups")
-    stage = Stage(options, console)
+    kafka = "a real Apache Kafka" if options.bootstrap is None else "two topics on your Kafka"
+    screen.say(f"setting up {kafka}, the bridge and three consumer groups")
+    stage = Stage(options, console, screen.say)
     try:
         async with stage:
-            screen.say("all are up")
             return await _play(stage, screen)
     except (DemoFailedError, BridgeError) as error:
         console.print(f"the demo failed: {error}", style="red", markup=False, soft_wrap=True)

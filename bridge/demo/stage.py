@@ -53,6 +53,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Stage:
     """What the acts play on; ``async with`` sets it up and takes it down.
 
+    Args:
+        options: what was asked for.
+        console: takes the progress of a first download.
+        on_step: told of each part that is up.
+
     Attributes:
         kafka: the embedded one; None where the user's is used.
         kafka_state: ``up``, ``killed`` or ``starting``.
@@ -64,8 +69,9 @@ class Stage:
         deaths: when the bridge was killed and when it took callbacks again, on the monotonic clock.
     """
 
-    def __init__(self, options: Options, console: Console) -> None:
+    def __init__(self, options: Options, console: Console, on_step: Callable[[str], None]) -> None:
         self.options = options
+        self._on_step = on_step
         self._console = console
         self._run = secrets.token_hex(3)
         self._exits = AsyncExitStack()
@@ -120,8 +126,11 @@ class Stage:
             self.directory / "bridge.log",
         )
         await self._create_topics(self.settings)
+        names = f"{self.settings.topics.status} and {self.settings.topics.quarantine}"
+        self._on_step(f"Kafka is up, at {bootstrap}, with the topics {names}")
         self._exits.push_async_callback(self._end_bridge)
         await self.start_bridge()
+        self._on_step(f"the bridge is up, a process of its own; callbacks go to {HOST}:{port}")
         self._exits.push_async_callback(self._end_tasks)
         self._spawn("watching the bridge", self._watch())
         for team in (Crm(), Billing(), Alerting()):
@@ -131,6 +140,7 @@ class Stage:
             return all(group.assigned for group in self.groups)
 
         await self.until(all_assigned, "Kafka to give the consumer groups their partitions")
+        self._on_step("three consumer groups are up: " + ", ".join(group.group_id for group in self.groups))
 
     def _remove_directory(self) -> None:
         if not self._keep_log:
