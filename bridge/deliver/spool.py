@@ -7,11 +7,12 @@ transaction of the next, with one fsync.
 Invariants
 ==========
 - The future of an append resolves only after the fsync of a transaction that holds all its rows, or after a delete that
-  was queued behind it covers them. It fails only when none of its rows is in the queue, except where the fsync itself
-  failed: then they may be (a refused group may be published all the same, a promised one is never lost).
+  was queued behind it covers them. It fails only when none of its rows is in the queue: where the fsync itself failed,
+  the file that takes the damaged one's place leaves them out. (Killed in between, they may be there at the next start.)
 - Appends and deletes take effect in the order they were called: a delete never leaves a row appended before it, and never
   takes one appended after it.
-- A delete that fails is kept and tried again until it succeeds; a read never shows what a delete has covered.
+- A delete is never forgotten: one that fails is tried until it succeeds, and a close does what is left of them. A read
+  never shows what a delete has covered.
 - Appends are taken only while the ballast stands; deletes, reads and checkpoints go on without.
 - Every future is answered, whatever fails; one ``call_soon_threadsafe`` a commit, not a row.
 - Disk in use, except for ``damaged/``, stays within ``max_bytes``: pages in use, ballast, and twice the WAL's bound.
@@ -380,8 +381,8 @@ class _Writer:
         self._lock_fd: int | None = None
         self._deletes: dict[int, int] = {}  # lane → through; what is left of them
         self._deletes_failed = False
-        self._untrusted: tuple[str, dict[int, int]] | None = None  # why, and each lane's first seq
-        self._carried: deque[_Op] = deque()
+        self._unplanned: list[_Delete] = []  # of this round, not in `_deletes` yet
+        self._untrusted: tuple[str, dict[int, int], set[tuple[int, int]]] | None = None  # see `rebuild`
         self._answers: list[_Answer] = []
         self._events: list[SpoolEvent] = []
         self._settled_appends = 0
@@ -398,6 +399,8 @@ class _Writer:
         self._file_bytes = 0
         self._free_bytes = 0
         self._unchecked_bytes = 0  # written since the last checkpoint, about
+        self._wal_excess_bytes = 0  # what the WAL takes beyond its bound, because a reader does not let it be restarted
+        self._checkpoint_wanted = False
         self._looked_at = 0.0
         self._failed_at = 0.0
         self._freed_at = 0.0
@@ -417,6 +420,7 @@ class _Writer:
                 self._round(ops)
                 if closing:
                     break
+            self._finish_deletes()
             self._close_file()
         except RuntimeError:
             if not self._loop.is_closed():
@@ -431,7 +435,6 @@ class _Writer:
         try:
             self._lock_fd = lock_directory(self._directory)
             self._ballast = Ballast(self._directory, self._ballast_bytes)
-            self._make_room_to_open()
             self._open()
             self._found_reports = self._ledger.reports
             self._look()
@@ -456,6 +459,11 @@ class _Writer:
             if not self._loop.is_closed():
                 raise
 
+    def _finish_deletes(self) -> None:
+        """What is left of large deletes, by turns; given up at the first that fails: the rows are published again."""
+        while self._deletes and self._file is not None and not self._deletes_failed:
+            self._round([])
+
     def _close_file(self) -> None:
         """Close with SQLite's last checkpoint; if the disk refuses it, the WAL stays and is read at the next start."""
         if self._file is not None:
@@ -472,10 +480,7 @@ class _Writer:
         ops: list[_Op] = []
         try:
             while size < _COMMIT_BYTES:
-                if self._carried:
-                    op = self._carried.popleft()
-                else:
-                    op = self._queue.get(timeout=0 if ops else self._patience_seconds())
+                op = self._queue.get(timeout=0 if ops else self._patience_seconds())
                 ops.append(op)
                 size += op.cost_bytes if isinstance(op, _Append) else 0
                 if isinstance(op, _Close):
@@ -492,6 +497,7 @@ class _Writer:
     def _round(self, ops: list[_Op]) -> None:
         """One commit for the appends and deletes, then the reads; whatever goes wrong, everything is answered."""
         unanswered = {id(op): op for op in ops if isinstance(op, _Asked)}
+        self._unplanned = [op for op in ops if isinstance(op, _Delete)]
         try:
             self._look_if_due()
             self._reopen_if_due()
@@ -502,6 +508,7 @@ class _Writer:
             self._events.append(SpoolEvent("failed", f"the spool's thread: {type(error).__name__}: {error}"))
             for op in unanswered.values():
                 self._answer(op, None, SpoolFailed(f"the spool's thread: {type(error).__name__}: {error}"))
+            self._note_deletes(self._unplanned)
         self._post()
 
     def _execute(self, ops: Iterable[_Op], unanswered: dict[int, _Asked]) -> None:
@@ -563,10 +570,15 @@ class _Writer:
             else:
                 left = [row for row in op.rows if row.seq > through.get(row.lane, row.seq - 1)]
                 planned.append((op, left))
-        for lane, seq in through.items():
-            self._deletes[lane] = max(seq, self._deletes.get(lane, seq))
+        deletes = [op for op in ops if isinstance(op, _Delete)]
+        self._note_deletes(deletes)
+        del self._unplanned[: len(deletes)]
         planned.reverse()
         return planned
+
+    def _note_deletes(self, deletes: Iterable[_Delete]) -> None:
+        for op in deletes:
+            self._deletes[op.lane] = max(op.seq, self._deletes.get(op.lane, op.seq))
 
     def _commit(self, rows: Sequence[EncodedRow]) -> None:
         """One transaction: the deletes, then ``rows``."""
@@ -720,7 +732,8 @@ class _Writer:
         self._free_bytes = self._free()
         if self._file is not None:
             self._file_bytes = self._file.file_bytes()
-            self._used_bytes = self._file.used_bytes()
+            self._wal_excess_bytes = max(0, self._file.wal_bytes() - 2 * self._wal_bytes)
+            self._used_bytes = self._file.used_bytes() + self._wal_excess_bytes
         ballast = self._ballast
         if ballast is None or ballast.stands or time.monotonic() - self._freed_at < _RETRY_SECONDS:
             return
@@ -757,6 +770,7 @@ class _Writer:
         error = self._spool_error(failure)
         if kind == "full":
             self._free_ballast()
+            self._checkpoint_wanted = True  # into the ballast's room; then deletes need none of their own
         else:
             self._events.append(SpoolEvent("failed", str(error)))
         if kind == "damaged":
@@ -776,11 +790,13 @@ class _Writer:
         file, self._file = self._file, None
         if file is None:
             return
-        self._untrusted = reason, {lane: stats.first_seq for lane, stats in file.ledger.lanes.items()}
+        firsts = {lane: stats.first_seq for lane, stats in file.ledger.lanes.items()}
+        self._untrusted = reason, firsts, {(row.lane, row.seq) for row in file.doubtful}
         file.abandon()
         self._open_or_note()
 
     def _open(self) -> None:
+        self._make_room_to_open()
         if self._untrusted is not None:
             self._note(rebuild(self._directory, *self._untrusted))
             self._untrusted = None
@@ -819,16 +835,18 @@ class _Writer:
         if self._file is None:
             return
         now = time.monotonic()
-        empty = self._ledger.rows == 0 and self._queue.empty() and not self._carried
+        empty = self._ledger.rows == 0 and self._queue.empty()
         try:
             if (empty or idle) and now - self._shrunk_at >= _IDLE_SECONDS and self._is_large_for_its_rows():
                 self._shrunk_at = now
                 self._file.shrink()
                 self._unchecked_bytes = 0
                 self._look()
-            elif self._unchecked_bytes >= self._wal_bytes:
+            elif self._unchecked_bytes >= self._wal_bytes or self._checkpoint_wanted or self._wal_excess_bytes:
                 self._unchecked_bytes = 0
                 self._file.checkpoint(truncate=self._file.wal_bytes() > 2 * self._wal_bytes)
+                self._checkpoint_wanted = False
+                self._look()
         except (sqlite3.Error, OSError) as failure:
             self._failed(failure)
 

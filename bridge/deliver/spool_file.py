@@ -1,11 +1,11 @@
-"""The spool's directory and its SQLite file, used by one thread; `bridge.deliver.spool` puts the thread around it.
+r"""The spool's directory and its SQLite file, used by one thread; `bridge.deliver.spool` puts the thread around it.
 
 Format 1
 ========
 ::
 
     <directory>/            0700
-      format                "1\\n": the version, written and synced before anything else. A later bridge that changes the
+      format                "1\n": the version, written and synced before anything else. A later bridge that changes the
                             format must raise it before it writes anything the old one would misread.
       owner.lock            empty; the owner holds an exclusive flock on it
       spool.db, -wal, -shm  SQLite in WAL mode, 4096-byte pages; user_version = 1; application_id = a random number a file,
@@ -37,11 +37,12 @@ import os
 import resource
 import shutil
 import sqlite3
+import stat
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -56,9 +57,10 @@ from bridge.record import Record
 T = TypeVar("T")
 
 FORMAT: Final = 1
-BALLAST_BYTES: Final = 4 << 20
 WAL_BYTES: Final = 8 << 20
 """Size of the WAL beyond which it is checkpointed."""
+BALLAST_BYTES: Final = 2 * WAL_BYTES
+"""More than a WAL holds: when the disk is full, what is in it must find room in the file before it can be used again."""
 
 DATABASE: Final = "spool.db"
 _REBUILD: Final = "rebuild.db"
@@ -75,15 +77,15 @@ _INSERT_ROWS: Final = 64
 _INSERT_ROWS_MANY: Final = 512
 _READ_ROWS: Final = 4_096
 _LIMIT_BYTES: Final = 64 << 10
-_SCHEMA: Final = """
-CREATE TABLE queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq));
-CREATE TABLE aside (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, at_ms INTEGER,
-                    crc INTEGER, body BLOB);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
-"""
+_TABLES: Final = [
+    "CREATE TABLE queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq))",
+    "CREATE TABLE aside (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, "
+    "at_ms INTEGER, crc INTEGER, body BLOB)",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)",
+]
 
 _INSERTS: Final = {
-    count: "INSERT INTO queue VALUES " + ", ".join(["(?, ?, ?, ?, ?)"] * count)
+    count: "INSERT INTO queue VALUES " + ", ".join(["(?, ?, ?, ?, ?)"] * count)  # noqa: S608 - numbers alone
     for count in (*range(1, _INSERT_ROWS + 1), _INSERT_ROWS_MANY)
 }
 _TAKE_OVER: Final = {count: sql.replace("INSERT", "INSERT OR IGNORE") for count, sql in _INSERTS.items()}
@@ -136,6 +138,18 @@ class LaneStats(msgspec.Struct, frozen=True):
     first_seq: int
     last_seq: int
     oldest_at_ms: int | None
+
+    def joined(self, other: "LaneStats") -> "LaneStats":
+        """Both as one."""
+        first = self if self.first_seq <= other.first_seq else other
+        return LaneStats(
+            self.rows + other.rows,
+            self.reports + other.reports,
+            self.bytes + other.bytes,
+            first.first_seq,
+            max(self.last_seq, other.last_seq),
+            first.oldest_at_ms,
+        )
 
 
 class EncodedRow(msgspec.Struct, frozen=True):
@@ -220,12 +234,8 @@ class Ledger:
                 heads[row.lane] = row
         for lane, (count, reports, size, last) in sums.items():
             head, old = heads[lane], self.lanes.get(lane)
-            if old is None:
-                self.put(lane, LaneStats(count, reports, size, head.seq, last, head.at_ms))
-                continue
-            first, at_ms = min((old.first_seq, old.oldest_at_ms), (head.seq, head.at_ms), key=lambda pair: pair[0])
-            count, reports, size = count + old.rows, reports + old.reports, size + old.bytes
-            self.put(lane, LaneStats(count, reports, size, first, max(last, old.last_seq), at_ms))
+            new = LaneStats(count, reports, size, head.seq, last, head.at_ms)
+            self.put(lane, new if old is None else old.joined(new))
 
     def put(self, lane: int, new: LaneStats | None) -> None:
         """A lane is ``new`` now; None: empty."""
@@ -252,6 +262,14 @@ class Rebuilt(msgspec.Struct, frozen=True):
     reports: int
 
 
+def malformed(message: str) -> sqlite3.Error:
+    """The error of a file that contradicts itself, where SQLite does not notice."""
+    error = sqlite3.DatabaseError(message)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error.sqlite_errorname = "SQLITE_CORRUPT"
+    return error
+
+
 Failure = Literal["full", "damaged", "failed"]
 
 
@@ -264,7 +282,9 @@ def failure_of(error: Exception, directory: Path) -> Failure:
         if error.errno in _FULL_ERRNOS:
             return "full"
         return "damaged" if error.errno == errno.EIO else "failed"
-    code = getattr(error, "sqlite_errorcode", 0)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # a text that is none: found by Python, not by SQLite
+        return "damaged" if isinstance(error, sqlite3.OperationalError) else "failed"
     if code == sqlite3.SQLITE_FULL:
         return "full"
     if code & 0xFF == sqlite3.SQLITE_IOERR:
@@ -274,6 +294,8 @@ def failure_of(error: Exception, directory: Path) -> Failure:
     return "damaged" if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else "failed"
 
 
+_NOT_ITS_OWN_FILE: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
+"""While opening: a version in the header, or a name in the schema, that the spool does not write."""
 _FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHARED_MEMORY_ERRORS: Final = (
     sqlite3.SQLITE_IOERR_SHMOPEN,
@@ -340,7 +362,9 @@ def _make_directory(directory: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
         _sync(path)
         _sync(path.parent)
-    directory.chmod(0o700)
+    if stat.S_IMODE(directory.stat().st_mode) != 0o700:  # noqa: PLR2004 - the mode above
+        with suppress(PermissionError):  # the root of a volume belongs to somebody else; the files in it are 0600
+            directory.chmod(0o700)
 
 
 def check_format(directory: Path) -> None:
@@ -465,7 +489,8 @@ def _create(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = OFF").fetchall()
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.executescript(_SCHEMA)
+    for table in _TABLES:
+        connection.execute(table)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute(f"PRAGMA application_id = {int.from_bytes(os.urandom(4)) & 0x7FFFFFFF or 1}")
     return connection
@@ -500,14 +525,20 @@ def _is_stale(database: Path, wal: WalFrames) -> bool:
         return file.read(72)[68:] != wal.page(wal.page_one_offset)[68:72]
 
 
-def _fill(connection: sqlite3.Connection, rows: Iterable[list[Value]], first_seqs: Mapping[int, int]) -> None:
+def _fill(
+    connection: sqlite3.Connection,
+    rows: Iterable[list[Value]],
+    first_seqs: Mapping[int, int],
+    unwanted: Container[tuple[int, int]],
+) -> None:
     """Put every row that is proved whole into a new file; rows of the ``aside`` table as they are."""
     values: list[object] = []
     connection.execute("BEGIN")
     for row in rows:
         match row:
             case [_, int(lane), int(seq), int(n), int(crc), bytes(body)]:
-                if crc == crc_of(lane, seq, n, body) and seq >= first_seqs.get(lane, seq):
+                wanted = seq >= first_seqs.get(lane, seq) and (lane, seq) not in unwanted
+                if wanted and crc == crc_of(lane, seq, n, body):
                     values += (lane, seq, n, crc, body)
                 if len(values) == 5 * _INSERT_ROWS:
                     connection.execute(_TAKE_OVER[_INSERT_ROWS], values)
@@ -521,11 +552,17 @@ def _fill(connection: sqlite3.Connection, rows: Iterable[list[Value]], first_seq
     connection.execute("COMMIT")
 
 
-def rebuild(directory: Path, reason: str, first_seqs: Mapping[int, int] | None = None) -> Rebuilt:
+def rebuild(
+    directory: Path,
+    reason: str,
+    first_seqs: Mapping[int, int] | None = None,
+    unwanted: Container[tuple[int, int]] = frozenset(),
+) -> Rebuilt:
     """Begin a new file with the whole rows of the damaged one, and move that aside with its -wal and -shm.
 
     ``first_seqs``, where known, is the first seq of each lane that was not deleted. Where it is not, rows that were
     deleted shortly before the damage may come back if the header is lost: they are published again with the same id.
+    ``unwanted`` are rows (lane, seq) that were refused, though they may be in the file.
     """
     database, partial = directory / DATABASE, directory / _PARTIAL
     wal = directory / f"{DATABASE}-wal"
@@ -533,11 +570,15 @@ def rebuild(directory: Path, reason: str, first_seqs: Mapping[int, int] | None =
     connection = _create(partial)
     try:
         if _is_stale(database, WalFrames(wal)):
-            _fill(connection, raw_rows(database, absent), first_seqs or {})
-            _fill(connection, raw_rows(absent, wal), first_seqs or {})
+            parts = [(database, absent), (absent, wal)]
         else:
-            _fill(connection, raw_rows(database, wal), first_seqs or {})
+            parts = [(database, wal)]
+        for part in parts:
+            _fill(connection, raw_rows(*part), first_seqs or {}, unwanted)
         rows, reports = connection.execute("SELECT count(*), coalesce(sum(n), 0) FROM queue").fetchone()
+    except BaseException:
+        partial.unlink()  # its room may be what is missing
+        raise
     finally:
         connection.close()
     _sync(partial)
@@ -573,6 +614,7 @@ class SpoolFile:
         self.meta: dict[str, str] = {}
         self._connection = connection
         self._hooks = hooks
+        self.doubtful: Sequence[EncodedRow] = ()
         self._wal = directory / f"{DATABASE}-wal"
 
     @classmethod
@@ -595,7 +637,7 @@ class SpoolFile:
         try:
             return cls._open(directory, hooks, max_pages), rebuilt
         except sqlite3.Error as error:
-            if failure_of(error, directory) != "damaged":
+            if failure_of(error, directory) != "damaged" and error.sqlite_errorcode not in _NOT_ITS_OWN_FILE:
                 raise
         rebuilt = rebuild(directory, "malformed")
         return cls._open(directory, hooks, max_pages), rebuilt
@@ -649,6 +691,7 @@ class SpoolFile:
         covers are not inserted before it is done: it is finished first.
         """
         remaining: dict[int, int] = {}
+        self.doubtful = ()
         covered = {row.lane for row in rows if row.seq <= deletes.get(row.lane, row.seq - 1)} if deletes else ()
         with self._transaction() as draft:
             budget = _DELETE_ROWS
@@ -660,6 +703,8 @@ class SpoolFile:
             if rows:
                 self._insert(rows)
                 draft.add(rows)
+                self.doubtful = rows
+        self.doubtful = ()
         return remaining
 
     def _delete(self, draft: Ledger, lane: int, through: int, limit: int) -> int:
@@ -722,8 +767,10 @@ class SpoolFile:
             limit = max(1, min(_READ_ROWS, max_bytes * stats.rows // max(1, stats.bytes)))
             rows, broken = read_rows(self._connection, lane, after_seq, limit, max_bytes)
             for row, reason in broken:
+                if any(row.seq == before.seq for before, _ in bad):
+                    raise malformed(f"lane {lane}, seq {row.seq} can't be removed")
                 self._set_bad_aside(row, reason)
-            bad += broken
+                bad.append((row, reason))
             if rows or not broken:
                 return rows, bad
 
@@ -733,10 +780,13 @@ class SpoolFile:
 
     def _move_aside(self, draft: Ledger, lane: int, seq: int, reason: str) -> None:
         """Move a row of the queue to ``aside`` as it is, whatever state its body is in."""
-        n, size = self._connection.execute(  # the casts: of a damaged row anything may be anything
-            "SELECT CAST(n AS INTEGER), length(CAST(body AS BLOB)) FROM queue WHERE lane = ? AND seq = ?", (lane, seq)
+        found = self._connection.execute(  # the casts: of a damaged row anything may be anything
+            "SELECT CAST(n AS INTEGER), length(CAST(body AS BLOB)) FROM queue WHERE lane = ? AND seq = ?",
+            (lane, seq),
         ).fetchone()
-        n, size = n or 0, size or 0
+        if found is None:
+            raise malformed(f"lane {lane}, seq {seq} is in the index alone")
+        n, size = found[0] or 0, found[1] or 0
         self._connection.execute(
             "INSERT INTO aside (lane, seq, n, reason, at_ms, crc, body) "
             "SELECT lane, seq, n, ?, ?, crc, body FROM queue WHERE lane = ? AND seq = ?",
@@ -850,17 +900,20 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
     Raises:
         sqlite3.DatabaseError: the file is malformed; also if its index and its table disagree.
     """
+    schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    if [text for (text,) in schema] != _TABLES:
+        raise malformed("these are not the spool's tables")
     ledger = Ledger()
     counted = connection.execute(
-        "SELECT lane, count(*), sum(n), sum(size), min(seq), max(seq) FROM "
-        "(SELECT lane, seq, n, length(body) AS size FROM queue NOT INDEXED LIMIT -1) GROUP BY lane"
+        "SELECT lane, count(*), min(seq), max(seq), sum(seq % 1000003), sum(n), sum(size) FROM "
+        "(SELECT lane, seq, n, length(body) AS size FROM queue NOT INDEXED LIMIT -1) GROUP BY lane ORDER BY lane"
     ).fetchall()  # the limit keeps the subquery apart: sorted by lane are four numbers a row then, not the bodies
-    indexed = connection.execute("SELECT lane, count(*) FROM queue GROUP BY lane ORDER BY lane").fetchall()
-    if sorted((row[0], row[1]) for row in counted) != indexed:
-        error = sqlite3.DatabaseError("the queue's index and its table disagree")
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-    for lane, rows, reports, size, first, last in counted:
+    indexed = connection.execute(
+        "SELECT lane, count(*), min(seq), max(seq), sum(seq % 1000003) FROM queue GROUP BY lane ORDER BY lane"
+    ).fetchall()
+    if [row[:5] for row in counted] != indexed:
+        raise malformed("the queue's index and its table disagree")
+    for lane, rows, first, last, _, reports, size in counted:
         head = _head(connection, lane)
         ledger.put(lane, LaneStats(rows, reports, size, first, last, head[1] if head else None))
     ledger.aside_rows, ledger.aside_reports = connection.execute(
