@@ -24,7 +24,7 @@ from bridge.encode.records import RecordEncoder
 from bridge.errors import DeliveryError
 from bridge.observe.metrics import Measurements
 from bridge.receive.access import Access
-from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, read_body
+from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, Turn, read_body
 from bridge.status.report import read_body as read_reports
 
 log = structlog.get_logger(__name__)
@@ -42,16 +42,19 @@ def json_answer(status: int, message: str, *, headers: tuple[tuple[bytes, bytes]
     start = {
         "type": "http.response.start",
         "status": status,
-        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers],
+        "headers": [*headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
     }
     return start, {"type": "http.response.body", "body": body, "more_body": False}
 
 
+_CLOSE = ((b"connection", b"close"),)
 SUCCESS = json_answer(200, "Success")
-NOT_FOUND = json_answer(404, "Not Found")
+# The end of the connection, as else the server makes it one or doesn't, by how much of the body it has.
+NOT_FOUND = json_answer(404, "Not Found", headers=_CLOSE)
 _NOT_ALLOWED = json_answer(405, "Method Not Allowed", headers=((b"allow", b"POST"),))
 _LOOK_SECONDS = 0.01
-_CLOSE = ((b"connection", b"close"),)
+# Of the deadline: how long one turn of the loop may take before callbacks are refused.
+_TURN_SHARE = 0.125
 # Where the client ended only its own side of the connection, it reads this; without an answer the server would make up one.
 _CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 
@@ -70,6 +73,7 @@ class Callbacks:
         self._limits = settings.limits
         self._deadline_seconds = settings.delivery.ack_deadline_seconds
         self._access = access
+        self._turn = Turn(settings.delivery.ack_deadline_seconds * _TURN_SHARE)
         self._delivery = delivery
         self._measurements = measurements
         self._encoder = RecordEncoder(
@@ -115,9 +119,11 @@ class Callbacks:
         try:
             head = Head(scope["headers"], self._limits)
             announced = head.announced(self._limits.body_bytes)
+            self._turn.check()
             self._delivery.admit()
             with self.in_flight.reserve(announced) as reservation:
                 body = await read_body(receive, self._limits.body_bytes, self._limits.body_read_seconds, reservation)
+                self._turn.check()
                 await self._publish(body, head, arrived)
         except Disconnected:
             return _CUT_SHORT

@@ -1,6 +1,7 @@
 """How much may come: headers, body, bytes in flight, and the time a body may take."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self
 
@@ -24,6 +25,35 @@ class Refusal(BridgeError):
 
 class Disconnected(BridgeError):
     """The client ended before its body was whole: there is nothing to keep, and perhaps nobody to answer."""
+
+
+class Turn:
+    """How long the event loop has been at work without coming round: where it is late, so would every answer be.
+
+    Args:
+        seconds: beyond this much in one turn, callbacks are refused, which is cheap, until the loop has come round.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._began: float | None = None
+
+    def check(self) -> None:
+        """Called before work that takes long.
+
+        Raises:
+            Overloaded: more is asked than can be answered in time.
+        """
+        now = time.perf_counter()
+        if self._began is None:
+            self._began = now
+            self._loop.call_soon(self._end)
+        elif now - self._began > self._seconds:
+            raise Overloaded("more callbacks than can be answered in time")
+
+    def _end(self) -> None:
+        self._began = None
 
 
 class InFlight:
