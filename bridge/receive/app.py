@@ -50,9 +50,11 @@ def _on_fault(_request: Request[Any, Any, Any], error: Exception) -> Response[An
 
 
 def _on_http_exception(_request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
-    """Errors of the routing, in the shape of the handler's own; 404 is the same wherever it comes from."""
+    """Errors of the routing, in the shape of the handler's own; 404 is the same to the byte wherever it comes from."""
     message = {404: "Not Found", 405: "Method Not Allowed"}.get(error.status_code, "Bad Request")
-    headers = {"allow": error.headers["allow"]} if error.headers and "allow" in error.headers else None
+    headers = {"allow": error.headers["allow"]} if error.headers and "allow" in error.headers else {}
+    if error.status_code == 404:  # noqa: PLR2004 - as it is known
+        headers["connection"] = "close"
     return Response(
         {"code": error.status_code, "msg": message},
         status_code=error.status_code,
