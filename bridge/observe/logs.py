@@ -68,6 +68,8 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
     root.setLevel(level)
     # Its warnings are repeated by what this project logs of its producers; below them it may print what it sends.
     logging.getLogger("aiokafka").setLevel(max(level, logging.ERROR))
+    # At each look it says again that a topic is missing, several times a second.
+    logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
     logging.getLogger("_granian").setLevel(max(level, logging.WARNING))
 
 

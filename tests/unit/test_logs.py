@@ -25,7 +25,11 @@ PASSWORD = "pass(word)+[x]"  # noqa: S105 - opens nothing
 def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
     """Logging as ``serve`` configures it, at DEBUG, in either format; gives what was written to standard error."""
     root = logging.getLogger()
-    before = (root.handlers[:], root.level, {name: logging.getLogger(name).level for name in ("aiokafka", "_granian")})
+    before = (
+        root.handlers[:],
+        root.level,
+        {name: logging.getLogger(name).level for name in ("aiokafka", "aiokafka.cluster", "_granian")},
+    )
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     logs.configure(Log(level="debug", format=request.param), [SECRET, PASSWORD])
@@ -163,3 +167,11 @@ def test_what_aiokafka_says_below_an_error_is_dropped(written: Callable[[], str]
     logging.getLogger("aiokafka.conn").debug("event")
 
     assert written() == ""
+
+
+def test_a_missing_topic_is_not_told_of_at_every_look(written: Callable[[], str]) -> None:
+    """Aiokafka calls it an error each time, several times a second; the bridge says it once, and what to do."""
+    logging.getLogger("aiokafka.cluster").error("Topic %s not found in cluster metadata", "topic")
+    logging.getLogger("aiokafka").error("event")
+
+    assert written().count("\n") == 1
