@@ -372,8 +372,8 @@ class _Writer:
         self._directory = directory
         self._hooks = hooks
         self._min_free_bytes = min_free_bytes
-        self._wal_bytes = min(WAL_BYTES, max_bytes // 8)
-        self._ballast_bytes = min(BALLAST_BYTES, max_bytes // 16)
+        self._wal_bytes = min(WAL_BYTES, max_bytes // 16)
+        self._ballast_bytes = min(BALLAST_BYTES, max_bytes // 8)
         self._capacity_bytes = max_bytes - self._ballast_bytes - 2 * self._wal_bytes
         self._max_pages = max_bytes // PAGE_BYTES
         self._file: SpoolFile | None = None
@@ -401,6 +401,7 @@ class _Writer:
         self._unchecked_bytes = 0  # written since the last checkpoint, about
         self._wal_excess_bytes = 0  # what the WAL takes beyond its bound, because a reader does not let it be restarted
         self._checkpoint_wanted = False
+        self._checkpointed_at = 0.0
         self._looked_at = 0.0
         self._failed_at = 0.0
         self._freed_at = 0.0
@@ -842,8 +843,11 @@ class _Writer:
                 self._file.shrink()
                 self._unchecked_bytes = 0
                 self._look()
-            elif self._unchecked_bytes >= self._wal_bytes or self._checkpoint_wanted or self._wal_excess_bytes:
+            elif self._unchecked_bytes >= self._wal_bytes or (
+                (self._checkpoint_wanted or self._wal_excess_bytes) and now - self._checkpointed_at >= _LOOK_SECONDS
+            ):
                 self._unchecked_bytes = 0
+                self._checkpointed_at = now
                 self._file.checkpoint(truncate=self._file.wal_bytes() > 2 * self._wal_bytes)
                 self._checkpoint_wanted = False
                 self._look()

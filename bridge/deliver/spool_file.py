@@ -79,8 +79,10 @@ _READ_ROWS: Final = 4_096
 _LIMIT_BYTES: Final = 64 << 10
 _TABLES: Final = [
     "CREATE TABLE queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq))",
-    "CREATE TABLE aside (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, "
-    "at_ms INTEGER, crc INTEGER, body BLOB)",
+    (
+        "CREATE TABLE aside (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, "
+        "at_ms INTEGER, crc INTEGER, body BLOB)"
+    ),
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)",
 ]
 
@@ -273,7 +275,7 @@ def malformed(message: str) -> sqlite3.Error:
 Failure = Literal["full", "damaged", "failed"]
 
 
-def failure_of(error: Exception, directory: Path) -> Failure:
+def failure_of(error: Exception, directory: Path) -> Failure:  # noqa: PLR0911 - a table of what each kind says
     """What an error says of the disk: it is full, the file can't be trusted any more, or just not now.
 
     SQLite tells ENOSPC alone from other failed writes; a quota and a limit on file sizes are found by writing.
@@ -470,11 +472,13 @@ def _connect(path: Path, max_pages: int | None) -> sqlite3.Connection:
             "wal_autocheckpoint = 0",
             "temp_store = MEMORY",
             "cell_size_check = ON",
+            "secure_delete = OFF",  # as some builds have it, a delete writes every page that it frees
             "mmap_size = 0",  # a bad sector under a mapping is a SIGBUS
             f"journal_size_limit = {WAL_BYTES}",
             *([f"max_page_count = {max_pages}"] if max_pages else []),
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute("DELETE FROM meta WHERE 0")  # fails where a damaged header makes the file read-only
     except BaseException:
         _close_untouched(connection, path)
         raise
@@ -569,11 +573,8 @@ def rebuild(
     absent = directory / "absent"
     connection = _create(partial)
     try:
-        if _is_stale(database, WalFrames(wal)):
-            parts = [(database, absent), (absent, wal)]
-        else:
-            parts = [(database, wal)]
-        for part in parts:
+        stale = _is_stale(database, WalFrames(wal))
+        for part in [(database, absent), (absent, wal)] if stale else [(database, wal)]:
             _fill(connection, raw_rows(*part), first_seqs or {}, unwanted)
         rows, reports = connection.execute("SELECT count(*), coalesce(sum(n), 0) FROM queue").fetchone()
     except BaseException:
