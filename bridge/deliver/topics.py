@@ -87,11 +87,11 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
     """
     client = AIOKafkaAdminClient(request_timeout_ms=_ADMIN_TIMEOUT_MS, **client_arguments(kafka))
     try:
-        await client.start()
-    except (KafkaError, OSError) as error:
-        servers = ", ".join(kafka.bootstrap_servers)
-        raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error!r})") from error
-    try:
+        try:
+            await client.start()
+        except (KafkaError, OSError) as error:
+            servers = ", ".join(kafka.bootstrap_servers)
+            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error!r})") from error
         yield client
     except KafkaError as error:
         raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error

@@ -28,8 +28,11 @@ log = structlog.get_logger(__name__)
 Reading = tuple[str, str, dict[str, str], float]
 # Connections held at once; each idle one costs a few KiB.
 _CONNECTIONS = 65_536
-# Shares of server.shutdown_seconds by which requests are answered, and the delivery has stopped.
-_ANSWERED_SHARE, _DELIVERED_SHARE = 0.3, 0.9
+# Shares of server.shutdown_seconds by which requests are answered, the delivery has stopped, and the listeners have ended; what
+# is left then is for the interpreter's own end.
+_ANSWERED_SHARE, _DELIVERED_SHARE, _ENDED_SHARE = 0.3, 0.85, 0.9
+# For topics.check = refuse: a Kafka that takes longer to answer doesn't answer.
+_CHECK_SECONDS = 5.0
 # What a record's headers may take beside its value, from above; see encode/headers.py.
 RECORD_HEAD_BYTES = 4096
 # Between attempts to look at the topics while no Kafka answers.
@@ -67,7 +70,7 @@ class Service:
         client_arguments(self._settings.kafka)  # what can't be used stops the start, not each producer
         self._require_room_for_bodies()
         if self._settings.topics.check == "refuse":
-            await self._refuse_weak_topics()
+            await self._refuse_weak_topics(told)
         self.delivery = Delivery(self._settings)
         await self.delivery.start()
         self._measurements = Measurements(self._counters, self._gauges)
@@ -98,7 +101,7 @@ class Service:
         await self.delivery.stop(begun + bound * _DELIVERED_SHARE)
         await self._callbacks.finished(begun + bound * _DELIVERED_SHARE)
         admin.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait(tasks, timeout=max(0.1, begun + bound - loop.time()))
+        await asyncio.wait(tasks, timeout=max(0.1, begun + bound * _ENDED_SHARE - loop.time()))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
 
     def _require_room_for_bodies(self) -> None:
@@ -112,12 +115,16 @@ class Service:
                 f"({largest}, by max.message.bytes in topics.toml), and a body that can't be understood is kept there; lower it"
             )
 
-    async def _refuse_weak_topics(self) -> None:
+    async def _refuse_weak_topics(self, told: asyncio.Event) -> None:
         """With ``topics.check = refuse``: no start where Kafka answers and a topic is not as declared."""
+        looking, ending = asyncio.create_task(weaknesses(self._settings)), asyncio.create_task(told.wait())
+        await asyncio.wait([looking, ending], timeout=_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in (looking, ending):
+            task.cancel()
         try:
-            weak = await weaknesses(self._settings)
-        except TopicsError as error:
-            log.warning("topics_unchecked", reason=str(error))
+            weak = await looking
+        except (TopicsError, asyncio.CancelledError) as error:
+            log.warning("topics_unchecked", reason=str(error) or "Kafka did not answer in time")
             return
         if weak:
             raise TopicsError("; ".join(weak) + "; mend it (chatapp-bridge topics check), or set topics.check=warn")
