@@ -13,15 +13,18 @@ import asyncio
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from bridge.config import Settings, load
 from bridge.deliver.delivery import Delivery, Receipt
 from bridge.deliver.lane import Lane, placed, size_in_memory
-from bridge.deliver.producers import Producers
+from bridge.deliver.producer import Abandoned
 from bridge.deliver.spool import LaneStats, Spool, SpoolRow, SpoolStats
 from bridge.errors import SpoolFailed
 from bridge.record import Record
+
+if TYPE_CHECKING:
+    from bridge.deliver.producers import Producers
 
 STATUS, QUARANTINE = "status", "quarantine"
 LANES = 2
@@ -153,8 +156,6 @@ class Scripted:
 
     def abandon(self, producer: ScriptedProducer) -> None:
         """A batch was unresolved for too long."""
-        from bridge.deliver.producer import Abandoned  # noqa: PLC0415
-
         self.spent(producer)
         self.abandoned += 1
         for sent in list(self.flying):

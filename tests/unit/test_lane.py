@@ -24,10 +24,16 @@ from bridge.deliver.producer import Abandoned
 
 HEDGE_SECONDS, ABANDON_SECONDS = 0.5, 6.0
 LARGE, INVALID = "too large", "invalid"
-# Each of one lane, and of the other.
-A, A2, B = "k0", next(k for k in map("k{}".format, range(1, 99)) if placed(record(k, 0)) % 2 == placed(record("k0", 0)) % 2), next(
-    k for k in map("k{}".format, range(1, 99)) if placed(record(k, 0)) % 2 != placed(record("k0", 0)) % 2
-)
+
+
+def _lane_of(key: str) -> int:
+    return placed(record(key, 0)) % LANES
+
+
+# Two keys of one lane, and one of the other.
+A = "k0"
+A2 = next(key for key in map("k{}".format, range(1, 99)) if _lane_of(key) == _lane_of(A))
+B = next(key for key in map("k{}".format, range(1, 99)) if _lane_of(key) != _lane_of(A))
 
 
 @pytest.fixture
@@ -357,7 +363,7 @@ def test_what_is_refused_for_good_is_set_aside_alone(stage: Stage) -> None:
 
 def test_a_callback_refused_after_one_of_its_reports_was_set_aside_is_counted_once(stage: Stage) -> None:
     """One lane sets a report aside, the other can store nothing: all reports of a 503 are refused."""
-    stage.cluster.leaderless.add((STATUS, placed(record(B, 0)) % LANES))
+    stage.cluster.leaderless.add((STATUS, _lane_of(B)))
     records = [record(A, 1, INVALID), record(B, 2)]
 
     async def submit() -> Receipt:
@@ -414,7 +420,7 @@ def test_a_batch_unresolved_for_long_is_sent_again_with_another_producer(stage: 
 
 def test_a_leader_that_is_away_holds_its_lane_alone(stage: Stage) -> None:
     """Nothing is sent where there is no leader, the other lane goes on, and what waits is journalled and goes later."""
-    stage.cluster.leaderless.add((STATUS, placed(record(A, 0)) % LANES))
+    stage.cluster.leaderless.add((STATUS, _lane_of(A)))
     held, other = stage.push(A), stage.push(B)
     assert stage.flying == [[2]]
     stage.acknowledge()
@@ -508,7 +514,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(key=st.sampled_from([A, B]))
     def leader(self, key: str) -> None:
         """A leader goes, or comes."""
-        self.stage.cluster.leaderless ^= {(STATUS, placed(record(key, 0)) % LANES)}
+        self.stage.cluster.leaderless ^= {(STATUS, _lane_of(key))}
 
     @rule()
     def reach(self) -> None:
@@ -564,7 +570,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         quarantined = set(numbers([each for each in stage.cluster.log if each.topic == QUARANTINE]))
         first = stage.first_occurrences()
         for key in (A, A2, B):
-            promised = [n for n in numbers([r for r in self.promised if r.key == key.encode()])]
+            promised = numbers([r for r in self.promised if r.key == key.encode()])
             missing = set(promised) - set(first.get(key, [])) - aside - quarantined
             assert not missing, f"promised and lost: {missing}"
             found = [n for n in first.get(key, []) if n in promised]
