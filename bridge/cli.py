@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     check = actions.add_parser("check", parents=[configured], help="show differences; exit 1 where there are any")
     check.set_defaults(handler=_topics_check)
 
-    from bridge.demo import run as demonstration
+    from bridge.demo import command as demonstration
     from bridge.simulate import run as simulation
 
     simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")

@@ -9,5 +9,6 @@ acts.py         the story
 reckoning.py    at the end: do all counts agree?
 dashboard.py    how things are, for a terminal and as one line
 screen.py       the narration, above the dashboard or line by line
-run.py          the command
+run.py          from beginning to end, and what is said if it can't get there
+command.py      the command's options
 """

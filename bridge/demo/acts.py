@@ -95,7 +95,7 @@ ACTS: dict[int, Act] = {1: campaign, 2: outage, 3: rewind}
 async def reckoned(stage: Stage) -> Reckoning:
     """All counts, beside what an independent reader finds on Kafka now."""
     return reckon(
-        [entry for pushing in stage.campaigns for entry in pushing.ledger.entries.values()],
+        stage.entries(),
         await stage.read_status(),
         await stage.read_quarantine(),
         [group.consumer for group in stage.groups],

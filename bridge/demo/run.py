@@ -1,12 +1,13 @@
-"""``chatapp-bridge demo``: a real Kafka, the bridge, a provider and its consumers, on one machine."""
+"""A real Kafka, the bridge, a provider and its consumers, on one machine, from beginning to end."""
 
-import argparse
 import asyncio
 import logging
 import signal
-import sys
+from collections import Counter
+from contextlib import suppress
 
 import uvloop
+from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from bridge.demo.acts import ACTS, reckoned
@@ -15,7 +16,6 @@ from bridge.demo.stage import DemoFailedError, Options, Stage
 from bridge.errors import BridgeError
 
 _EXIT_INTERRUPTED = 130
-_MIN_MESSAGES = 50
 _EXAMPLE = (
     '[{"Status":"Failed","ErrorCode":"131026",'
     '"ErrorDescription":"131026:Receiver is incapable of receiving this message(Message Undeliverable.)",'
@@ -26,32 +26,19 @@ _EXAMPLE = (
 """From the provider's page."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    add = parser.add_argument
-    add("--acts", type=_acts, default=tuple(ACTS), metavar="N,…", help="which acts to play (default: 1,2,3)")
-    add("--messages", type=_messages, default=2000, metavar="N", help="of a campaign (default: 2000)")
-    add("--rate", type=_rate, default=500.0, metavar="R", help="reports per second (default: 500)")
-    add(
-        "--bootstrap",
-        metavar="HOST:PORT",
-        help="a Kafka of yours: two topics are made there, and removed at the end; BRIDGE_KAFKA__* say how to connect",
-    )
-    add("--keep", action="store_true", help="leave all running at the end, until Ctrl-C")
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run the command. 0: all counts agree; 1: some differ, or it could not go on; 130: interrupted."""
+def run(options: Options) -> int:
+    """Play the acts. 0: all counts agree; 1: some differ, or it could not go on; 130: interrupted."""
     # What clients say of a Kafka that was killed on purpose.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     console = Console(highlight=False)
-    options = Options(acts=args.acts, messages=args.messages, rate=args.rate, bootstrap=args.bootstrap, keep=args.keep)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(_interruptible(options, console))
+            code = runner.run(_interruptible(options, console))
         except asyncio.CancelledError:
-            console.print("interrupted; everything was taken down")
-            return _EXIT_INTERRUPTED
+            code = _EXIT_INTERRUPTED
+    if options.keep or code == _EXIT_INTERRUPTED:
+        console.print("everything was taken down")
+    return code
 
 
 async def _interruptible(options: Options, console: Console) -> int:
@@ -79,7 +66,7 @@ async def _demo(options: Options, console: Console) -> int:
     try:
         async with stage:
             return await _play(stage, screen)
-    except (DemoFailedError, BridgeError) as error:
+    except (DemoFailedError, BridgeError, KafkaError, OSError) as error:
         console.print(f"the demo failed: {error}", style="red", markup=False, soft_wrap=True)
         if stage.kept_log is not None:
             console.print(f"the bridge's log: {stage.kept_log}", markup=False, soft_wrap=True)
@@ -97,7 +84,10 @@ async def _play(stage: Stage, screen: Screen) -> int:
     if stage.options.keep:
         await _keep(stage, screen)
     if not reckoning.agrees:
-        raise DemoFailedError("not all counts agree, see above")
+        attempts = [attempt for entry in stage.entries() for attempt in entry.attempts]
+        answers = Counter(str(attempt.status or attempt.error) for attempt in attempts)
+        said = ", ".join(f"{answer}: {count:,}" for answer, count in sorted(answers.items()))
+        raise DemoFailedError(f"not all counts agree, see above; the provider's attempts ended with {said}")
     return 0
 
 
@@ -106,29 +96,6 @@ async def _keep(stage: Stage, screen: Screen) -> None:
     screen.say(f"Kafka is at {','.join(stage.settings.kafka.bootstrap_servers)}, topic {stage.settings.topics.status}")
     screen.say("everything goes on running until Ctrl-C; push a report yourself, the provider's own example:")
     screen.quote(f"\ncurl -sS {stage.url} --data '{_EXAMPLE}'\n")
-    async with screen.watching(stage):
-        await asyncio.Event().wait()
-
-
-def _acts(text: str) -> tuple[int, ...]:
-    try:
-        acts = tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        acts = ()
-    if not acts or not set(acts) <= set(ACTS):
-        raise argparse.ArgumentTypeError(f"{text}: of 1, 2 and 3, such as 1 or 1,3")
-    return acts
-
-
-def _messages(text: str) -> int:
-    number = int(text)
-    if number < _MIN_MESSAGES:
-        raise argparse.ArgumentTypeError(f"{text}: at least {_MIN_MESSAGES}")
-    return number
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate < float(sys.maxsize):
-        raise argparse.ArgumentTypeError(f"{text}: above 0")
-    return rate
+    with suppress(asyncio.CancelledError):  # the end that was asked for
+        async with screen.watching(stage):
+            await asyncio.Event().wait()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from rich.console import Console
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,8 @@ from bridge.demo.stage import Stage
 
 _REFRESH_SECONDS = 0.25
 _LINE_SECONDS = 2.0
+# Left free beside the dashboard: a terminal's ^C would begin a new line there, and not all would be wiped.
+_ECHO_COLUMNS = 3
 
 
 class Screen:
@@ -76,7 +79,8 @@ class Screen:
     async def _dashboard(self, stage: Stage) -> None:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(dashboard.panels(stage), refresh=True)
+                width = max(self._console.width - _ECHO_COLUMNS, 1)
+                live.update(Constrain(dashboard.panels(stage), width), refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)
 
     async def _lines(self, stage: Stage) -> None:

@@ -29,6 +29,7 @@ from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
 from bridge.errors import TopicsError
 from bridge.receive.app import CALLBACK_PATH
+from bridge.simulate.ledger import Entry
 
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
@@ -41,13 +42,13 @@ class DemoFailedError(Exception):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for. ``bootstrap`` is a Kafka of the user's, else None."""
+    """What was asked for. ``rate`` is reports per second; ``bootstrap`` is a Kafka of the user's, else None."""
 
-    acts: tuple[int, ...] = (1, 2, 3)
-    messages: int = 2000
-    rate: float = 500.0
-    bootstrap: str | None = None
-    keep: bool = False
+    acts: tuple[int, ...]
+    messages: int
+    rate: float
+    bootstrap: str | None
+    keep: bool
 
 
 class Stage:
@@ -85,6 +86,7 @@ class Stage:
         self.deaths: list[tuple[float, float]] = []
         self._bridge_expected = False
         self._clean = self._keep_log = False
+        self._log_file = Path()
 
     # --- up and down --------------------------------------------------------------------------------------------------
 
@@ -106,10 +108,11 @@ class Stage:
     @property
     def kept_log(self) -> Path | None:
         """The bridge's log, where it was left because something failed."""
-        return self.bridge.log_file if self._keep_log and self.bridge.log_file.exists() else None
+        return self._log_file if self._keep_log and self._log_file.exists() else None
 
     async def _set_up(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="chatapp-bridge-demo-"))
+        self._log_file = self.directory / "bridge.log"
         self._exits.callback(self._remove_directory)
         port, admin_port = self._port(), self._port()
         secret = secrets.token_urlsafe(24)
@@ -123,7 +126,7 @@ class Stage:
             assignments,
             environment | {"BRIDGE_ACCESS__PATH_SECRETS": secret},
             admin_port,
-            self.directory / "bridge.log",
+            self._log_file,
         )
         await self._create_topics(self.settings)
         names = f"{self.settings.topics.status} and {self.settings.topics.quarantine}"
@@ -143,12 +146,11 @@ class Stage:
         self._on_step("three consumer groups are up: " + ", ".join(group.group_id for group in self.groups))
 
     def _remove_directory(self) -> None:
-        if not self._keep_log:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            return
-        for child in self.directory.iterdir():
-            if child.is_dir():
-                shutil.rmtree(child, ignore_errors=True)
+        log = self._log_file.read_bytes() if self.kept_log else None
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if log is not None:
+            self.directory.mkdir(mode=0o700)
+            self._log_file.write_bytes(log)
 
     def _port(self) -> int:
         """A port that stays ours while the bridge is dead."""
@@ -223,6 +225,10 @@ class Stage:
         self.groups.append(group)
         self._spawn(f"the group {group_id}", group.run())
         return group
+
+    def entries(self) -> list[Entry]:
+        """Every callback of every campaign, as the provider's ledgers have it."""
+        return [entry for campaign in self.campaigns for entry in campaign.ledger.entries.values()]
 
     async def read_status(self) -> list[ConsumerRecord]:
         """All of the status topic, read by nobody's group."""
