@@ -290,7 +290,7 @@ class Stage:
         self.settle()
 
     async def _begin(self) -> None:
-        self.delivery = Delivery(_settings())
+        self.delivery = Delivery(settings())
         self.delivery.spool = cast("Spool", self.disk) if self._spool else None
         self.delivery.producers = cast("Producers", self.cluster)
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
@@ -441,8 +441,7 @@ def numbers(records: Sequence[Record]) -> list[int]:
     return [int(each.value) for each in records]
 
 
-def _settings() -> Settings:
-    return load(
-        environment={},
-        assignments=["access.allow_open=true", f"topics.status={STATUS}", f"topics.quarantine={QUARANTINE}"],
-    ).settings
+def settings(*assignments: str) -> Settings:
+    """The bridge's own defaults with the stage's topics, and what is given over them."""
+    topics = [f"topics.status={STATUS}", f"topics.quarantine={QUARANTINE}"]
+    return load(environment={}, assignments=["access.allow_open=true", *topics, *assignments]).settings
