@@ -55,8 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     check = actions.add_parser("check", parents=[configured], help="show differences; exit 1 where there are any")
     check.set_defaults(handler=_topics_check)
 
+    from bridge.deliver import spool_command
     from bridge.demo import command as demonstration
     from bridge.simulate import run as simulation
+
+    spool = commands.add_parser("spool", help="what waits on disk: look at it, copy it, bring it to Kafka")
+    spool_command.add_arguments(spool, configured)
+    spool.set_defaults(handler=spool_command.main)
 
     simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
     simulation.add_arguments(simulate)

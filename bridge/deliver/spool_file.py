@@ -1032,11 +1032,16 @@ class SpoolReader:
 
     def meta(self) -> dict[str, str]:
         """What `set_meta` kept."""
-        return self._steady(lambda connection: load_ledger(connection)[1])
+        return self._steady(lambda connection: dict(connection.execute("SELECT key, value FROM meta").fetchall()))
 
-    def read(self, lane: int, after_seq: int, *, max_bytes: int) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
-        """Rows of a lane in order, up to ``max_bytes`` but at least one if any, and damaged ones with the reason."""
-        return self._steady(lambda connection: read_rows(connection, lane, after_seq, _READ_ROWS, max_bytes))
+    def read(
+        self, lane: int, after_seq: int, *, max_bytes: int, limit: int = _READ_ROWS
+    ) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
+        """Rows of a lane in order, up to ``max_bytes`` but at least one if any, and damaged ones with the reason.
+
+        ``limit`` bounds the rows that are looked at, and so the memory that this takes.
+        """
+        return self._steady(lambda connection: read_rows(connection, lane, after_seq, limit, max_bytes))
 
     def aside(self, after_id: int = 0, *, max_bytes: int) -> list[AsideRow]:
         """Rows set aside, by id, up to ``max_bytes`` but at least one if there is any."""
