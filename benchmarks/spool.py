@@ -7,12 +7,14 @@ status event with its headers.
 
 import argparse
 import asyncio
+import itertools
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge.deliver.spool import Spool, SpoolRow
@@ -22,6 +24,7 @@ _LANES = 50
 _VALUE = os.urandom(900)
 _HEADERS = [(f"ce_{name}", os.urandom(30)) for name in ("id", "source", "type", "time", "subject")]
 _MAX_BYTES = 32 << 30
+_FEW_ROWS = 100
 
 
 def _row(seq: int, records: int) -> SpoolRow:
@@ -55,6 +58,13 @@ async def _busy(until: asyncio.Event) -> None:
         await asyncio.sleep(0)
 
 
+async def _until(condition: Callable[[], bool], seconds: float = 600.0) -> None:
+    """Look every few milliseconds; after that long go on all the same."""
+    deadline = time.perf_counter() + seconds
+    while not condition() and time.perf_counter() < deadline:
+        await asyncio.sleep(0.005)
+
+
 async def _drain(spool: Spool) -> tuple[int, float]:
     rows, began = 0, time.perf_counter()
     for lane in list(spool.stats.lanes):
@@ -63,8 +73,7 @@ async def _drain(spool: Spool) -> tuple[int, float]:
             rows += len(got)
             after = got[-1].seq
             spool.delete_through(lane, after)
-    while spool.stats.pending_deletes or spool.stats.rows:
-        await asyncio.sleep(0.005)
+    await _until(lambda: not (spool.stats.pending_deletes or spool.stats.rows))
     return rows, time.perf_counter() - began
 
 
@@ -73,26 +82,24 @@ async def _open(directory: Path) -> Spool:
 
 
 async def _small(directory: Path) -> None:
+    print("loop   records/row   appends at once   rows/s appended   rows/commit   rows/s drained")
     seq = 0
-    for busy in (False, True):
-        for records in (1, 10):
-            for concurrent in (1, 10, 100):
-                spool = await _open(directory)
-                stop = asyncio.Event()
-                task = asyncio.create_task(_busy(stop)) if busy else None
-                rows, took = await _appends(spool, seq, concurrent, records, 2.0)
-                seq += rows
-                commits = spool.stats.commits
-                drained, drain_took = await _drain(spool)
-                stop.set()
-                if task is not None:
-                    await task
-                print(
-                    f"{'busy' if busy else 'idle'} loop, {records:2} records a row, {concurrent:3} appends at once: "
-                    f"{rows / took:8,.0f} rows/s ({rows / max(1, commits):5.1f} a commit); "
-                    f"drained {drained / drain_took:8,.0f} rows/s"
-                )
-                await spool.close(10)
+    for busy, records, concurrent in itertools.product((False, True), (1, 10), (1, 10, 100)):
+        spool = await _open(directory)
+        stop = asyncio.Event()
+        task = asyncio.create_task(_busy(stop)) if busy else None
+        rows, took = await _appends(spool, seq, concurrent, records, 2.0)
+        seq += rows
+        commits = spool.stats.commits
+        drained, drain_took = await _drain(spool)
+        stop.set()
+        if task is not None:
+            await task
+        print(
+            f"{'busy' if busy else 'idle'} {records:13} {concurrent:17} {rows / took:17,.0f} "
+            f"{rows / max(1, commits):13.1f} {drained / drain_took:16,.0f}"
+        )
+        await spool.close(10)
 
 
 async def _fill(spool: Spool, rows: int, records: int) -> float:
@@ -106,19 +113,19 @@ async def _large(directory: Path, rows: int) -> None:
     spool = await _open(directory)
     before = _rss_bytes()
     took = await _fill(spool, rows, 1)
-    print(f"{rows:,} rows: filled in {took:.1f} s ({rows / took:,.0f} rows/s), RSS +{(_rss_bytes() - before) >> 20} MiB")
+    print(f"\n{rows:,} rows: filled in {took:.1f} s, {rows / took:,.0f} rows/s; RSS +{_mib(_rss_bytes() - before)}")
     await asyncio.sleep(0.2)
-    print(f"  file {spool.stats.file_bytes >> 20} MiB for {spool.stats.bytes >> 20} MiB of bodies")
+    print(f"  file {_mib(spool.stats.file_bytes)} for {_mib(spool.stats.bytes)} of bodies")
     await spool.close(60)
-    began = time.perf_counter()
+    before, began = _rss_bytes(), time.perf_counter()
     spool = await _open(directory)
-    print(f"  opened in {time.perf_counter() - began:.2f} s (page cache warm)")
+    print(f"  opened in {time.perf_counter() - began:.2f} s, page cache warm; RSS +{_mib(_rss_bytes() - before)}")
     delays = []
     began = time.perf_counter()
     for lane in list(spool.stats.lanes):
         spool.delete_through(lane, rows)
     seq = rows
-    while spool.stats.rows > 100 or spool.stats.pending_deletes:
+    while spool.stats.rows > _FEW_ROWS or spool.stats.pending_deletes:
         seq += 1
         at = time.perf_counter()
         await spool.append([SpoolRow(seq % _LANES, seq, 1, _row(seq, 1).records)])
@@ -132,10 +139,13 @@ async def _large(directory: Path, rows: int) -> None:
         f"worst {delays[-1] * 1000:.1f} ms"
     )
     began = time.perf_counter()
-    while spool.stats.file_bytes > 1 << 20 and time.perf_counter() - began < 30:  # noqa: PLR2004 - near nothing
-        await asyncio.sleep(0.05)
+    await _until(lambda: spool.stats.file_bytes <= 1 << 20, 30)
     print(f"  file afterwards: {spool.stats.file_bytes >> 10} KiB, after {time.perf_counter() - began:.1f} s")
     await spool.close(60)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"
 
 
 async def _main() -> None:

@@ -167,7 +167,9 @@ _OPS = st.lists(
         st.tuples(st.just("append"), st.integers(0, 2), st.integers(0, 30)),
         st.tuples(st.just("delete"), st.integers(0, 2), st.integers(0, 30)),
         st.tuples(st.just("aside"), st.integers(0, 2), st.integers(0, 30)),
+        st.tuples(st.just("read"), st.integers(0, 2), st.integers(0, 30)),
         st.tuples(st.just("settle"), st.just(0), st.just(0)),
+        st.tuples(st.just("reopen"), st.just(0), st.just(0)),
     ),
     max_size=40,
 )
@@ -178,7 +180,10 @@ _OPS = st.lists(
 def test_appends_and_deletes_take_effect_in_the_order_of_the_calls(
     ops: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever is grouped into one commit, the file ends as if each call had been executed by itself."""
+    """Whatever is grouped into one commit, and whenever it is closed and opened again, it is as a set would be.
+
+    Reads see what the calls before them made of it, and the figures are those of what is there.
+    """
     asyncio.run(_follow_the_model(ops, tmp_path_factory.mktemp("spool")))
 
 
@@ -198,6 +203,13 @@ async def _follow_the_model(ops: list[tuple[str, int, int]], directory: Path) ->
             answers.append((spool.set_aside([row(lane, seq)], "refused"), True))
             model.discard((lane, seq))
             aside += 1
+        elif op == "read":
+            rows = await spool.read(lane, seq, max_bytes=MIB)
+            assert rows == [row(lane, each) for each in range(seq + 1, 31) if (lane, each) in model]
+        elif op == "reopen":
+            await spool.close(PATIENCE_SECONDS)
+            spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
+            assert (len(model), 2 * len(model)) == (spool.stats.rows, spool.stats.found_reports_at_start)
         else:
             await asyncio.wait([future for future, _ in answers] or [asyncio.ensure_future(asyncio.sleep(0))])
     found = {(lane, seq) for lane in range(3) for seq in await seqs(spool, lane)}
