@@ -31,6 +31,8 @@ _CONNECTIONS = 65_536
 # Shares of server.shutdown_seconds by which requests are answered, the delivery has stopped, and the listeners have ended; what
 # is left then is for the interpreter's own end.
 _ANSWERED_SHARE, _DELIVERED_SHARE, _ENDED_SHARE = 0.3, 0.85, 0.9
+# For answers on their way to slow clients, when all callbacks are answered; who has sent half a request is not waited for longer.
+_LINGER_SECONDS = 1.0
 # For topics.check = refuse: a Kafka that takes longer to answer doesn't answer.
 _CHECK_SECONDS = 5.0
 # What a record's headers may take beside its value, from above; see encode/headers.py.
@@ -101,7 +103,7 @@ class Service:
         await self.delivery.stop(begun + bound * _DELIVERED_SHARE)
         await self._callbacks.finished(begun + bound * _DELIVERED_SHARE)
         admin.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait(tasks, timeout=max(0.1, begun + bound * _ENDED_SHARE - loop.time()))
+        await asyncio.wait(tasks, timeout=max(0.1, min(_LINGER_SECONDS, begun + bound * _ENDED_SHARE - loop.time())))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
 
     def _require_room_for_bodies(self) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from support.apart import run_apart
 from support.bridge_process import SECRET, BridgeProcess
-from support.callbacks import SUCCESS, Kept, body, kept_of, make_topics, mark, report
+from support.callbacks import SUCCESS, Kept, body, eventually, kept_of, make_topics, mark, report
 from support.raw_http import Answer, chunked, connection, exchange, read_answer, request
-from support.topics import until
 
 BODY_BYTES, BODY_SECONDS, HEADER_SECONDS = 200_000, 0.7, 1.0
 LIMITS = {
@@ -393,7 +392,7 @@ async def test_bytes_in_flight_are_limited_before_a_body_is_read(bridge: BridgeP
     async with asyncio.timeout(10), connection(bridge.port) as first, connection(bridge.port) as second:
         for _, writer in (first, second):
             writer.write(announcing)
-        await until(full)
+        await eventually(full)
 
         began = time.monotonic()
         refused = await exchange(bridge.port, request("POST", bridge.path, b"", [("Content-Length", "2")]))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.bridge_process import BridgeProcess, balance
-from support.callbacks import SUCCESS, body, kept_of, make_topics, mark, report
+from support.callbacks import SUCCESS, body, eventually, kept_of, make_topics, mark, report
 from support.raw_http import connection, read_answer, request
 from support.topics import consume_all, unique_name, until
 
@@ -178,7 +178,7 @@ async def test_topics_are_never_made_by_looking_and_used_once_they_are_there(
     topics = unique_name("status"), unique_name("quarantine")
     marked = mark()
     async with BridgeProcess(kafka.bootstrap_servers, tmp_path, NO_SPOOL, topics, wait="live") as bridge:
-        await until(_logged(bridge, "topics_missing"))
+        await eventually(_logged(bridge, "topics_missing"))
         assert_all_refused_in_time(await push_many(bridge, 20))
         assert_all_refused_in_time([await push(bridge), await push(bridge)])
         view = await kafka.nodes[0].view()

@@ -1,12 +1,14 @@
 """Bodies as the provider pushes them, topics for a bridge of one's own, and what came of a callback."""
 
+import asyncio
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from support.topics import consume_all, create_topic, unique_name
+from support.topics import consume_all, create_topic, unique_name, until
 
+EVENTUALLY_SECONDS = 20.0
 SUCCESS = b'{"code":0,"msg":"Success"}'
 QUARANTINE_BYTES = 9_437_184
 
@@ -25,6 +27,16 @@ def report(message_id: str, status: str = "Sent", **fields: Any) -> dict[str, An
 def body(*reports: Any) -> bytes:
     """An array of them."""
     return json.dumps(reports).encode()
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds.
+
+    Raises:
+        TimeoutError: It does not within 20 s.
+    """
+    async with asyncio.timeout(EVENTUALLY_SECONDS):
+        await until(holds)
 
 
 async def make_topics(
