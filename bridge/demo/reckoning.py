@@ -14,7 +14,7 @@ from aiokafka import ConsumerRecord
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
 from bridge.demo.groups import header
 from bridge.simulate.check import CheckResult, Consumed, check
-from bridge.simulate.ledger import Attempt, Entry, Opened
+from bridge.simulate.ledger import Attempt, Entry
 
 ANSWER_SECONDS = 3.0
 # A connection that broke as the bridge died is noticed this much later at most.
@@ -102,7 +102,7 @@ def reckon(
     """
     found = [Consumed(header(r, "ce_id"), r.key.decode(), r.partition, r.offset) for r in statuses]
     hashes = [hashlib.sha256(record.value).hexdigest() for record in quarantined]
-    checked = check([_once_each(entry) for entry in entries], found, hashes)
+    checked = check(entries, found, hashes)
     expected = Expected.of(entries)
     acknowledged = [entry for entry in entries if entry.acknowledged]
     first = sum(entry.attempts[0].error is None for entry in acknowledged)
@@ -118,13 +118,6 @@ def reckon(
         Row("reports lost, invented, out of order", 0, len(checked.damages)),
     ]
     return Reckoning(tuple(rows), checked)
-
-
-def _once_each(entry: Entry) -> Entry:
-    """The same callback with its repeats left out: only first occurrences have an order to check."""
-    copy = Entry(Opened(entry.number, entry.sent_at, tuple(dict.fromkeys(entry.reports))))
-    copy.promised_at = entry.promised_at
-    return copy
 
 
 def broken_promises(entries: Iterable[Entry], deaths: Sequence[tuple[float, float]]) -> list[Attempt]:

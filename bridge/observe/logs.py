@@ -66,10 +66,10 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Its warnings are repeated by what this project logs of its producers; below them it may print what it sends.
-    logging.getLogger("aiokafka").setLevel(max(level, logging.ERROR))
-    # At each look it says again that a topic is missing, several times a second.
-    logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
+    # What it sees is said by what this project logs of its producers; it repeats itself many times a second while brokers or
+    # topics are away, and below ERROR it may print what it sends. Only its sender's faults are not known otherwise.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("aiokafka.producer").setLevel(max(level, logging.ERROR))
     logging.getLogger("_granian").setLevel(max(level, logging.WARNING))
 
 

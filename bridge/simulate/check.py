@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from bridge.simulate.ledger import Entry
+from bridge.simulate.push import Report
 
 _SHOWN = 10
 
@@ -247,7 +248,11 @@ def _within_push(
     """Events of one key in one push keep their order, unless another may have brought the later one."""
     checked: set[str] = set()
     last: dict[str, str] = {}
+    # Only first occurrences have an order to keep: of a push that repeats itself, the later ones do not count.
+    firsts: dict[str | None, Report] = {}
     for report in entry.reports:
+        firsts.setdefault(report.event_id, report)
+    for report in firsts.values():
         event = report.event_id
         positions = first.get(report.message_id)
         if event is None or positions is None or event not in positions:

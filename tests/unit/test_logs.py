@@ -169,9 +169,10 @@ def test_what_aiokafka_says_below_an_error_is_dropped(written: Callable[[], str]
     assert written() == ""
 
 
-def test_a_missing_topic_is_not_told_of_at_every_look(written: Callable[[], str]) -> None:
-    """Aiokafka calls it an error each time, several times a second; the bridge says it once, and what to do."""
+def test_a_missing_topic_or_broker_is_not_told_of_at_every_look(written: Callable[[], str]) -> None:
+    """Aiokafka calls it an error each time, many times a second; the bridge says it once. A sender's fault is told."""
     logging.getLogger("aiokafka.cluster").error("Topic %s not found in cluster metadata", "topic")
-    logging.getLogger("aiokafka").error("event")
+    logging.getLogger("aiokafka").error("Unable connect to node with id %s", 1)
+    logging.getLogger("aiokafka.producer.sender").error("Unexpected error in sender routine")
 
     assert written().count("\n") == 1

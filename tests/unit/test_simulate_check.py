@@ -267,6 +267,13 @@ def test_order_within_a_push() -> None:
     assert world.check().ordered_keys == 1
 
 
+def test_order_within_a_push_that_repeats_itself() -> None:
+    """A push that holds an event twice is in order when the first of both stands where the push had it."""
+    world = World()
+    world.push(push(0, DELIVERED, SENT, DELIVERED), 0.0, 1.0)
+    assert world.kinds() == {}
+
+
 def test_order_within_a_push_that_another_push_explains() -> None:
     """If a push at the same time brought the later event too, it may have been first."""
     world = World()
