@@ -15,12 +15,14 @@ Pure functions over structs.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TYPE_CHECKING
 
 import msgspec
 
 from bridge.simulate.ledger import Entry
-from bridge.simulate.push import Report
+
+if TYPE_CHECKING:
+    from bridge.simulate.push import Report
 
 _SHOWN = 10
 
