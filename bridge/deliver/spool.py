@@ -462,7 +462,8 @@ class _Writer:
 
     def _finish_deletes(self) -> None:
         """What is left of large deletes, by turns; given up at the first that fails: the rows are published again."""
-        while self._deletes and self._file is not None and not self._deletes_failed:
+        errors = self._write_errors
+        while self._deletes and self._file is not None and self._write_errors == errors:
             self._round([])
 
     def _close_file(self) -> None:

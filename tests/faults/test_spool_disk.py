@@ -450,7 +450,7 @@ async def test_a_flipped_bit_in_a_row_costs_that_row_alone_and_it_is_kept(house:
         await spool.give_back(aside.id, 1, 1_000)
 
 
-@pytest.mark.parametrize("offset", range(0, 100, 1 if LONG else 4))
+@pytest.mark.parametrize("offset", range(100) if LONG else [*range(0, 100, 4), 18, 19, 45, 57])
 async def test_no_flipped_bit_in_the_header_costs_a_row(house: House, offset: int) -> None:
     """Whatever SQLite makes of it: it can be opened, and every row is there."""
     stored = await closed_spool(house, 10)
