@@ -52,12 +52,21 @@ class Producers:
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: set[asyncio.Task[None]] = set()
         self._supervisor: asyncio.Task[None] | None = None
+        self._stopping = False
         self.started = 0
         self.last_error = ""
 
     def start(self) -> None:
         """Begin to supervise; returns at once, whatever Kafka is doing."""
-        self._supervisor = asyncio.create_task(self._supervise(), name="producers")
+        if not self._stopping:
+            self._supervisor = asyncio.create_task(self._supervise(), name="producers")
+            self._supervisor.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # Without supervision nothing would ever be sent again.
+            log.error("producers_failed", exc_info=task.exception())
+            asyncio.get_running_loop().call_later(_BACKOFF_SECONDS[1], self.start)
 
     def pick(self, *, sick: bool) -> Producer | None:
         """The producer for a lane's next batch, None while there is none."""
@@ -101,6 +110,7 @@ class Producers:
 
     async def stop(self) -> None:
         """Abandon all. What must be acknowledged has been waited for before."""
+        self._stopping = True
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
@@ -154,9 +164,9 @@ class Producers:
             self._retiring.append(self._current)
         self._current = producer
         log.info("producer_started", producer=producer.number)
-        self._on_started(producer)
         self._changed.set_result(None)
         self._changed = asyncio.get_running_loop().create_future()
+        self._on_started(producer)
         return True
 
     def _sweep(self) -> None:

@@ -1,8 +1,7 @@
 """A TCP proxy before a broker: it can hold connections, cut them, and forward to wherever the broker is now.
 
-    async with Proxy(node.port) as proxy:
-        proxy.hold()     # connections that exist now: what their clients send is kept here; new ones pass
-        proxy.release()  # what was kept goes on, though its client may be long gone
+``hold`` is for the connections that exist then: what their clients send is kept here, new ones pass. ``release`` passes on what
+was kept, though its client may be long gone.
 """
 
 import asyncio
@@ -81,10 +80,10 @@ class _Link:
 class Proxy:
     """Listens on a port of its own. ``requests`` counts Kafka requests by API key: 0 produce, 3 metadata."""
 
-    def __init__(self, target: Callable[[], int]) -> None:
-        """``target`` gives the port to connect to, asked for each connection."""
+    def __init__(self, target: Callable[[], int], port: Port | None = None) -> None:
+        """``target`` gives the port to connect to, asked for each connection; ``port`` is the caller's, else its own."""
         self._target = target
-        self._port = Port()
+        self._given, self._port = port is not None, port or Port()
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,7 +112,8 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._port.release()
+        if not self._given:
+            self._port.release()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(self.requests)

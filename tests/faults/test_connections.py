@@ -1,0 +1,171 @@
+"""A broker behind a proxy that holds what it was sent, and behind an authorizer that changes its mind."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+from support.apart import run_apart
+from support.arena import PARTITIONS, Arena, longer
+from support.proxy import Proxy
+from support.topics import create_topic
+
+from bridge.embedded import EmbeddedKafka
+from bridge.embedded.ports import Port
+
+METADATA = 3
+PASSWORD = "right"  # noqa: S105 - of a broker that lives as long as the test
+SECURITY = {
+    "kafka.security_protocol": "SASL_PLAINTEXT",
+    "kafka.sasl_mechanism": "PLAIN",
+    "kafka.sasl_plain_username": "bridge",
+    "kafka.sasl_plain_password": PASSWORD,
+}
+
+
+@pytest.fixture(scope="module")
+def _guarded() -> Iterator[tuple[EmbeddedKafka, Port]]:
+    """One node, whose listener for the bridge is told of as the proxy's port, and wants a password and a permission."""
+    door = Port()
+    kafka = EmbeddedKafka(
+        listeners={"GUARDED": "SASL_PLAINTEXT", "PLAIN": "PLAINTEXT"},
+        properties={
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.guarded.plain.sasl.jaas.config": (
+                f"org.apache.kafka.common.security.plain.PlainLoginModule required user_bridge='{PASSWORD}';"
+            ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        },
+    )
+    kafka.nodes[0].advertised["GUARDED"] = door.address
+    try:
+        run_apart(kafka.start())
+        yield kafka, door
+    finally:
+        run_apart(kafka.close())
+        door.release()
+
+
+@pytest.fixture
+async def proxy(_guarded: tuple[EmbeddedKafka, Port]) -> AsyncIterator[Proxy]:
+    """Before the broker; the bridge knows no other way."""
+    kafka, door = _guarded
+    async with Proxy(lambda: kafka.nodes[0].port("GUARDED"), door) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def arena(_guarded: tuple[EmbeddedKafka, Port], proxy: Proxy, tmp_path: Path) -> AsyncIterator[Arena]:
+    """A bridge on topics that it may use."""
+    kafka, _ = _guarded
+    plain = kafka.bootstrap("PLAIN")
+    topics = await create_topic(plain, partitions=PARTITIONS), await create_topic(plain, partitions=3)
+    await asyncio.to_thread(permit, plain, topics)
+    settings = {**SECURITY, "delivery.abandon_seconds": 1.5, "delivery.hedge_ms": 300}
+    async with Arena(plain, tmp_path, topics, settings, bridge_bootstrap=proxy.address) as arena:
+        yield arena
+
+
+def rules(topics: tuple[str, str], operation: AclOperation, permission: AclPermissionType) -> list[AclBinding]:
+    """For the bridge's user, on both topics."""
+    literal = ResourcePatternType.LITERAL
+    return [
+        AclBinding(ResourceType.TOPIC, topic, literal, "User:bridge", "*", operation, permission) for topic in topics
+    ]
+
+
+def permit(
+    bootstrap: str,
+    topics: tuple[str, str],
+    operation: AclOperation = AclOperation.ALL,
+    permission: AclPermissionType = AclPermissionType.ALLOW,
+) -> None:
+    """Add rules."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.create_acls(rules(topics, operation, permission)).values():
+        future.result()
+
+
+def withdraw(
+    bootstrap: str,
+    topics: tuple[str, str],
+    operation: AclOperation = AclOperation.ALL,
+    permission: AclPermissionType = AclPermissionType.ALLOW,
+) -> None:
+    """Remove rules."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    literal = ResourcePatternType.LITERAL
+    filters = [
+        AclBindingFilter(ResourceType.TOPIC, topic, literal, "User:bridge", "*", operation, permission)
+        for topic in topics
+    ]
+    for future in admin.delete_acls(filters).values():
+        assert future.result()
+
+
+async def test_bytes_of_an_abandoned_producer_that_arrive_late_are_repeats(arena: Arena, proxy: Proxy) -> None:
+    """Connections are held while new ones pass: the producer is given up, its batch sent again by another, then it arrives.
+
+    Repeats with the same ids are in the log, and every first occurrence is where it belongs.
+    """
+    arena.load(longer(6, 60))
+    rounds = int(longer(1, 8))
+    await arena.until(lambda scrape: scrape.total("reports_published") > 300)
+    for _ in range(rounds):
+        assert proxy.hold() > 0
+        held = await arena.until(lambda scrape: scrape.waiting > 0 and proxy.held_bytes > 0)
+        started, published = held.metrics["producers_started_total"], held.total("reports_published")
+        await arena.until(
+            lambda scrape, started=started, published=published: (
+                scrape.metrics["producers_started_total"] > started
+                and scrape.total("reports_published") > published + 500
+                and scrape.waiting < 300
+            )
+        )
+        assert proxy.held_bytes > 0
+        proxy.release()
+        await arena.until(lambda scrape: proxy.held_bytes == 0)
+
+    verdict = await arena.verdict()
+    assert verdict.checked.repeats > 0
+    assert arena.ledger.summary().answers.keys() == {"200"}
+
+
+async def test_authorisation_lost_and_given_back(
+    arena: Arena, proxy: Proxy, _guarded: tuple[EmbeddedKafka, Port]  # noqa: PT019 - its value is used
+) -> None:
+    """Writing is denied, then the topics are out of sight altogether: the spool takes what comes, and all of it goes later.
+
+    Meanwhile brokers are not asked for metadata without end.
+    """
+    plain = _guarded[0].bootstrap("PLAIN")
+    deny = (AclOperation.WRITE, AclPermissionType.DENY)
+    arena.load(longer(9, 90))
+    await arena.until(lambda scrape: scrape.total("reports_published") > 300)
+
+    await asyncio.to_thread(permit, plain, arena.topics, *deny)
+    await arena.until(lambda scrape: scrape.waiting > 1000)
+    before, began = proxy.requests[METADATA], time.monotonic()
+    await asyncio.sleep(longer(1.5, 30))
+    asked = (proxy.requests[METADATA] - before) / (time.monotonic() - began)
+    await asyncio.to_thread(withdraw, plain, arena.topics, *deny)
+    await arena.until(lambda scrape: scrape.waiting < 300)
+
+    await asyncio.to_thread(withdraw, plain, arena.topics)
+    await arena.until(lambda scrape: scrape.waiting > 700)
+    await asyncio.to_thread(permit, plain, arena.topics)
+
+    await arena.verdict()
+    assert arena.ledger.summary().answers.keys() == {"200"}
+    assert asked < 60, f"{asked:.0f} metadata requests a second"
