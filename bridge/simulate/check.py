@@ -15,7 +15,7 @@ Pure functions over structs.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple, TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
