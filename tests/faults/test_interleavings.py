@@ -11,15 +11,17 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from support.scripted import QUARANTINE, STATUS, Scripted, numbers, record, settings
 
 from bridge.deliver.delivery import Delivery, Receipt
 from bridge.deliver.producer import Abandoned
-from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolHooks
+
+if TYPE_CHECKING:
+    from bridge.deliver.producers import Producers
 
 PATIENCE_SECONDS = 20.0
 HEDGE_MS = 40
@@ -93,7 +95,12 @@ class Life:
     async def drained(self) -> None:
         """Acknowledge whatever is sent until nothing waits and the disk holds nothing."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.delivery.waiting or self.spool.stats.rows or self.spool.stats.pending_deletes or self.cluster.flying:
+            while (
+                self.delivery.waiting
+                or self.spool.stats.rows
+                or self.spool.stats.pending_deletes
+                or self.cluster.flying
+            ):
                 self.cluster.acknowledge()
                 self.check_accounting()
                 await asyncio.sleep(0.005)

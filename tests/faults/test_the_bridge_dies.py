@@ -8,6 +8,7 @@ from pathlib import Path
 from support.arena import LONG, Arena, MakeArena, longer
 from support.bridge_process import BridgeProcess
 from support.raw_http import connection, request
+from support.topics import until
 
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
@@ -25,13 +26,15 @@ async def kill_rounds(arena: Arena, rounds: int, chance: random.Random) -> None:
         await arena.bridge.start()
 
 
-async def test_kill_9_in_a_loop_loses_nothing_with_kafka_up_and_down(cluster: EmbeddedKafka, make_arena: MakeArena) -> None:
+async def test_kill_9_in_a_loop_loses_nothing_with_kafka_up_and_down(
+    cluster: EmbeddedKafka, make_arena: MakeArena
+) -> None:
     """Under load: while healthy, while journalling with Kafka away, and in mid-drain."""
     arena = await make_arena()
     chance = random.Random(5)  # noqa: S311 - has to be repeatable
     rounds = int(longer(3, 12))
     # Each round takes about a second and a half: half of it until it listens again.
-    arena.load(longer(14, 75), longer(700, 1500))
+    arena.load(longer(10, 75), longer(700, 1500))
     await arena.until(lambda scrape: scrape.total("reports_published") > 500)
     await kill_rounds(arena, rounds, chance)
     await cluster.kill_all()
@@ -48,7 +51,7 @@ async def test_kill_9_in_a_loop_loses_nothing_with_kafka_up_and_down(cluster: Em
     assert found > 500  # taken over from the former process
     if LONG:
         print(f"\n  {3 * rounds} times kill -9; at most {found:.0f} reports taken over")  # noqa: T201
-    assert verdict.checked.unpromised >= 0
+    assert verdict.summary.pushes > 0
 
 
 async def test_sigterm_ends_within_its_bound_in_each_state(cluster: EmbeddedKafka, make_arena: MakeArena) -> None:
@@ -57,7 +60,7 @@ async def test_sigterm_ends_within_its_bound_in_each_state(cluster: EmbeddedKafk
     What is in flight is answered or journalled; no connection that waits for Kafka holds it up.
     """
     arena = await make_arena({"server.shutdown_seconds": GRACE_SECONDS})
-    arena.load(longer(14, 60))
+    arena.load(longer(8, 60))
     await arena.until(lambda scrape: scrape.total("reports_published") > 500)
     took = {"healthy": await stopped(arena)}
     await arena.until(lambda scrape: scrape.total("reports_published") > 500)
@@ -72,9 +75,8 @@ async def test_sigterm_ends_within_its_bound_in_each_state(cluster: EmbeddedKafk
     await arena.until(lambda scrape: scrape.total("reports_published") > 0)
     took["draining"] = await stopped(arena)
 
+    print(f"\n  {took}")  # noqa: T201 - the report
     await arena.verdict()
-    if LONG:
-        print(f"\n  {took}")  # noqa: T201
     assert max(took.values()) < GRACE_SECONDS + 0.5
     assert took["healthy"] < GRACE_SECONDS / 2
 
@@ -87,6 +89,11 @@ async def stopped(arena: Arena) -> float:
     return stopped.seconds
 
 
+async def shows(bridge: BridgeProcess, name: str, least: float) -> bool:
+    """Whether a metric is that high."""
+    return (await bridge.metrics())[f"chatapp_bridge_{name}"] >= least
+
+
 async def test_a_client_that_goes_away_while_waiting_leaves_a_balanced_account(tmp_path: Path) -> None:
     """Its callback was read whole: it is kept like any other, counted once, and found by the next start."""
     nobody = Port()
@@ -95,10 +102,9 @@ async def test_a_client_that_goes_away_while_waiting_leaves_a_balanced_account(t
         async with connection(bridge.port) as (_, writer):
             writer.write(pushed)
             await writer.drain()
-            while (await bridge.metrics())["chatapp_bridge_reports_received_total"] < 2:
-                await asyncio.sleep(0.01)
-        while (metrics := await bridge.metrics())["chatapp_bridge_spool_rows"] < 1:
-            await asyncio.sleep(0.01)
+            await until(lambda: shows(bridge, "reports_received_total", 2), 0.01)
+        await until(lambda: shows(bridge, "spool_rows", 1), 0.01)
+        metrics = await bridge.metrics()
         assert metrics["chatapp_bridge_reports_waiting"] == 2
         bridge.kill()
         await bridge.start()

@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
@@ -52,6 +52,7 @@ _PREFIX = "chatapp_bridge_"
 _RETRY_SCALE = 0.02
 
 Metrics = dict[str, float]
+T = TypeVar("T")
 
 
 def longer(short: float, long: float) -> float:
@@ -87,9 +88,7 @@ class Scrape(NamedTuple):
     def imbalance(self) -> float:
         """What came in less what is known of it; must be 0."""
         came = self.total("reports_received") + self.total("reports_found")
-        return came - sum(
-            self.total(f"reports_{what}") for what in ("published", "waiting", "set_aside", "refused")
-        )
+        return came - sum(self.total(f"reports_{what}") for what in ("published", "waiting", "set_aside", "refused"))
 
 
 class Watcher:
@@ -179,7 +178,13 @@ class Arena:
     # --- load ---------------------------------------------------------------------------------------------------------
 
     def load(
-        self, seconds: float, reports_per_second: float | None = None, *, size: int = 10, seed: int = 1, mix: Mix | None = None
+        self,
+        seconds: float,
+        reports_per_second: float | None = None,
+        *,
+        size: int = 10,
+        seed: int = 1,
+        mix: Mix | None = None,
     ) -> None:
         """Begin to push, in order by key, at a constant rate whatever the answers; more than one load may run."""
         rate = reports_per_second or RATE
@@ -226,7 +231,7 @@ class Arena:
             last = self.watcher.scrapes[-1].metrics if self.watcher.scrapes else "none"
             raise AssertionError(f"not so after {seconds:g} s; the last scrape: {last}") from None
 
-    async def _unless_broken(self, work: Awaitable[Any]) -> Any:
+    async def _unless_broken(self, work: Awaitable[T]) -> T:
         task = asyncio.ensure_future(work)
         await asyncio.wait([task, *self._background], return_when=asyncio.FIRST_COMPLETED)
         for watching in self._background:
@@ -290,7 +295,9 @@ def report(verdict: Verdict) -> str:
     """Figures of a run, for people."""
     checked, summary = verdict.checked, verdict.summary
     latency = summary.latency
-    ms = [each * 1000 for each in (latency.p50_seconds, latency.p99_seconds, latency.p99_9_seconds, latency.max_seconds)]
+    ms = [
+        each * 1000 for each in (latency.p50_seconds, latency.p99_seconds, latency.p99_9_seconds, latency.max_seconds)
+    ]
     lines = (
         f"{summary.pushes} callbacks, {summary.reports} reports in {summary.duration_seconds:.1f} s",
         f"answers {summary.answers}; p50 {ms[0]:.1f} ms, p99 {ms[1]:.0f} ms, p99.9 {ms[2]:.0f} ms, longest {ms[3]:.0f} ms",
@@ -338,7 +345,9 @@ async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
         await client.close()
 
 
-async def create_assigned(bootstrap: str, name: str, replicas: Mapping[int, list[int]], config: Mapping[str, str]) -> str:
+async def create_assigned(
+    bootstrap: str, name: str, replicas: Mapping[int, list[int]], config: Mapping[str, str]
+) -> str:
     """Make a topic whose partitions have their replicas where told, the first one leading; wait until it can be written."""
     async with admin(bootstrap) as client:
         wanted = NewTopic(name, -1, -1, replica_assignments=dict(replicas), topic_configs=dict(config))

@@ -382,7 +382,8 @@ def test_a_callback_refused_after_one_of_its_reports_was_set_aside_is_counted_on
 
 
 @pytest.mark.parametrize(
-    "error", [NotEnoughReplicasError, TopicAuthorizationFailedError, OutOfOrderSequenceNumber, RequestTimedOutError, KafkaError]
+    "error",
+    [NotEnoughReplicasError, TopicAuthorizationFailedError, OutOfOrderSequenceNumber, RequestTimedOutError, KafkaError],
 )
 def test_what_may_be_taken_later_stays_the_head_and_is_tried_with_fresh_producers(
     stage: Stage, error: Callable[[], Exception]
