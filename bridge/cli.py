@@ -110,18 +110,17 @@ async def _apply(settings: config.Settings, *, dev: bool) -> int:
     declared = list(topics.declared_topics(settings.topics).values())
     async with topics.admin_client(settings.kafka) as client:
         brokers = await topics.brokers(client)
-        for topic in declared:
-            if topic.replication_factor <= brokers:
-                continue
+        too_much = [topic for topic in declared if topic.replication_factor > brokers]
+        for topic in too_much:
             lowered = topic.lowered_to(brokers)
             what = (
                 f"replication_factor {topic.replication_factor} -> {lowered.replication_factor}, min.insync.replicas "
                 f"{topic.config['min.insync.replicas']} -> {lowered.config['min.insync.replicas']}"
             )
             print(f"{topic.name}: this cluster has {brokers} broker(s), which can't give what is declared: {what}")
-            if not dev:
-                print("nothing was created; use a larger cluster, or --dev to lower it on a machine of your own")
-                return 1
+        if too_much and not dev:
+            print("nothing was created; use a larger cluster, or --dev to lower it on a machine of your own")
+            return 1
         if dev:
             declared = [topic.lowered_to(brokers) for topic in declared]
         findings = await topics.inspect(client, declared)
