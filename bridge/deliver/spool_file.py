@@ -638,7 +638,10 @@ class SpoolFile:
         try:
             return cls._open(directory, hooks, max_pages), rebuilt
         except sqlite3.Error as error:
-            if failure_of(error, directory) != "damaged" and getattr(error, "sqlite_errorcode", None) not in _NOT_ITS_OWN_FILE:
+            if (
+                failure_of(error, directory) != "damaged"
+                and getattr(error, "sqlite_errorcode", None) not in _NOT_ITS_OWN_FILE
+            ):
                 raise
         rebuilt = rebuild(directory, "malformed")
         return cls._open(directory, hooks, max_pages), rebuilt

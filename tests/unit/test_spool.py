@@ -175,7 +175,7 @@ _OPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ops=_OPS)
 def test_appends_and_deletes_take_effect_in_the_order_of_the_calls(
     ops: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory
