@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError
@@ -31,10 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors don't repeat what could be a secret that slipped out of its place."""
+
+    def error(self, message: str) -> NoReturn:
+        what, unrecognized, parts = message.partition("unrecognized arguments: ")
+        if unrecognized:
+            shown = [part if part.startswith("-") else "<masked>" for part in parts.split()]
+            message = what + unrecognized + " ".join(shown)
+        super().error(re.sub(r"=[^\s']+", "=<masked>", message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="chatapp-bridge", description=__import__("bridge").__doc__)
+    parser = _Parser(prog="chatapp-bridge", description=__import__("bridge").__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    configured = argparse.ArgumentParser(add_help=False)
+    configured = _Parser(add_help=False)
     configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with any of the keys")
     configured.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one key; repeatable"
