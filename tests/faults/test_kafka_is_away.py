@@ -33,7 +33,7 @@ async def test_all_brokers_killed_and_back(cluster: EmbeddedKafka, make_arena: M
     """
     arena = await make_arena()
     outage = longer(2.5, 60)
-    arena.load(longer(10, 240))
+    arena.load(longer(10, 180))
     await arena.until(lambda scrape: scrape.total("reports_published") > RATE)
     await cluster.kill_all()
     began = time.monotonic()
