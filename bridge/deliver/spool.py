@@ -35,6 +35,7 @@ import msgspec
 
 from bridge.deliver.spool_file import (
     BALLAST_BYTES,
+    DISK_ERRORS,
     SMALL_BYTES,
     WAL_BYTES,
     AsideRow,
@@ -75,7 +76,14 @@ _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a file that could not be opened, and to make a ballast that had to be freed."""
 _COMMIT_BYTES: Final = 4 << 20
 """Bodies beyond which what is queued is left for the next commit."""
-_RULES: Final = (sqlite3.IntegrityError, ValueError, OverflowError, TypeError)
+_RULES: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    TypeError,
+)
 """What a row that can't be stored raises, whatever the disk."""
 _MANY_BAD_ROWS: Final = 100
 """So many bad rows found by reading, and the file as a whole is taken for damaged."""
@@ -439,7 +447,7 @@ class _Writer:
             self._open()
             self._found_reports = self._ledger.reports
             self._look()
-        except (SpoolError, OSError, sqlite3.Error) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, who opens must hear of it
             self._tell(self._spool._opened, self._spool_error(error))  # noqa: SLF001
             return False
         self._post()
@@ -471,7 +479,7 @@ class _Writer:
         if self._file is not None:
             try:
                 self._file.close()
-            except (sqlite3.Error, OSError):
+            except DISK_ERRORS:
                 self._write_errors += 1
 
     # ── rounds ──
@@ -545,12 +553,12 @@ class _Writer:
             except _RULES as wrong:
                 self._write_singly(planned, unanswered, wrong)
                 return
-            except (sqlite3.Error, OSError) as failure:
+            except DISK_ERRORS as failure:
                 error = self._failed(failure)
         if error is not None and self._deletes and self._file is not None:
             try:
                 self._commit([])  # with the ballast gone there is room for these
-            except (sqlite3.Error, OSError) as failure:
+            except DISK_ERRORS as failure:
                 self._failed(failure)
                 self._deletes_failed = True
         for op in appends:
@@ -616,7 +624,7 @@ class _Writer:
                     self._commit(rows)
             except _RULES as wrong:
                 error = ValueError(f"rows {[(row.lane, row.seq) for row in rows][:4]}: {wrong}")
-            except (sqlite3.Error, OSError) as failure:
+            except DISK_ERRORS as failure:
                 error = self._failed(failure)
             unanswered.pop(id(op))
             self._answer(op, None, error)
@@ -652,7 +660,7 @@ class _Writer:
     def _attempt(self, run: Callable[[SpoolFile], object], file: SpoolFile) -> tuple[object, Exception | None]:
         try:
             return run(file), None
-        except (sqlite3.Error, OSError) as failure:
+        except DISK_ERRORS as failure:
             return None, self._failed(failure)
         except (KeyError, ValueError) as wrong:
             return None, wrong
@@ -812,7 +820,7 @@ class _Writer:
     def _open_or_note(self) -> bool:
         try:
             self._open()
-        except (sqlite3.Error, OSError) as failure:
+        except DISK_ERRORS as failure:
             self._write_errors += 1
             self._down = self._spool_error(failure)
             self._failed_at = time.monotonic()
@@ -852,7 +860,7 @@ class _Writer:
                 self._file.checkpoint(truncate=self._file.wal_bytes() > 2 * self._wal_bytes)
                 self._checkpoint_wanted = False
                 self._look()
-        except (sqlite3.Error, OSError) as failure:
+        except DISK_ERRORS as failure:
             self._failed(failure)
 
     def _is_large_for_its_rows(self) -> bool:

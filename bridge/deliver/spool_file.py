@@ -56,6 +56,9 @@ from bridge.record import Record
 
 T = TypeVar("T")
 
+DISK_ERRORS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What can come of a disk; the last of a message of SQLite's that quotes a damaged schema."""
+
 FORMAT: Final = 1
 WAL_BYTES: Final = 8 << 20
 """Size of the WAL beyond which it is checkpointed."""
@@ -284,6 +287,8 @@ def failure_of(error: Exception, directory: Path) -> Failure:  # noqa: PLR0911 -
         if error.errno in _FULL_ERRNOS:
             return "full"
         return "damaged" if error.errno == errno.EIO else "failed"
+    if isinstance(error, UnicodeDecodeError):
+        return "damaged"
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # a text that is none: found by Python, not by SQLite
         return "damaged" if isinstance(error, sqlite3.OperationalError) else "failed"
@@ -637,7 +642,7 @@ class SpoolFile:
         del wal
         try:
             return cls._open(directory, hooks, max_pages), rebuilt
-        except sqlite3.Error as error:
+        except DISK_ERRORS as error:
             if (
                 failure_of(error, directory) != "damaged"
                 and getattr(error, "sqlite_errorcode", None) not in _NOT_ITS_OWN_FILE
@@ -909,11 +914,13 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
         raise malformed("these are not the spool's tables")
     ledger = Ledger()
     counted = connection.execute(
-        "SELECT lane, count(*), min(seq), max(seq), sum(seq % 1000003), sum(n), sum(size) FROM "
-        "(SELECT lane, seq, n, length(body) AS size FROM queue NOT INDEXED LIMIT -1) GROUP BY lane ORDER BY lane"
+        "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * row) % 1000003), sum(n), sum(size) FROM "
+        "(SELECT lane, seq, n, length(body) AS size, rowid AS row FROM queue NOT INDEXED LIMIT -1) "
+        "GROUP BY lane ORDER BY lane"
     ).fetchall()  # the limit keeps the subquery apart: sorted by lane are four numbers a row then, not the bodies
     indexed = connection.execute(
-        "SELECT lane, count(*), min(seq), max(seq), sum(seq % 1000003) FROM queue GROUP BY lane ORDER BY lane"
+        "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * rowid) % 1000003) FROM queue "
+        "GROUP BY lane ORDER BY lane"
     ).fetchall()
     if [row[:5] for row in counted] != indexed:
         raise malformed("the queue's index and its table disagree")
@@ -931,24 +938,29 @@ def read_rows(
 ) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
     """Up to ``limit`` rows behind ``after_seq``: those proved whole, and the others (without records) with the reason."""
     fetched = _fetch_at_once(connection, lane, after_seq, limit)
-    rows, bad = _judged(lane, fetched, max_bytes) if fetched is not None else ([], [])
+    rows, bad = _judged(lane, after_seq, fetched, max_bytes) if fetched is not None else ([], [])
     if bad or fetched is None:  # judge a row by itself: a damaged one shifts its neighbours in what was concatenated
         fetched = connection.execute(
             "SELECT seq, n, crc, body FROM queue WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",
             (lane, after_seq, limit),
         ).fetchall()
-        rows, bad = _judged(lane, fetched, max_bytes)
+        rows, bad = _judged(lane, after_seq, fetched, max_bytes)
     return rows, bad
 
 
 _Fetched = list[tuple[int, object, object, object]]
 
 
-def _judged(lane: int, fetched: _Fetched, max_bytes: int) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
+def _judged(
+    lane: int, after_seq: int, fetched: _Fetched, max_bytes: int
+) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
     rows: list[SpoolRow] = []
     bad: list[tuple[SpoolRow, str]] = []
     total = 0
     for seq, n, crc, body in fetched:
+        if seq <= after_seq:
+            raise malformed(f"lane {lane}: seq {seq} stands behind {after_seq} in the index")
+        after_seq = seq
         if not (isinstance(n, int) and isinstance(body, bytes) and crc == crc_of(lane, seq, n, body)):
             bad.append((SpoolRow(lane, seq, n if isinstance(n, int) else 0, []), "crc"))
             continue
