@@ -1,0 +1,192 @@
+"""The logs of a whole run, at DEBUG: no telephone number, no message id, no secret, whatever came and whatever failed."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bridge_process import SECRET, BridgeProcess
+from support.callbacks import SUCCESS, body, eventually, make_topics, report
+from support.raw_http import chunked, connection, exchange, request
+
+from bridge.embedded import EmbeddedKafka
+from bridge.embedded.ports import Port
+
+SECOND = "another-secret-of-the-tests-9876"
+PASSWORD = "pass-phrase-9f8e7d6c5b"  # noqa: S105 - opens nothing
+WRONG = "a-guess-at-the-secret-4711471147"
+NUMBERS = ["8613812345678", "+49 151 23456789", "8613899999999"]
+IDS = ["20230384705533980001", "wamid.HBgLNDkxNTEyMzQ1Njc4OTAVAgARGBI5"]
+NAME = "Jane-Q-Example"
+CHUNKED = ("Transfer-Encoding", "chunked")
+
+
+@pytest.fixture
+async def kafka() -> AsyncIterator[EmbeddedKafka]:
+    """A broker of one's own, to be paused and killed."""
+    async with EmbeddedKafka() as kafka:
+        yield kafka
+
+
+def bodies() -> list[bytes]:
+    """Every kind of body: as documented, odd, broken in each way, all full of numbers, ids and a name."""
+    number, other, third = NUMBERS
+    good = {**report(IDS[0]), "From": number, "To": other, "FromUserName": NAME, "OriginPhoneNumber": third}
+    raw = json.dumps(good).encode()
+    return [
+        body(good),
+        body({**good, "MessageId": IDS[1], "Status": "Read"}, {**good, "To": int(number), "Status": "Failed"}),
+        raw,
+        b"\xef\xbb\xbf" + raw,
+        b"[" + raw,
+        raw + raw,
+        b"[" + raw.replace(b'"Sent"', b"Sent") + b"]",
+        b"[" + raw.replace(NAME.encode(), b"\xc3\x28" + NAME.encode()) + b"]",
+        b'"' + number.encode() + b'"',
+        number.encode(),
+        b"{" + number.encode() + b"}",
+        body(number, None, 1, [good], {"To": number}),
+        body({**good, "MessageId": {"id": IDS[0]}}),
+        body({**good, "Status": {"x": other}}),
+        body({**good, "Timestamp": number, "Extra": {number: IDS}}),
+        body({**good, "Filler": "x" * 20_000}),
+        b"To=" + number.encode() + b"&MessageId=" + IDS[0].encode(),
+        b"<To>" + number.encode() + b"</To>",
+        b"[" * 5000 + number.encode(),
+        b"",
+        b"[]",
+    ]
+
+
+async def provoke(bridge: BridgeProcess) -> None:
+    """Everything that a stranger or a provider could send."""
+    paths = (bridge.path, f"/callbacks/chatapp/status/{SECOND}", f"/callbacks/chatapp/status/{WRONG}")
+    answers = await asyncio.gather(*(bridge.post(pushed, path=path) for pushed in bodies() for path in paths))
+    assert {answer.status for answer in answers} <= {200, 400, 404, 503}
+    target = f"{bridge.path}?to={NUMBERS[0]}&id={IDS[0]}"
+    good = bodies()[0]
+    for data in (
+        request("GET", target),
+        request("POST", target, good, [("Content-Length", str(len(good) + 10))]),
+        request("POST", target, chunked(good, final=False), [CHUNKED]),
+        request(
+            "POST", target, good, [("X-To", NUMBERS[0]), ("traceparent", IDS[0]), ("Content-Encoding", NUMBERS[0])]
+        ),
+        request("POST", target, good, [(f"x-{NUMBERS[0]}-{number}", NUMBERS[1]) for number in range(70)]),
+        request("POST", target, b"zz" + good, [CHUNKED]),
+        request("POST", f"/{NUMBERS[0]}/{SECRET}", good),
+        f"POST /{NUMBERS[0]} {SECRET} {IDS[0]}\r\n\r\n".encode(),
+    ):
+        await exchange(bridge.port, data, end=True)
+    async with connection(bridge.port) as (_, writer):
+        writer.write(request("POST", bridge.path, good)[:-20])
+        await writer.drain()
+
+
+async def said(bridge: BridgeProcess, event: str) -> bool:
+    """Whether it has logged this event."""
+    return f'"event": "{event}"' in bridge.log()
+
+
+def assert_nothing_betrayed(text: str) -> None:
+    """No datum of this module, whole or in part, and no number as long as a telephone's."""
+    for datum in (*NUMBERS, *IDS, NAME, SECRET, SECOND, WRONG, PASSWORD, "15123456789"):
+        assert datum not in text
+    # Times apart, whose fractions are digits, no run of them is as long as a number or an id.
+    timeless = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "", text)
+    assert [] == [match for match in re.findall(r"\d{8,}", timeless) if match]
+
+
+async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    """All bodies with Kafka up, standing still, dead and up again, wrong secrets, cut requests, the end: nothing is betrayed.
+
+    Two bridges, one with a spool and one without.
+    """
+    topics = await make_topics(kafka.bootstrap_servers, names=("events", "quarantined"))
+    settings = {
+        "access.path_secrets": f"{SECRET},{SECOND}",
+        "kafka.max_request_size": 16_384,
+        "delivery.ack_deadline_seconds": 0.3,
+        "delivery.hedge_ms": 100,
+        "delivery.abandon_seconds": 1.0,
+        "limits.body_read_seconds": 0.2,
+    }
+    node = kafka.nodes[0]
+    spooling = BridgeProcess(kafka.bootstrap_servers, tmp_path / "spooling", settings, topics)
+    without = BridgeProcess(kafka.bootstrap_servers, tmp_path / "without", {**settings, "spool.enabled": False}, topics)
+    async with spooling, without:
+        bridges = (spooling, without)
+        await asyncio.gather(*map(provoke, bridges))
+        node.pause()
+        await asyncio.gather(*map(provoke, bridges))
+        for bridge in bridges:
+            await eventually(partial(said, bridge, "producer_abandoned"))
+        await node.kill()
+        await asyncio.gather(*map(provoke, bridges))
+        await node.start()
+        for bridge in bridges:
+            await eventually(partial(takes, bridge))
+            assert (await bridge.stop()).code == 0
+
+        for text in (bridge.log() for bridge in bridges):
+            for event in ("serving", "lane_sick", "producer_abandoned", "lane_healthy", "stopping", "stopped"):
+                assert f'"event": "{event}"' in text
+            assert "Traceback" not in text
+            # What a topic's settings are is told in numbers that are long, and nobody's.
+            lines = [line for line in text.splitlines() if json.loads(line)["event"] != "topic_weak"]
+            assert_nothing_betrayed("\n".join(lines))
+
+
+async def takes(bridge: BridgeProcess) -> bool:
+    """Whether a callback is a success again."""
+    return (await bridge.post(bodies()[0])).body == SUCCESS
+
+
+async def test_a_start_that_fails_betrays_no_secret(tmp_path: Path) -> None:
+    """Wrong settings, files that can't be read, a port that is taken: what is said last of all is in the logs as well."""
+    unreadable = tmp_path / "secrets"
+    unreadable.write_bytes(f"{SECRET}\n".encode() + b"\xff")
+    broken = tmp_path / "broken.pem"
+    broken.write_text(f"-----BEGIN CERTIFICATE-----\n{PASSWORD}\n")
+    taken, nowhere = Port(), Port()
+    listener = await asyncio.start_server(lambda _, writer: writer.close(), taken.address.split(":")[0], taken.number)
+    sasl = {
+        "kafka.security_protocol": "SASL_SSL",
+        "kafka.sasl_plain_username": "user",
+        "kafka.sasl_plain_password": PASSWORD,
+    }
+    starts: list[dict[str, Any]] = [
+        {"access.path_secrets": f"{SECRET} {SECOND}"},
+        {"access.path_secrets": f"{SECRET},short"},
+        {"access.path_secret": SECRET},
+        {"access.allow_open": True},
+        {"access.path_secrets_file": unreadable},
+        {"server.port": taken.number},
+        {**sasl, "kafka.sasl_mechanism": "OAUTHBEARER"},
+        {**sasl, "kafka.sasl_plain_password_file": broken},
+        {**sasl, "kafka.ssl_cafile": broken},
+        {**sasl, "kafka.sasl_plain_password": None, "kafka.sasl_plain_password_file": tmp_path / "missing"},
+    ]
+    try:
+        processes = [
+            BridgeProcess(nowhere.address, tmp_path / str(number), settings, wait="no")
+            for number, settings in enumerate(starts)
+        ]
+
+        async def ends(process: BridgeProcess) -> tuple[int, str]:
+            async with process:
+                return await process.ended(), process.log()
+
+        for code, text in await asyncio.gather(*map(ends, processes)):
+            assert code == 2, text
+            assert "chatapp-bridge: " in text
+            assert "Traceback" not in text
+            assert_nothing_betrayed(text.replace(str(tmp_path), ""))
+    finally:
+        listener.close()
+        taken.release()
+        nowhere.release()
