@@ -31,6 +31,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
+    UnknownError,
     UnsupportedForMessageFormatError,
 )
 
@@ -114,23 +115,24 @@ class Verdict(Enum):
 
 _SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
 _REFUSED = (
-    CorruptRecordException,
     InvalidTimestampError,
     PolicyViolationError,
     UnsupportedForMessageFormatError,
     InvalidRequiredAcksError,
 )
-# INVALID_RECORD, which aiokafka has no class for
-_INVALID_RECORD = 87
+# May pass, or be for good: aiokafka gives UnknownError also for codes it has no class for, such as INVALID_RECORD.
+_REFUSED_IN_THE_END = (CorruptRecordException, UnknownError)
+# So often in a row, about ten seconds with the pauses between, and it is for good.
+_DOUBTFUL_TRIES = 12
 
 
-def verdict_on(error: BaseException) -> Verdict:
-    """What to do about a batch that failed with ``error``."""
+def verdict_on(error: BaseException, tries: int) -> Verdict:
+    """What to do about a batch that failed with ``error``, as have ``tries`` in a row."""
     if isinstance(error, Abandoned):
         return Verdict.RESEND
     if isinstance(error, _SPLIT):
         return Verdict.SPLIT
-    if isinstance(error, _REFUSED) or getattr(error, "errno", None) == _INVALID_RECORD:
+    if isinstance(error, _REFUSED) or (isinstance(error, _REFUSED_IN_THE_END) and tries >= _DOUBTFUL_TRIES):
         return Verdict.REFUSED
     return Verdict.REPLACE
 
@@ -203,6 +205,8 @@ class Lane:
         self._flying: list[Group] = []
         self._sending_with: Producer | None = None
         self._most_records = _UNBOUNDED
+        # batches that failed since one was acknowledged
+        self._tries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -501,6 +505,7 @@ class Lane:
             self._release(group)
         if last is None:
             return
+        self._tries = 0
         self._most_records = min(self._most_records * 2, _UNBOUNDED)
         if self._spool and self._journalled_through:
             self._spool.delete_through(self.number, last.seq)
@@ -519,7 +524,8 @@ class Lane:
         """Do what the errors call for; True where a pause is called for, too."""
         pause = False
         for partition, error in errors.items():
-            verdict = verdict_on(error)
+            self._tries += 1
+            verdict = verdict_on(error, self._tries)
             if verdict is Verdict.RESEND:
                 continue
             self._producers.spent(producer)
