@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.deliver.lane import Group, Lane, Verdict, placed
+from bridge.deliver.lane import Group, Lane, Receipt, Verdict, placed
 from bridge.deliver.producer import Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolEvent, SpoolRow
@@ -52,26 +52,6 @@ class Counters(msgspec.Struct):
     set_aside: int = 0
     published_after_refusal: int = 0
     published: dict[str, int] = {}
-
-
-class Receipt:
-    """What became of one callback: ``outcome`` is done when it may be answered."""
-
-    __slots__ = ("deadline", "groups", "open", "outcome", "published", "refused", "reports", "set_aside", "settled")
-
-    def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
-        self.outcome = outcome
-        self.deadline = deadline
-        self.reports = reports
-        self.groups: list[tuple[Lane, Group]] = []
-        # groups neither acknowledged nor stored yet
-        self.open = 0
-        # reports acknowledged before the outcome was known, by topic
-        self.published: dict[str, int] = {}
-        # reports set aside before
-        self.set_aside = 0
-        self.settled = False
-        self.refused = False
 
 
 class Delivery:

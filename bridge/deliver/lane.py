@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 from aiokafka.errors import (
@@ -40,9 +40,6 @@ from bridge.deliver.producer import Abandoned, Batch, Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolRow
 from bridge.record import Record
-
-if TYPE_CHECKING:
-    from bridge.deliver.delivery import Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +99,26 @@ class Group:
         self.refused = False
         # refused and forgotten: won't be sent
         self.dropped = False
+
+
+class Receipt:
+    """What became of one callback: ``outcome`` is done when it may be answered."""
+
+    __slots__ = ("deadline", "groups", "open", "outcome", "published", "refused", "reports", "set_aside", "settled")
+
+    def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
+        self.outcome = outcome
+        self.deadline = deadline
+        self.reports = reports
+        self.groups: list[tuple[Lane, Group]] = []
+        # groups neither acknowledged nor stored yet
+        self.open = 0
+        # reports acknowledged before the outcome was known, by topic
+        self.published: dict[str, int] = {}
+        # reports set aside before
+        self.set_aside = 0
+        self.settled = False
+        self.refused = False
 
 
 class Verdict(Enum):

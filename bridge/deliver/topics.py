@@ -91,7 +91,9 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
             await client.start()
         except (KafkaError, OSError) as error:
             servers = ", ".join(kafka.bootstrap_servers)
-            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error!r})") from error
+            raise TopicsError(
+                f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error!r})"
+            ) from error
         yield client
     except KafkaError as error:
         raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error

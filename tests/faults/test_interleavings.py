@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from support.scripted import QUARANTINE, STATUS, Scripted, numbers, record, settings
 
-from bridge.deliver.delivery import Delivery, Receipt
+from bridge.deliver.delivery import Delivery
+from bridge.deliver.lane import Receipt
 from bridge.deliver.producer import Abandoned
 from bridge.deliver.spool import Spool, SpoolHooks
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from bridge.config import Settings, load
-from bridge.deliver.delivery import Delivery, Receipt
-from bridge.deliver.lane import Lane, placed, size_in_memory
+from bridge.deliver.delivery import Delivery
+from bridge.deliver.lane import Lane, Receipt, placed, size_in_memory
 from bridge.deliver.producer import Abandoned
 from bridge.deliver.spool import LaneStats, Spool, SpoolRow, SpoolStats
 from bridge.errors import SpoolFailed

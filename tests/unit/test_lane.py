@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, kind_of, numbers, record
 
-from bridge.deliver.delivery import Receipt
-from bridge.deliver.lane import placed
+from bridge.deliver.lane import Receipt, placed
 from bridge.deliver.producer import Abandoned
 
 HEDGE_SECONDS, ABANDON_SECONDS = 0.5, 6.0
