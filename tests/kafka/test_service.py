@@ -1,7 +1,6 @@
 """What the bridge puts on Kafka under load: every report once, each message's in order, in its partition, and accounted for."""
 
 import asyncio
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,32 @@ from bridge.deliver.partition import partition_for
 
 NO_SPOOL = {"spool.enabled": False}
 PARTITIONS = 5
-CONNECTIONS, ROUNDS, MESSAGES = 40, 15, 25
-STATES = ("Sent", "Delivered", "Read", "Failed")
+CONNECTIONS, ROUNDS, MESSAGES = 40, 8, 25
 
 
 async def test_every_report_of_many_callbacks_is_there_once_in_order_and_accounted_for(
     kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    """40 connections push at once, each with messages of its own and items that can't be understood among them.
+    """40 connections push at once, all of them of the same messages, twice in a callback, with a broken item in each.
 
-    All records of a message are in the partition that Java's client would choose, in the order in which they were pushed,
-    none is missing or there twice; at every scrape meanwhile the accounting balances, in the end with nothing waiting.
+    All records of a message are in the partition that Java's client would choose, in the order in which the bridge received
+    them, none is missing or there twice; at every scrape meanwhile the accounting balances, in the end with nothing waiting.
     """
     topics = await make_topics(kafka_bootstrap, partitions=PARTITIONS)
+    marked = mark()
     done = asyncio.Event()
     scrapes = 0
 
-    async def push(bridge: BridgeProcess, marked: str) -> None:
-        """Callback after callback on one connection: of each, one more state of every message, in two reports, and one broken."""
+    async def push(bridge: BridgeProcess, client: int) -> None:
+        """Callback after callback on one connection."""
         async with connection(bridge.port) as (reader, writer):
             for number in range(ROUNDS):
-                state = f"{STATES[number % len(STATES)]}-{number}"
-                reports: list[Any] = [report(f"{marked}-{message}", state) for message in range(MESSAGES)]
-                reports[number] = {"MessageId": f"{marked}-{number}", "broken": number}
+                reports: list[Any] = [
+                    report(f"{marked}-{message}", f"{client}/{number}/{half}")
+                    for half in "ab"
+                    for message in range(MESSAGES)
+                ]
+                reports.insert(number, {"MessageId": f"{marked}-{client}-{number}", "broken": number})
                 writer.write(request("POST", bridge.path, body(*reports)))
                 answer = await read_answer(reader)
                 assert answer is not None
@@ -51,47 +53,44 @@ async def test_every_report_of_many_callbacks_is_there_once_in_order_and_account
             assert balance(metrics).taken == balance(metrics).accounted, metrics
             scrapes += 1
 
-    marks = [mark() for _ in range(CONNECTIONS)]
     async with BridgeProcess(kafka_bootstrap, tmp_path, NO_SPOOL, topics) as bridge:
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             scraping = group.create_task(scrape(bridge))
             async with asyncio.TaskGroup() as pushing:
-                for marked in marks:
-                    pushing.create_task(push(bridge, marked))
+                for client in range(CONNECTIONS):
+                    pushing.create_task(push(bridge, client))
             done.set()
             await scraping
         metrics = await bridge.metrics()
 
-    reports = CONNECTIONS * ROUNDS * MESSAGES
-    broken = CONNECTIONS * ROUNDS
+    callbacks, events = CONNECTIONS * ROUNDS, CONNECTIONS * ROUNDS * MESSAGES * 2
     assert scrapes > 5
-    assert metrics["chatapp_bridge_reports_received_total"] == reports
+    assert metrics["chatapp_bridge_reports_received_total"] == events + callbacks
     assert metrics["chatapp_bridge_reports_waiting"] == 0
-    published = "chatapp_bridge_reports_published_total"
-    assert (metrics[f'{published}{{topic="{topics[0]}"}}'], metrics[f'{published}{{topic="{topics[1]}"}}']) == (
-        reports - broken,
-        broken,
-    )
-    assert metrics['chatapp_bridge_reports_quarantined_total{reason="no_status"}'] == broken
-    await assert_in_order(kafka_bootstrap, topics, marks)
+    published = [metrics[f'chatapp_bridge_reports_published_total{{topic="{name}"}}'] for name in topics]
+    assert published == [events, callbacks]
+    assert metrics['chatapp_bridge_reports_quarantined_total{reason="no_status"}'] == callbacks
+    await assert_in_order(kafka_bootstrap, topics, marked)
 
 
-async def assert_in_order(bootstrap: str, topics: tuple[str, str], marks: list[str]) -> None:
-    """Each message's states as they were pushed, in its partition; each broken one once."""
-    expected = {
-        f"{marked}-{message}": [
-            f"{STATES[number % len(STATES)]}-{number}" for number in range(ROUNDS) if number != message
-        ]
-        for marked in marks
-        for message in range(MESSAGES)
-    }
+async def assert_in_order(bootstrap: str, topics: tuple[str, str], marked: str) -> None:
+    """Each message's records by callback and position, in its partition, whole; each broken item once."""
     states: dict[str, list[str]] = defaultdict(list)
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for record in await consume_all(bootstrap, topics[0]):
         assert record.partition == partition_for(record.key, PARTITIONS)
-        states[record.key.decode()].append(json.loads(record.value)["provider_status"])
-    assert states == expected
+        found = kept(record)
+        key = record.key.decode()
+        states[key].append(found.event["provider_status"])
+        # Callbacks are numbered in the order in which the bridge takes them on.
+        places[key].append((int(found.callback.rpartition("-")[2]), int(found.position.partition("/")[0])))
+    expected = sorted(
+        f"{client}/{number}/{half}" for client in range(CONNECTIONS) for number in range(ROUNDS) for half in "ab"
+    )
+    assert {key: sorted(each) for key, each in states.items()} == {f"{marked}-{n}": expected for n in range(MESSAGES)}
+    assert [key for key, each in places.items() if each != sorted(each)] == []
     broken = sorted(record.key.decode() for record in await consume_all(bootstrap, topics[1]))
-    assert broken == sorted(f"{marked}-{number}" for marked in marks for number in range(ROUNDS))
+    assert broken == sorted(f"{marked}-{client}-{number}" for client in range(CONNECTIONS) for number in range(ROUNDS))
 
 
 async def test_two_reports_of_one_message_in_one_callback_keep_their_order(

@@ -114,6 +114,25 @@ async def test_callbacks_in_flight_are_answered_and_none_is_lost(
         assert client.unanswered <= 1
 
 
+async def test_a_body_on_its_way_is_waited_for(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """A callback whose body is only half there when the end is told of: it is read, published and answered 200."""
+    topics = await make_topics(kafka_bootstrap)
+    marked = mark()
+    whole = request("POST", "/callbacks/chatapp/status", body(report(marked)))
+    async with BridgeProcess(kafka_bootstrap, tmp_path, NO_SPOOL, topics, secrets=()) as bridge:
+        async with asyncio.timeout(20), connection(bridge.port) as (reader, writer):
+            writer.write(whole[:-20])
+            await eventually(partial(_active, bridge, 1))
+            bridge.terminate()
+            await eventually(partial(_said, bridge, "stopping"))
+            writer.write(whole[-20:])
+            answer = await read_answer(reader)
+        assert answer is not None
+        assert answer.body == SUCCESS
+        assert await bridge.ended() == 0
+    assert [marked] == [each.key for each in await kept_of(kafka_bootstrap, topics, marked)]
+
+
 async def test_what_is_in_flight_is_flushed(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     """Told to end while Kafka stands still: the callback waits, and is 200 when Kafka goes on in time. Then it ends."""
     topics = await make_topics(kafka.bootstrap_servers)
