@@ -130,6 +130,7 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
         await node.start()
         for bridge in bridges:
             await eventually(partial(takes, bridge))
+            await eventually(partial(said, bridge, "lane_healthy"))
             assert (await bridge.stop()).code == 0
 
         for text in (bridge.log() for bridge in bridges):
