@@ -13,14 +13,15 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+# Possessive only where a class of bytes is repeated: before 3.11.5 Python's re gets it wrong for groups (gh-106052).
 _WS: Final = rb"[ \t\n\r]*+"
-_STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
-_NUMBER: Final = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
+_STRING: Final = rb'"(?:[^"\\]++|\\.)*"'
+_NUMBER: Final = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?"
 # Inside an item; at the top of the array a bare word is no JSON at all.
 _SCALAR: Final = rb"(?:" + _STRING + rb"|[-+.0-9A-Za-z_]++)"
 _MEMBER: Final = _STRING + _WS + rb":" + _WS + _SCALAR + _WS
-_FLAT_OBJECT: Final = rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb")*+)?+\}"
-_FLAT_ARRAY: Final = rb"\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb")*+)?+\]"
+_FLAT_OBJECT: Final = rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb")*)?\}"
+_FLAT_ARRAY: Final = rb"\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb")*)?\]"
 
 _match_space: Final = re.compile(_WS).match
 _match_plain_item: Final = re.compile(_STRING + rb"|" + _NUMBER + rb"|true|false|null", re.DOTALL).match
