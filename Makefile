@@ -11,11 +11,11 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format bench faults lock clean
+.PHONY: help setup demo test test-unit lint format bench bench-outage faults lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+		while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 setup: $(READY) ## make .venv with everything locked; again only when a lock or pyproject.toml changed
 
@@ -53,6 +53,9 @@ format: $(READY) ## ruff's fixes and its format
 
 bench: $(READY) ## callbacks per second, beside an empty handler on the same server
 	$(BIN)/python benchmarks/callbacks.py $(ARGS)
+
+bench-outage: $(READY) ## memory and rates of an outage with a million reports spooled
+	$(BIN)/python benchmarks/outage.py --overload 15 $(ARGS)
 
 # Every platform and Python that pyproject.toml allows, in one file; versions stay unless told: make lock ARGS=--upgrade, or
 # ARGS='--upgrade-package NAME'.

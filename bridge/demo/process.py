@@ -85,6 +85,11 @@ class Bridge:
         """Whether there is a process."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, None where there is none."""
+        return self._process.pid if self._process is not None and self.running else None
+
     def start(self) -> None:
         """Start it; from this process's main thread, which it is tied to."""
         command = [sys.executable, "-m", "bridge", "serve", *self._arguments]
