@@ -69,6 +69,8 @@ class WalFrames:
         header_sums = _sums(self._data[:24], order or "<", 0, 0)
         intact = order is not None and page_bytes == PAGE_BYTES and header_sums == (sum_one, sum_two)
         self.broken = not intact and len(self._data) >= _WAL_HEADER.size + _FRAME_BYTES
+        if self.broken:  # whose frames these are is said by the first of them
+            salt_one, salt_two = _FRAME_HEADER.unpack_from(self._data, _WAL_HEADER.size)[2:4]
         sums, pending = (sum_one, sum_two), {}
         for start in range(_WAL_HEADER.size, len(self._data) - _FRAME_BYTES + 1, _FRAME_BYTES):
             number, commit, *salts_and_sums = _FRAME_HEADER.unpack_from(self._data, start)

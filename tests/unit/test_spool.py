@@ -149,6 +149,19 @@ async def test_a_delete_cancels_an_append_that_waits(house: House) -> None:
     assert (await seqs(spool, 1), await seqs(spool, 2)) == ([3], [1])
 
 
+async def test_an_append_behind_a_large_delete_is_not_taken_with_it(house: House) -> None:
+    """A delete that takes several commits ends where it was called, whatever is appended meanwhile."""
+    spool = await house.open()
+    await spool.append([row(1, seq) for seq in range(2_000)])
+    held = await house.hold(spool)
+    spool.delete_through(1, 5_000)
+    late = spool.append([row(1, 1_999), row(1, 3_000)])
+    house.gate.open.set()
+    await asyncio.gather(held, late)
+    await eventually(lambda: spool.stats.pending_deletes == 0)
+    assert [1_999, 3_000] == await seqs(spool, 1)
+
+
 async def test_a_failed_delete_is_tried_until_it_succeeds(house: House) -> None:
     """Nobody has to ask again; meanwhile the rows are not shown and the stats say so."""
     spool = await house.open()

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.deliver import spool_file
 from bridge.deliver.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
+from bridge.deliver.spool_salvage import crc_of
 from bridge.errors import SpoolFailed
 from bridge.record import Record
 
@@ -198,6 +200,60 @@ async def test_no_flipped_byte_of_the_schema_costs_a_row(closed: Path, offset: i
     assert await everything(spool) == ROWS
     assert 1 == spool.stats.damaged_files
     await spool.close(20)
+
+
+async def test_a_column_of_another_name_is_damage(closed: Path) -> None:
+    """Also one that nothing asks for before the first append."""
+    data = (closed / "spool.db").read_bytes()
+    overwrite(closed / "spool.db", data.index(b"crc INTEGER, body BLOB, PRIMARY"), b"b")
+    spool = await open_spool(closed)
+    assert await everything(spool) == ROWS
+    assert 1 == spool.stats.damaged_files
+    await spool.append([SpoolRow(0, 1_000, 1, [])])
+    await spool.close(20)
+
+
+def test_rows_out_of_order_are_damage() -> None:
+    """An index that leads backwards would have a drain go round for ever."""
+    body = spool_file.encode_body([])
+    fetched = [(seq, 1, crc_of(0, seq, 1, body), body) for seq in (6, 7, 5)]
+    with pytest.raises(sqlite3.DatabaseError, match="seq 5 stands behind 7"):
+        spool_file._judged(0, 5, list[tuple[int, object, object, object]](fetched), MIB)
+
+
+@pytest.mark.parametrize("known_by", ["the freelist", "the owner, with the header lost"])
+async def test_deleted_rows_do_not_come_back(tmp_path: Path, known_by: str) -> None:
+    """Freed pages still hold them: they are told by the freelist, and by what the owner knows to be deleted."""
+    fault = Fault()
+    directory = tmp_path / "spool"
+    spool = await open_spool(directory, hooks=fault)
+    rows = [SpoolRow(0, seq, 1, row(0, 4).records) for seq in range(1, 200)]
+    await spool.append(rows)
+    spool.delete_through(0, 150)
+    assert rows[150:152] == await spool.read(0, 0, max_bytes=20_000)
+    if known_by == "the freelist":
+        await spool.close(20)
+        flip(directory / "spool.db", 100)  # the tree that lists the tables
+        spool = await open_spool(directory, hooks=fault)
+    else:
+        await asyncio.to_thread(_lose_header, directory)
+        fault.error = io_error(sqlite3.SQLITE_IOERR_FSYNC)
+        with pytest.raises(SpoolFailed):
+            await spool.append([SpoolRow(1, 1, 1, [])])
+    assert 1 == spool.stats.damaged_files
+    found = await everything(spool)
+    assert {(0, seq) for seq in range(151, 200)} == {key for key in found if key[0] == 0}
+    await spool.close(20)
+
+
+def _lose_header(directory: Path) -> None:
+    """Overwrite the first page in the file and the magic of the WAL that holds newer ones."""
+    for path in (directory / "spool.db", directory / "spool.db-wal"):
+        overwrite(path, 0, os.urandom(32))
+    data = (directory / "spool.db-wal").read_bytes()
+    for frame in range(32, len(data) - PAGE, PAGE + 24):
+        if int.from_bytes(data[frame : frame + 4]) == 1:
+            overwrite(directory / "spool.db-wal", frame + 24, os.urandom(100))
 
 
 async def test_a_single_bad_row_is_set_aside_when_it_is_read(closed: Path) -> None:
