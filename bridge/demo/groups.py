@@ -57,6 +57,11 @@ class Group:
 
     async def run(self) -> None:
         """Follow the topic until cancelled, through any outage of Kafka."""
+        while True:
+            await self._follow()
+
+    async def _follow(self) -> None:
+        """One member, until its client has lost the task that keeps it told of the cluster, which aiokafka does not mend."""
         client = AIOKafkaConsumer(
             self._topic,
             group_id=self.group_id,
@@ -66,7 +71,9 @@ class Group:
         )
         try:
             await client.start()
-            while True:
+            # aiokafka has no public word on it; without this task a consumer stands still once brokers have gone
+            told = client._client._sync_task  # noqa: SLF001
+            while not told.done():
                 await self._go_back(client)
                 batches = await client.getmany(timeout_ms=_POLL_MS)
                 self.assigned = bool(client.assignment())

@@ -14,7 +14,7 @@ async def test_java_reads_what_python_wrote(
     java_read: Callable[[str, str, int], Awaitable[list[dict[str, Any]]]],
 ) -> None:
     """Key, value, headers, time and place come out the same in both languages, absent ones too."""
-    name = await topic(partitions=2)
+    name = await topic(partitions=2, config={"retention.ms": "-1"})  # its records are old
     async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
         headers = [("ce_id", "Zoë-1".encode()), ("ce_id", b"again"), ("empty", b"")]
         await producer.send_and_wait(name, "été".encode(), b"key", 0, 1_784_000_000_123, headers)
