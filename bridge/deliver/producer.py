@@ -155,9 +155,9 @@ class Producer:
 
     @property
     def dead(self) -> bool:
-        """Abandoned, or its sender ended by itself: aiokafka does not say so."""
-        task = self._sender.sender_task
-        return self._dead or (task is not None and task.done())
+        """Abandoned, or its sender, or the task that keeps it told of the cluster, ended by itself: aiokafka does not say so."""
+        tasks = (self._sender.sender_task, self._client._sync_task)  # noqa: SLF001
+        return self._dead or any(task is not None and task.done() for task in tasks)
 
     @property
     def unresolved(self) -> int:

@@ -298,6 +298,23 @@ async def test_a_sender_killed_by_an_injected_error_fails_what_is_in_flight_and_
     await asyncio.wait_for(asyncio.gather(*sent_to_both_brokers(successor)), SOON_SECONDS)
 
 
+async def test_a_producer_that_is_told_of_the_cluster_no_more_is_replaced(
+    real: Producers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender lives on without that task, but would never learn of a new leader."""
+    producer = await picked(real)
+
+    async def broken(*_: object) -> bool:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(producer._client, "_metadata_update", broken)
+    producer.refresh_metadata()
+    successor = await picked(real, other_than=producer)
+
+    assert producer.dead
+    await asyncio.wait_for(asyncio.gather(*sent_to_both_brokers(successor)), SOON_SECONDS)
+
+
 async def test_abandoning_ends_every_task_and_connection_within_bounds(real: Producers) -> None:
     """Nothing of it lives on to publish later; what was unresolved fails, and what is sent afterwards too."""
     producer = await picked(real)
