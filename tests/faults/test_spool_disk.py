@@ -304,12 +304,14 @@ async def test_a_checkpoint_without_room_is_tried_until_it_has_it(house: House) 
     hooks = Eio()
     spool = await house.open(hooks=hooks)
     hooks.checkpoints = [OSError(errno.ENOSPC, "provoked") for _ in range(4)]
-    seq = 0
+    seq, stored = 0, list[int]()
     while len(hooks.checkpoints) == 4:
         seq += 1
-        await spool.append([row(1, seq, size=200_000)])
+        with contextlib.suppress(SpoolFull):  # an append is answered before the checkpoint that follows it fails
+            await spool.append([row(1, seq, size=200_000)])
+            stored.append(seq)
     await eventually(lambda: not hooks.checkpoints)
-    assert await seqs(spool, 1) == list(range(1, seq + 1))
+    assert await seqs(spool, 1) == stored
     assert house.damaged() == []
 
 
