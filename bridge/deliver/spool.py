@@ -22,7 +22,6 @@ import asyncio
 import os
 import queue
 import sqlite3
-import sys
 import threading
 import time
 from collections import deque
@@ -70,10 +69,6 @@ __all__ = [
     "open_read_only",
 ]
 
-_SWITCH_SECONDS: Final = 0.0001
-"""How long the thread waits for the GIL before it is given to it. The process's default of 5 ms starts anew whenever the
-loop lets go of it for a moment, as at every turn: beside a loop that is never idle there were 0.5 commits/s, with this
-460. The loop loses a tenth while it is saturated and the thread works, nothing otherwise."""
 _LOOK_SECONDS: Final = 0.1
 """How often free space is looked at while something is written, or while appends are refused."""
 _IDLE_SECONDS: Final = 1.0
@@ -229,7 +224,6 @@ class Spool:
             SpoolFailed: the disk does not let it be made or read.
         """
         loop = asyncio.get_running_loop()
-        sys.setswitchinterval(min(_SWITCH_SECONDS, sys.getswitchinterval()))
         spool = cls(loop, on_event)
         writer = _Writer(
             spool, directory, max_bytes=max_bytes, min_free_bytes=min_free_bytes, hooks=hooks or SpoolHooks()
@@ -417,7 +411,6 @@ class _Writer:
         self._checkpoint_wanted = False
         self._checkpointed_at = 0.0
         self._looked_at = 0.0
-        self._look_seconds = 0.0
         self._failed_at = 0.0
         self._freed_at = 0.0
         self._shrunk_at = 0.0
@@ -519,8 +512,6 @@ class _Writer:
             self._look_if_due()
             self._reopen_if_due()
             self._execute(ops, unanswered)
-            if self._answers and self._is_maintenance_due(idle=False):
-                self._post()  # what is durable need not wait for that
             self._maintain(idle=not ops)
         except Exception as error:  # noqa: BLE001 - a bug must not end the thread and leave callers waiting
             self._write_errors += 1
@@ -742,7 +733,7 @@ class _Writer:
 
     def _look_if_due(self) -> None:
         tight = self._is_tight()
-        if tight or time.monotonic() - self._looked_at >= max(_LOOK_SECONDS, 10 * self._look_seconds):
+        if tight or time.monotonic() - self._looked_at >= _LOOK_SECONDS:
             self._look()
 
     def _look(self) -> None:
@@ -753,7 +744,6 @@ class _Writer:
             self._file_bytes = self._file.file_bytes()
             self._wal_excess_bytes = max(0, self._file.wal_bytes() - 2 * self._wal_bytes)
             self._used_bytes = self._file.used_bytes() + self._wal_excess_bytes
-        self._look_seconds = time.monotonic() - self._looked_at
         ballast = self._ballast
         if ballast is None or ballast.stands or time.monotonic() - self._freed_at < _RETRY_SECONDS:
             return
@@ -855,13 +845,16 @@ class _Writer:
         if self._file is None:
             return
         now = time.monotonic()
+        empty = self._ledger.rows == 0 and self._queue.empty()
         try:
-            if self._is_shrink_due(now, idle=idle):
+            if (empty or idle) and now - self._shrunk_at >= _IDLE_SECONDS and self._is_large_for_its_rows():
                 self._shrunk_at = now
                 self._file.shrink()
                 self._unchecked_bytes = 0
                 self._look()
-            elif self._is_checkpoint_due(now):
+            elif self._unchecked_bytes >= self._wal_bytes or (
+                (self._checkpoint_wanted or self._wal_excess_bytes) and now - self._checkpointed_at >= _LOOK_SECONDS
+            ):
                 self._unchecked_bytes = 0
                 self._checkpointed_at = now
                 self._file.checkpoint(truncate=self._file.wal_bytes() > 2 * self._wal_bytes)
@@ -869,18 +862,6 @@ class _Writer:
                 self._look()
         except DISK_ERRORS as failure:
             self._failed(failure)
-
-    def _is_maintenance_due(self, *, idle: bool) -> bool:
-        now = time.monotonic()
-        return self._is_checkpoint_due(now) or self._is_shrink_due(now, idle=idle)
-
-    def _is_checkpoint_due(self, now: float) -> bool:
-        wanted = self._checkpoint_wanted or self._wal_excess_bytes > 0
-        return self._unchecked_bytes >= self._wal_bytes or (wanted and now - self._checkpointed_at >= _LOOK_SECONDS)
-
-    def _is_shrink_due(self, now: float, *, idle: bool) -> bool:
-        empty = self._ledger.rows == 0 and self._queue.empty()
-        return (empty or idle) and now - self._shrunk_at >= _IDLE_SECONDS and self._is_large_for_its_rows()
 
     def _is_large_for_its_rows(self) -> bool:
         return self._file is not None and self._file.file_bytes() > SMALL_BYTES + 4 * self._ledger.bytes

@@ -76,7 +76,7 @@ _VACUUM_LIVE_BYTES: Final = 4 << 20
 SMALL_BYTES: Final = 1 << 20
 """A file of this size is near nothing."""
 _ROW_OVERHEAD_BYTES: Final = 64
-_INSERT_ROWS: Final = 128
+_INSERT_ROWS: Final = 64
 _INSERT_ROWS_MANY: Final = 512
 _READ_ROWS: Final = 4_096
 _LIMIT_BYTES: Final = 64 << 10
@@ -701,9 +701,6 @@ class SpoolFile:
         """
         remaining: dict[int, int] = {}
         self.doubtful = ()
-        if not deletes and 0 < len(rows) <= _INSERT_ROWS:
-            self._insert_alone(rows)
-            return remaining
         covered = {row.lane for row in rows if row.seq <= deletes.get(row.lane, row.seq - 1)} if deletes else ()
         with self._transaction() as draft:
             budget = _DELETE_ROWS
@@ -718,16 +715,6 @@ class SpoolFile:
                 self.doubtful = rows
         self.doubtful = ()
         return remaining
-
-    def _insert_alone(self, rows: Sequence[EncodedRow]) -> None:
-        """Insert what fits one statement without BEGIN and COMMIT around it, by itself a transaction: see `_insert`."""
-        draft = self.ledger.copy()
-        self._hooks.before_commit()
-        self.doubtful = rows
-        self._insert(rows)
-        self._hooks.after_commit()
-        draft.add(rows)
-        self.ledger, self.doubtful = draft, ()
 
     def _delete(self, draft: Ledger, lane: int, through: int, limit: int) -> int:
         """Delete up to ``limit`` rows of a lane's prefix; returns how many."""

@@ -339,21 +339,6 @@ async def test_a_close_stores_what_is_queued(house: House) -> None:
     assert list(range(1, 200)) == await seqs(await house.open(), 1)
 
 
-async def test_a_busy_loop_gives_the_writer_its_turn(house: House) -> None:
-    """A process with the default would starve it under overload (`benchmarks.spool` shows it); a shorter one stays."""
-    before = sys.getswitchinterval()
-    try:
-        sys.setswitchinterval(0.005)
-        spool = await house.open()
-        assert sys.getswitchinterval() == pytest.approx(0.0001)
-        await spool.close(PATIENCE_SECONDS)
-        sys.setswitchinterval(0.00005)
-        await house.open()
-        assert sys.getswitchinterval() == pytest.approx(0.00005)
-    finally:
-        sys.setswitchinterval(before)
-
-
 async def test_a_caller_that_gave_up_disturbs_nobody(house: House) -> None:
     """A cancelled append is stored with the others of its transaction, which are answered."""
     spool = await house.open()
