@@ -19,7 +19,8 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.deliver.lane import Group, Lane, Receipt, Verdict, placed
+from bridge.deliver.lane import Group, Lane, Receipt, Verdict
+from bridge.deliver.layout import LAYOUT_KEY, Layout, placed
 from bridge.deliver.producer import Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolEvent, SpoolRow
@@ -34,12 +35,9 @@ log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.025
 # A commit that has taken longer than this share of the deadline: what comes now would be late as well.
 _LATE_COMMIT_SHARE = 0.5
-_LAYOUT_KEY = "lanes"
 _LOOK_SECONDS = 0.01
 # What closing the spool may take, of the time for stopping.
 _CLOSING_SECONDS = 0.5
-# Lanes of the second topic are numbered from here, so that the numbers of one topic never meet those of another.
-_LANE_BASE = 1 << 16
 _MIN_WINDOW_BYTES = 1 << 20
 
 
@@ -90,7 +88,7 @@ class Delivery:
                 on_event=self._on_spool_event,
             )
         layout = await self._layout()
-        topics = [topic for topic, _ in layout]
+        topics = [topic for topic, _ in layout.topics]
         self.counters.published = dict.fromkeys(topics, 0)
         self.producers = Producers(self._settings.kafka, topics, self._on_producer)
         self._make_lanes(layout)
@@ -213,7 +211,7 @@ class Delivery:
         chosen: dict[Lane, list[Record]] = {}
         for record in records:
             lanes = self.lanes[record.topic]
-            chosen.setdefault(lanes[placed(record) % len(lanes)], []).append(record)
+            chosen.setdefault(lanes[placed(record, len(lanes))], []).append(record)
         return chosen
 
     # --- deadlines ----------------------------------------------------------------------------------------------------
@@ -360,30 +358,29 @@ class Delivery:
     def _all_lanes(self) -> list[Lane]:
         return [lane for lanes in self.lanes.values() for lane in lanes]
 
-    async def _layout(self) -> list[tuple[str, int]]:
-        """Topics and their numbers of lanes, in the order of the lanes' numbers.
+    async def _layout(self) -> Layout:
+        """As many lanes as partitions are declared: any number keeps the order, since a partition is found anew for each batch.
 
-        As many lanes as partitions are declared: any number keeps the order, since a partition is found anew for each batch.
         While the spool holds rows theirs stays, also that of a topic which is not configured any more.
         """
-        layout: list[tuple[str, int]] = []
-        if self.spool is not None and self.spool.stats.rows:
-            layout = msgspec.json.decode(self.spool.get_meta(_LAYOUT_KEY) or "[]", type=list[tuple[str, int]])
-        known = {topic for topic, _ in layout}
+        layout = Layout.parse(self.spool.get_meta(LAYOUT_KEY) if self.spool and self.spool.stats.rows else None)
         declared = declared_topics(self._settings.topics)
-        layout += [(topic, declared[topic].partitions) for topic in self._configured if topic not in known]
+        layout.topics += [
+            (topic, declared[topic].partitions) for topic in self._configured if not layout.lanes_of(topic)
+        ]
         if self.spool is not None:
-            await self.spool.set_meta(_LAYOUT_KEY, msgspec.json.encode(layout).decode())
+            await self.spool.set_meta(LAYOUT_KEY, layout.text)
         return layout
 
-    def _make_lanes(self, layout: list[tuple[str, int]]) -> None:
-        window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * sum(count for _, count in layout)))
+    def _make_lanes(self, layout: Layout) -> None:
+        total = sum(count for _, count in layout.topics)
+        window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * total))
         stored = self.spool.stats.lanes if self.spool is not None else {}
-        for base, (topic, count) in enumerate(layout):
+        for topic, count in layout.topics:
             self.lanes[topic] = []
             for index in range(count):
                 lane = Lane(
-                    base * _LANE_BASE + index,
+                    layout.number_of(topic, index),
                     topic,
                     index=index,
                     of=count,

@@ -35,7 +35,7 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
 )
 
-from bridge.deliver.partition import murmur2
+from bridge.deliver.layout import placed
 from bridge.deliver.producer import Abandoned, Batch, Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolRow
@@ -152,14 +152,6 @@ def verdict_on(error: BaseException, tries: int) -> Verdict:
     if isinstance(error, _REFUSED) or (isinstance(error, _REFUSED_IN_THE_END) and tries >= _DOUBTFUL_TRIES):
         return Verdict.REFUSED
     return Verdict.REPLACE
-
-
-def placed(record: Record) -> int:
-    """The number whose remainder is the record's lane and partition: Java's, where there is a key.
-
-    A record without a key has no order to keep; its value decides, so that a retry goes to the same place.
-    """
-    return murmur2(record.key if record.key is not None else record.value[:64]) & 0x7FFFFFFF
 
 
 def size_in_memory(records: Sequence[Record]) -> int:
@@ -475,7 +467,7 @@ class Lane:
         return batches, producer
 
     def _partition(self, record: Record, partitions: int) -> int:
-        return self._index if partitions == self._of else placed(record) % partitions
+        return self._index if partitions == self._of else placed(record, partitions)
 
     async def _send(self, producer: Producer, batches: dict[int, Batch]) -> dict[int, BaseException]:
         """Send the batches and wait for them all; the error of each partition that failed."""

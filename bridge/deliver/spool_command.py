@@ -17,16 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
-import msgspec
-
 from bridge import config
+from bridge.deliver.layout import LAYOUT_KEY, Layout, placed
 from bridge.deliver.spool import AsideRow, LaneStats, Spool, SpoolReader, SpoolRow, open_read_only
 from bridge.errors import SpoolBusy, SpoolFailed
 from bridge.record import Record
 
-LAYOUT_KEY: Final = "lanes"
-LANE_BASE: Final = 1 << 16
-"""A lane's number is that of its topic in the layout times this, plus its own among the topic's; see `delivery`."""
 _PAGE_BYTES: Final = 4 << 20
 _PAGE_ROWS: Final = 4_096
 _PROGRESS_SECONDS: Final = 1.0
@@ -97,23 +93,6 @@ def _say(text: str) -> None:
 # --- what is in it ----------------------------------------------------------------------------------------------------
 
 
-class Layout:
-    """Which topic a lane belongs to, as the spool's own ``meta`` tells."""
-
-    def __init__(self, text: str | None) -> None:
-        self.topics = msgspec.json.decode(text or "[]", type=list[tuple[str, int]])
-
-    def name_of(self, number: int) -> tuple[str, int]:
-        """A lane's topic (``?`` where it is not known) and its number among the topic's."""
-        base, index = divmod(number, LANE_BASE)
-        return (self.topics[base][0] if base < len(self.topics) else "?"), index
-
-    def count_of(self, topic: str) -> tuple[int, int] | None:
-        """A topic's place in the layout and its number of lanes."""
-        found = [(base, count) for base, (name, count) in enumerate(self.topics) if name == topic]
-        return found[0] if found else None
-
-
 class _Damaged(NamedTuple):
     lane: int
     seq: int
@@ -167,7 +146,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
-    ledger, layout = reader.stats(), Layout(reader.meta().get(LAYOUT_KEY))
+    ledger, layout = reader.stats(), Layout.parse(reader.meta().get(LAYOUT_KEY))
     lanes: list[dict[str, Any]] = []
     topics: dict[str, dict[str, Any]] = {}
     for number, stats in sorted(ledger.lanes.items()):
@@ -314,7 +293,7 @@ def _verify(options: argparse.Namespace) -> int:
     directory = _directory(options)
     whole = wrong = 0
     with open_read_only(directory) as reader:
-        layout = Layout(reader.meta().get(LAYOUT_KEY))
+        layout = Layout.parse(reader.meta().get(LAYOUT_KEY))
         for lane, stats in sorted(reader.stats().lanes.items()):
             for row in _rows(reader, lane, stats):
                 if isinstance(row, _Damaged):
@@ -424,19 +403,16 @@ async def _given_back(settings: config.Spool, ids: list[int] | None) -> int:
 
 async def _queue_again(spool: Spool, row: AsideRow) -> bool:
     """Put a row at the end of its key's lane; False where it is damaged."""
-    from bridge.deliver.lane import placed  # noqa: PLC0415 - brings Kafka's client
-
     records = row.records() if row.whole else []
     if not records:
         _say(f"row {row.id}: damaged, so it stays where it is; `spool export --aside` shows what is left of it")
         return False
     topic = records[0].topic
-    layout = Layout(spool.get_meta(LAYOUT_KEY))
-    if layout.count_of(topic) is None:
+    layout = Layout.parse(spool.get_meta(LAYOUT_KEY))
+    if not layout.lanes_of(topic):
         layout.topics.append((topic, 1))
-        await spool.set_meta(LAYOUT_KEY, msgspec.json.encode(layout.topics).decode())
-    base, count = layout.count_of(topic) or (0, 1)
-    lane = base * LANE_BASE + placed(records[0]) % count
+        await spool.set_meta(LAYOUT_KEY, layout.text)
+    lane = layout.number_of(topic, placed(records[0], layout.lanes_of(topic)))
     waiting = spool.stats.lanes.get(lane)
     await spool.give_back(row.id, lane, waiting.last_seq + 1 if waiting else 1)
     return True

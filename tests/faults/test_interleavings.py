@@ -18,6 +18,7 @@ from support.scripted import QUARANTINE, STATUS, Scripted, numbers, record, sett
 
 from bridge.deliver.delivery import Delivery
 from bridge.deliver.lane import Receipt
+from bridge.deliver.layout import Layout
 from bridge.deliver.producer import Abandoned
 from bridge.deliver.spool import Spool, SpoolHooks
 
@@ -74,7 +75,7 @@ class Life:
         delivery = Delivery(settings(f"delivery.hedge_ms={HEDGE_MS}"))
         delivery.spool, delivery.producers = spool, cast("Producers", cluster)
         delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
-        delivery._make_lanes([(STATUS, 2), (QUARANTINE, 1)])
+        delivery._make_lanes(Layout([(STATUS, 2), (QUARANTINE, 1)]))
         try:
             yield cls(delivery, spool, cluster)
         finally:

@@ -16,7 +16,7 @@ from support.callbacks import body, report
 from support.spools import MIB
 from support.topics import consume_all
 
-from bridge.deliver.lane import placed
+from bridge.deliver.layout import placed
 from bridge.deliver.spool import Spool, SpoolRow
 from bridge.record import Record
 
@@ -37,7 +37,7 @@ async def orphan(directory: Path, topics: tuple[str, str], rows: int = ROWS) -> 
     records = [record(topics[number % 10 == 0], number) for number in range(rows)]
     stored = []
     for number, each in enumerate(records):
-        lane = (topics.index(each.topic) << 16) + placed(each) % LANES
+        lane = (topics.index(each.topic) << 16) + placed(each, LANES)
         stored.append(SpoolRow(lane, number + 1, 1, [each]))
     await spool.append(stored)
     await spool.close(10)

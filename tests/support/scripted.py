@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from bridge.config import Settings, load
 from bridge.deliver.delivery import Delivery
-from bridge.deliver.lane import Lane, Receipt, placed, size_in_memory
+from bridge.deliver.lane import Lane, Receipt, size_in_memory
+from bridge.deliver.layout import Layout, placed
 from bridge.deliver.producer import Abandoned
 from bridge.deliver.spool import LaneStats, Spool, SpoolRow, SpoolStats
 from bridge.errors import SpoolFailed
@@ -68,7 +69,7 @@ class Sent:
     @property
     def lane(self) -> tuple[str, int]:
         """Whose it is."""
-        return self.topic, placed(self.records[0]) % LANES if self.topic == STATUS else 0
+        return self.topic, placed(self.records[0], LANES) if self.topic == STATUS else 0
 
 
 class ScriptedProducer:
@@ -294,7 +295,7 @@ class Stage:
         self.delivery.spool = cast("Spool", self.disk) if self._spool else None
         self.delivery.producers = cast("Producers", self.cluster)
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
-        self.delivery._make_lanes([(STATUS, LANES), (QUARANTINE, 1)])
+        self.delivery._make_lanes(Layout([(STATUS, LANES), (QUARANTINE, 1)]))
         for lane in self.delivery._all_lanes():
             lane._window_bytes = self.window_bytes
 
@@ -378,7 +379,7 @@ class Stage:
 
     def lane(self, key: str) -> Lane:
         """A key's lane."""
-        return self.delivery.lanes[STATUS][placed(record(key, 0)) % LANES]
+        return self.delivery.lanes[STATUS][placed(record(key, 0), LANES)]
 
     @property
     def flying(self) -> list[list[int]]:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, kind_of, numbers, record
 
-from bridge.deliver.lane import Receipt, placed
+from bridge.deliver.lane import Receipt
+from bridge.deliver.layout import placed
 from bridge.deliver.producer import Abandoned
 
 HEDGE_SECONDS, ABANDON_SECONDS = 0.5, 6.0
@@ -27,7 +28,7 @@ LARGE, INVALID = "too large", "invalid"
 
 
 def _lane_of(key: str) -> int:
-    return placed(record(key, 0)) % LANES
+    return placed(record(key, 0), LANES)
 
 
 # Two keys of one lane, and one of the other.

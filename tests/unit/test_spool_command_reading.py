@@ -6,13 +6,11 @@ import json
 import stat
 from pathlib import Path
 
-import msgspec
 import pytest
 from support.spools import MIB, House, row
 
 from bridge.cli import main
-from bridge.deliver import delivery, spool_command
-from bridge.deliver.lane import placed
+from bridge.deliver.layout import LAYOUT_KEY, Layout, placed
 from bridge.deliver.spool import Spool, SpoolRow
 from bridge.record import Record
 
@@ -28,7 +26,7 @@ def record(number: int, topic: str = "status", value: bytes | None = None) -> Re
 
 async def _made(directory: Path) -> None:
     spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
-    await spool.set_meta(spool_command.LAYOUT_KEY, msgspec.json.encode(LAYOUT).decode())
+    await spool.set_meta(LAYOUT_KEY, Layout(LAYOUT).text)
     await spool.append([SpoolRow(2, seq, 2, [record(seq), record(seq + 100)]) for seq in (1, 2)])
     await spool.append([SpoolRow(1 << 16, 1, 1, [record(7, "quarantine", b"\xff\x00")])])
     await spool.set_aside([SpoolRow(0, 0, 1, [record(50)])], "InvalidTimestampError")
@@ -55,10 +53,17 @@ def run(*arguments: str | Path) -> int:
     return main(["spool", *map(str, arguments)])
 
 
-def test_lanes_are_numbered_and_kept_as_the_delivery_does_it() -> None:
-    """Two places know the layout; they agree."""
-    assert delivery._LANE_BASE == spool_command.LANE_BASE
-    assert delivery._LAYOUT_KEY == spool_command.LAYOUT_KEY
+def test_lanes_are_numbered_on_disk_as_they_always_were() -> None:
+    """A spool outlives the bridge that wrote it: each lane keeps its number, and the layout its place and form."""
+    layout = Layout(LAYOUT)
+    assert [layout.number_of("status", 2), layout.number_of("quarantine", 1)] == [2, 65_537]
+    assert [layout.name_of(2), layout.name_of(65_537), layout.name_of(131_072)] == [
+        ("status", 2),
+        ("quarantine", 1),
+        ("?", 0),
+    ]
+    assert (LAYOUT_KEY, layout.text) == ("lanes", '[["status",3],["quarantine",2]]')
+    assert Layout.parse(layout.text).topics == LAYOUT
 
 
 def test_show_counts_by_topic_and_lane_and_prints_no_personal_data(
@@ -160,7 +165,7 @@ def test_a_file_that_is_no_database_is_said_to_be_damaged(directory: Path, capsy
 
 def test_give_back_puts_rows_behind_their_keys_lane(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The lane is that of the key, the seq behind the last; what is not there is said and makes it fail."""
-    lane = placed(record(50)) % 3
+    lane = placed(record(50), 3)
     assert run("give-back", "1", "77", "--directory", directory) == 1
     assert "row 77: none such" in capsys.readouterr().err
     assert run("show", "--json", "--directory", directory) == 0
