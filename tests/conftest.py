@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+import hypothesis  # noqa: F401 - else its plugin imports it at the end, which fails in 3.11 (gh-106905) after some tests
 import pytest
 from support import brokers
 from support.apart import run_apart

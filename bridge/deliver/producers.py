@@ -175,10 +175,13 @@ class Producers:
             if producer is not None and producer.dead:
                 log.warning("producer_died", producer=producer.number)
                 self.abandon(producer)
-        if self._current is not None and not all(self._current.partitions(topic) for topic in self._topics):
-            # A topic that is made later is to be found without traffic, too: readiness depends on it.
-            self._current.refresh_metadata()
         now = asyncio.get_running_loop().time()
+        if self._current is not None and (
+            self._current.silent_seconds(now) > _ASK_SECONDS
+            or not all(self._current.partitions(topic) for topic in self._topics)
+        ):
+            # Without traffic, too, it is to be known that brokers answer, and that a topic was made: readiness depends on both.
+            self._current.refresh_metadata()
         if (
             self._ward is not None
             and self._ward is not self._current

@@ -29,11 +29,12 @@ class Fake:
 
     alive: list["Fake"] = []  # noqa: RUF012 - emptied by the fixture
     start_fails: Exception | None = None
+    brokers_answer = True
 
     def __init__(self, kafka: Kafka, topics: list[str], number: int) -> None:
         del kafka, topics
         self.number, self.dead, self.unresolved = number, False, 0
-        self.used_at = asyncio.get_running_loop().time()
+        self.used_at = self.told_at = asyncio.get_running_loop().time()
 
     async def start(self, timeout_seconds: float) -> None:
         """At once, or not."""
@@ -53,12 +54,13 @@ class Fake:
         return 0.0 if self.unresolved else now - self.used_at
 
     def silent_seconds(self, now: float) -> float:
-        """Never."""
-        del now
-        return 0.0
+        """Since a broker last told it something."""
+        return now - self.told_at
 
     def refresh_metadata(self) -> None:
-        """Nothing to ask."""
+        """Answered at once, where brokers answer."""
+        if Fake.brokers_answer:
+            self.told_at = asyncio.get_running_loop().time()
 
     def partitions(self, topic: str) -> int:
         """There are some."""
@@ -71,7 +73,7 @@ class Roles:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        Fake.alive, Fake.start_fails = [], None
+        Fake.alive, Fake.start_fails, Fake.brokers_answer = [], None, True
         self.most_alive = 0
         self.on_started: Callable[[Producer], None] = lambda _: None
         self.run(self._start)
@@ -107,6 +109,12 @@ class Roles:
         (producer,) = picked
         assert isinstance(producer, Fake)
         return producer
+
+    def ready(self) -> bool:
+        """For the probe."""
+        seen: list[bool] = []
+        self.run(lambda: seen.append(self.producers.ready))
+        return seen[0]
 
     def close(self) -> None:
         """End it."""
@@ -188,6 +196,20 @@ def test_a_producer_whose_sender_died_is_replaced(roles: Roles) -> None:
     first.dead = True
     roles.advance(1)
     assert roles.pick() is not first
+
+
+def test_without_traffic_it_is_ready_as_long_as_brokers_answer(roles: Roles) -> None:
+    """Who isn't ready gets no traffic, so that a quiet hour must not make it so; and brokers that went away are noticed."""
+    for _ in range(60):
+        roles.advance(1)
+        assert roles.ready()
+
+    Fake.brokers_answer = False
+    roles.advance(7)
+    assert not roles.ready()
+    Fake.brokers_answer = True
+    roles.advance(1)
+    assert roles.ready()
 
 
 def test_while_no_broker_answers_attempts_become_rarer(roles: Roles) -> None:
