@@ -12,6 +12,9 @@ from bridge.status.report import Quarantined, Reason, Report
 MAX_QUARANTINE_KEY_BYTES: Final = 1024
 """A longer MessageId is no key in the quarantine: it is in the value anyhow, and would double the record."""
 
+QUARANTINE_HEAD_BYTES: Final = 4096
+"""No fewer bytes than a quarantined record takes beside its value: its key, its headers and the batch's head."""
+
 # Of the format of a batch (v2): its head; then of a record, attributes, time and offset deltas and four
 # lengths; of a header, two lengths. Every varint is counted at the most it can take.
 _BATCH_BYTES: Final = 61
@@ -30,7 +33,7 @@ class RecordEncoder:
 
     Args:
         status_topic: where events go.
-        quarantine_topic: where what was not understood goes; its records may be a body and 4 KiB large.
+        quarantine_topic: where what was not understood goes; its records may be a body and ``QUARANTINE_HEAD_BYTES`` large.
         source: the name of this account's callback, as ``ce_source``.
         max_record_bytes: an event whose record could be larger is quarantined as ``too_large`` instead.
     """

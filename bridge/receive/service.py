@@ -16,6 +16,7 @@ from bridge.config import Settings, path_secrets
 from bridge.deliver.delivery import Delivery
 from bridge.deliver.producer import client_arguments
 from bridge.deliver.topics import declared_topics, weaknesses
+from bridge.encode.records import QUARANTINE_HEAD_BYTES
 from bridge.errors import ConfigurationError, ServerError, TopicsError
 from bridge.observe.metrics import Measurements
 from bridge.receive.access import Access
@@ -35,8 +36,6 @@ _ANSWERED_SHARE, _DELIVERED_SHARE, _ENDED_SHARE = 0.3, 0.85, 0.9
 _LINGER_SECONDS = 1.0
 # For topics.check = refuse: a Kafka that takes longer to answer doesn't answer.
 _CHECK_SECONDS = 5.0
-# What a record's headers may take beside its value, from above; see encode/headers.py.
-RECORD_HEAD_BYTES = 4096
 # Between attempts to look at the topics while no Kafka answers.
 _CHECK_AGAIN_SECONDS = 10.0
 
@@ -110,7 +109,7 @@ class Service:
         """A whole body that can't be understood is one record of the quarantine, which must take it."""
         settings = self._settings
         declared = declared_topics(settings.topics)[settings.topics.quarantine]
-        largest = int(declared.config["max.message.bytes"]) - RECORD_HEAD_BYTES
+        largest = int(declared.config["max.message.bytes"]) - QUARANTINE_HEAD_BYTES
         if settings.limits.body_bytes > largest:
             raise ConfigurationError(
                 f"limits.body_bytes: {settings.limits.body_bytes} is more than a record of {declared.name} may hold "

@@ -7,74 +7,19 @@ from typing import Any
 
 from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, make_topics
+from support.page import PAGE_MESSAGE, PAGE_TEMPLATE
 
 from bridge.embedded import EmbeddedKafka
 from bridge.simulate.identity import event_id
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SOURCE = "/callbacks/chatapp/status/account-1"
-MESSAGE, TEMPLATE = "2023038470553398*******8", "2023078469463703*******3"
-DESCRIPTION = "131026:Receiver is incapable of receiving this message(Message Undeliverable.)"
-
-NOTHING = {
-    "sender_user_id": None,
-    "sender_parent_user_id": None,
-    "sender_user_name": None,
-    "status_description": None,
-    "conversation_expires_at": None,
-    "task_id_defaulted": False,
-    "message_time_source": "PROVIDER",
-    "extras": None,
-}
-READ = {
-    **NOTHING,
-    "message_id": MESSAGE,
-    "task_id": "2023068473353098*******8",
-    "sender": "86131*******8",
-    "origin_phone_number": "86131*******8",
-    "status": "READ",
-    "provider_status": "Read",
-    "status_rank": 3,
-    "message_time": 1691132091000,
-    "error_code": None,
-    "error_description": None,
-    "error_category": "NONE",
-    "error_retry": "NONE",
-    "conversation_id": "72222201111****",
-    "conversation_type": "service",
-    "message_frame_type": "message",
-    "content_type": "interactive",
-    "template_code": None,
-    "template_name": None,
-    "template_language": None,
-}
-FAILED = {
-    **NOTHING,
-    "message_id": TEMPLATE,
-    "task_id": "202307030171*******9",
-    "sender": "86131*******8",
-    "origin_phone_number": "86130*******8",
-    "status": "FAILED",
-    "provider_status": "Failed",
-    "status_rank": 0,
-    "message_time": 1691043638000,
-    "error_code": "131026",
-    "error_description": DESCRIPTION,
-    "error_category": "UNDELIVERABLE",
-    "error_retry": "NO",
-    "conversation_id": None,
-    "conversation_type": None,
-    "message_frame_type": "template",
-    "content_type": "template",
-    "template_code": "820561547132813184",
-    "template_name": "wa_otp_v_0_0_3",
-    "template_language": "id",
-}
+MESSAGE, TEMPLATE = PAGE_MESSAGE["message_id"], PAGE_TEMPLATE["message_id"]
 EXPECTED = [
-    {**READ, "recipient": "86138*******8"},
-    {**READ, "recipient": "86138*******1"},
-    {**FAILED, "recipient": "86138*******8"},
-    {**FAILED, "recipient": "86137*******8"},
+    {**PAGE_MESSAGE, "recipient": "86138*******8"},
+    {**PAGE_MESSAGE, "recipient": "86138*******1"},
+    {**PAGE_TEMPLATE, "recipient": "86138*******8"},
+    {**PAGE_TEMPLATE, "recipient": "86137*******8"},
 ]
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.page import PAGE_MESSAGE, PAGE_TEMPLATE
 
 from bridge.status import report as module
 from bridge.status.event import MessageTimeSource, Status, StatusEvent, event_id
@@ -60,61 +61,6 @@ def only_quarantined(body: bytes) -> Quarantined:
     return item
 
 
-PAGE_NOTHING: dict[str, Any] = {
-    "task_id_defaulted": False,
-    "sender_user_id": None,
-    "sender_parent_user_id": None,
-    "sender_user_name": None,
-    "status_description": None,
-    "message_time_source": "PROVIDER",
-    "received_at": RECEIVED,
-    "conversation_expires_at": None,
-    "extras": None,
-}
-PAGE_TEMPLATE = PAGE_NOTHING | {
-    "message_id": "2023078469463703*******3",
-    "task_id": "202307030171*******9",
-    "sender": "86131*******8",
-    "origin_phone_number": "86130*******8",
-    "status": "FAILED",
-    "provider_status": "Failed",
-    "status_rank": 0,
-    "message_time": 1691043638000,
-    "error_code": "131026",
-    "error_description": "131026:Receiver is incapable of receiving this message(Message Undeliverable.)",
-    "error_category": "UNDELIVERABLE",
-    "error_retry": "NO",
-    "conversation_id": None,
-    "conversation_type": None,
-    "message_frame_type": "template",
-    "content_type": "template",
-    "template_code": "820561547132813184",
-    "template_name": "wa_otp_v_0_0_3",
-    "template_language": "id",
-}
-PAGE_MESSAGE = PAGE_NOTHING | {
-    "message_id": "2023038470553398*******8",
-    "task_id": "2023068473353098*******8",
-    "sender": "86131*******8",
-    "origin_phone_number": "86131*******8",
-    "status": "READ",
-    "provider_status": "Read",
-    "status_rank": 3,
-    "message_time": 1691132091000,
-    "error_code": None,
-    "error_description": None,
-    "error_category": "NONE",
-    "error_retry": "NONE",
-    "conversation_id": "72222201111****",
-    "conversation_type": "service",
-    "message_frame_type": "message",
-    "content_type": "interactive",
-    "template_code": None,
-    "template_name": None,
-    "template_language": None,
-}
-
-
 @pytest.mark.parametrize(
     ("name", "recipients", "expected"),
     [
@@ -132,7 +78,7 @@ def test_the_page_s_examples_become_their_full_events(
         for recipient in recipients
     ]
     assert [
-        expected | {"recipient": recipient, "event_id": identity}
+        expected | {"received_at": RECEIVED, "recipient": recipient, "event_id": identity}
         for recipient, identity in zip(recipients, ids, strict=True)
     ] == events
     assert len(set(ids)) == 2
