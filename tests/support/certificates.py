@@ -1,0 +1,77 @@
+"""An authority and certificates of a test's own, as PEM files: nothing that could expire, leak or be fetched.
+
+ca = make_ca(tmp_path)
+server = ca.server()                  # for 127.0.0.1 and localhost
+client = ca.client("the-bridge")     # for mutual TLS
+"""
+
+import datetime as dt
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate with its chain, and its private key as PKCS 8, which Java reads too."""
+
+    certfile: Path
+    keyfile: Path
+
+
+class Authority:
+    """Signs certificates and writes them into its directory.
+
+    Attributes:
+        cafile: Its own certificate (PEM), for those who trust it.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._ca = trustme.CA(organization_name=name)
+        self._issued = 0
+        self.cafile = directory / f"{name}.pem"
+        self._ca.cert_pem.write_to_path(str(self.cafile))
+
+    def server(self, *names: str, expires: dt.datetime | None = None) -> Certificate:
+        """One for a server of these host names and addresses: the loopback's unless named."""
+        return self._write(self._ca.issue_cert(*(names or LOOPBACK), not_after=expires))
+
+    def client(self, common_name: str, *, password: str = "") -> Certificate:
+        """One for a client, the key encrypted where a password is given."""
+        return self._write(self._ca.issue_cert(common_name=common_name), password)
+
+    def server_context(self, certificate: Certificate, *, client_required: bool = False) -> ssl.SSLContext:
+        """For a Python server with that certificate; ``client_required``: clients need one of this authority."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate.certfile, certificate.keyfile)
+        if client_required:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.cafile)
+        return context
+
+    def _write(self, leaf: trustme.LeafCert, password: str = "") -> Certificate:
+        self._issued += 1
+        stem = f"{self.cafile.stem}-{self._issued}"
+        written = Certificate(self._directory / f"{stem}.pem", self._directory / f"{stem}.key")
+        written.certfile.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        key = load_pem_private_key(leaf.private_key_pem.bytes(), None)
+        encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+        written.keyfile.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        return written
+
+
+def make_ca(directory: Path, name: str = "test-authority") -> Authority:
+    """A new authority whose files lie in ``directory``; two in one directory need two names."""
+    return Authority(directory, name)
