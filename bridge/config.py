@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -18,11 +19,22 @@ from msgspec import Meta
 from bridge.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "BRIDGE_"
-SECRET_KEYS = frozenset({"access.path_secrets", "kafka.sasl_plain_password", "kafka.ssl_password"})
+SECRET_KEYS = frozenset(
+    {
+        "access.path_secrets",
+        "kafka.sasl_plain_password",
+        "kafka.ssl_password",
+        "registry.password",
+        "registry.ssl_password",
+        "registry.token",
+    }
+)
 
 # What a secret may consist of: nothing that a URL escapes, so that it arrives as it was written.
 _SECRET = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _TOPIC = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$"
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_CREDENTIALS_IN_URL = re.compile(r"//.*@")
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 _LAST_PORT = 65535
@@ -126,9 +138,28 @@ class Spool(msgspec.Struct, frozen=True):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """``[registry]``."""
+    """``[registry]``: a Schema Registry with Confluent's API."""
 
     url: str
+    username: str
+    password: str
+    password_file: str
+    token: str
+    token_file: str
+    ssl_cafile: str
+    ssl_certfile: str
+    ssl_keyfile: str
+    ssl_password: str
+    ssl_check_hostname: bool
+    timeout_seconds: Seconds
+
+    @property
+    def urls(self) -> list[str]:
+        """Every address, in the order in which they are tried, without a slash at the end."""
+        return [part.strip().rstrip("/") for part in self.url.split(",") if part.strip()]
+
+    def __repr__(self) -> str:
+        return f"Registry(url={_CREDENTIALS_IN_URL.sub('//<masked>@', self.url)})"
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -389,10 +420,9 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"kafka.bootstrap_servers: {shown} is no list of host:port; give at least one"
     if settings.events.format != "json":
         yield f"events.format: {settings.events.format} is not yet supported; use json"
-    if settings.registry.url:
-        yield "registry.url: a registry is not yet supported; leave it empty"
     yield from _tls_contradictions(kafka)
     yield from _sasl_contradictions(kafka)
+    yield from _registry_contradictions(settings.registry)
 
 
 def _tls_contradictions(kafka: Kafka) -> Iterator[str]:
@@ -429,6 +459,59 @@ def _sasl_contradictions(kafka: Kafka) -> Iterator[str]:
         )
 
 
+def _registry_contradictions(registry: Registry) -> Iterator[str]:
+    for url in registry.urls:
+        if problem := _url_problem(url):
+            yield f"registry.url: {problem}"
+    tls = any(url.startswith("https:") for url in registry.urls)
+    for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        path = getattr(registry, key)
+        if path and not tls:
+            yield f"registry.{key}: {path} is set but registry.url has no https address; use one, or remove it"
+        elif path and not Path(path).is_file():
+            yield f"registry.{key}: there is no file {path}; mount it, or correct the path"
+    for key in ("ssl_keyfile", "ssl_password"):
+        if getattr(registry, key) and not registry.ssl_certfile:
+            yield f"registry.{key}: is set without registry.ssl_certfile; set both"
+    yield from _registry_credentials(registry)
+
+
+def _registry_credentials(registry: Registry) -> Iterator[str]:
+    given = [key for key in ("username", "password", "password_file", "token", "token_file") if getattr(registry, key)]
+    if given and not registry.urls:
+        yield f"registry.{given[0]}: is set but registry.url is empty; set the address, or remove it"
+    if registry.token and registry.token_file:
+        yield "registry.token_file: registry.token is set as well; keep one of them"
+    if (registry.token or registry.token_file) and not given[0].startswith("token"):
+        yield f"registry.{given[0]}: a token is set as well; keep a user name and password, or the token"
+    elif registry.username and bool(registry.password) == bool(registry.password_file):
+        yield (
+            "registry.password: registry.username needs a password from exactly one place; set registry.password or "
+            "registry.password_file"
+        )
+    elif given and given[0].startswith("password"):
+        yield f"registry.{given[0]}: is set without registry.username; set both"
+    if ":" in registry.username:
+        yield "registry.username: has a colon, which basic authentication can't carry; take another"
+    if registry.token and not _VISIBLE.fullmatch(registry.token):
+        yield "registry.token: has a blank, a control character or one beyond ASCII, which no header can carry; correct it"
+
+
+def _url_problem(url: str) -> str:
+    """Why the address can't be used, or nothing; never shows what may be a secret in it."""
+    shown = _CREDENTIALS_IN_URL.sub("//<masked>@", url).partition("?")[0]
+    if shown != url.partition("?")[0]:
+        return f"{shown} carries credentials; set registry.username and registry.password, or registry.token"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _VISIBLE.fullmatch(url)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        return f"{shown} is no address of a registry; give http://host:port or https://host:port, with a path if it has one"
+    return ""
+
+
 def _refusal(key: str, value: Any, source: str, reason: str) -> str:
     reason = reason.removesuffix(" - at `$`").replace("Expected", "expected").replace("Invalid", "invalid")
     return f"{key} = {_shown(key, value)} (from {source}): {reason}. {documentation().get(key, '')}".rstrip()
@@ -437,7 +520,8 @@ def _refusal(key: str, value: Any, source: str, reason: str) -> str:
 def _shown(key: str, value: Any) -> str:
     if key in SECRET_KEYS and value:
         return f"<{len(value)} masked>" if isinstance(value, list) else "<masked>"
-    return msgspec.json.encode(value).decode()
+    # Where somebody put a password into an address it is shown in nothing that is printed.
+    return _CREDENTIALS_IN_URL.sub("//<masked>@", msgspec.json.encode(value).decode())
 
 
 def _nearest(key: str, hints: Mapping[str, Any]) -> str:

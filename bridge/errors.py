@@ -3,8 +3,12 @@
 BridgeError
 ├── ConfigurationError      a wrong, unknown or contradictory setting: names key, value, remedy      no
 ├── TopicsError             a topic is missing or weaker than declared, or can't be made             no
-├── EmbeddedError           the embedded Kafka can't be had or doesn't start                         no
+├── EmbeddedError           the embedded Kafka or registry can't be had or doesn't start             no
+├── RegistryError           the Schema Registry refuses, or is none                                  no
+│   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
 ├── ServerError             a listener ended without being told to                                   yes
+├── Undecodable             a record's value is no event that a consumer can read                    no
+├── SchemaUnavailable       the schema that a value names can't be had from the registry now         yes
 └── DeliveryError           a callback can't be stored durably in time: answered 503
     ├── Overloaded          refused before any work was done for it                                  yes
     ├── DeadlineExceeded    neither Kafka nor the spool took it in time                              yes
@@ -33,11 +37,31 @@ class TopicsError(BridgeError):
 
 
 class EmbeddedError(BridgeError):
-    """The embedded Kafka can't be had, or a node does not come up. The message says what to do."""
+    """The embedded Kafka or registry can't be had, or does not come up. The message says what to do."""
+
+
+class RegistryError(BridgeError):
+    """The Schema Registry refuses what was asked, or is none. The message names address, subject and remedy."""
+
+
+class RegistryUnavailable(RegistryError):
+    """No address of the Schema Registry gave an answer of use: away, too slow, or in trouble itself."""
+
+    retriable = True
 
 
 class ServerError(BridgeError):
     """A listener ended without being told to; the process ends, so that it is started anew."""
+
+    retriable = True
+
+
+class Undecodable(BridgeError):
+    """A record's value is no event that a consumer can read. The message says what to do, and holds none of the data."""
+
+
+class SchemaUnavailable(BridgeError):
+    """The registry can't be asked for the schema that a value names. The record is not to be skipped."""
 
     retriable = True
 

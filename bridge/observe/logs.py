@@ -70,7 +70,8 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
     # topics are away, and below ERROR it may print what it sends. Only its sender's faults are not known otherwise.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("aiokafka.producer").setLevel(max(level, logging.ERROR))
-    logging.getLogger("_granian").setLevel(max(level, logging.WARNING))
+    for chatty in ("_granian", "httpx"):  # Each request, at INFO.
+        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 
 
 class _Mask:

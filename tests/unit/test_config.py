@@ -216,7 +216,17 @@ WRONG_VALUES = {
     "delivery.hedge_ms=2000": "lower it",
     "spool.directory=": "Directory of the spool",
     "spool.max_bytes=1": ">= 1048576",
-    "registry.url=http://registry:8081": "not yet supported; leave it empty",
+    "registry.url=registry:8081": "http://host:port or https://host:port",
+    "registry.url=ftp://registry:8081": "http://host:port or https://host:port",
+    "registry.url=http://registry:port": "http://host:port or https://host:port",
+    "registry.url=http://good:8081,http://": "http://host:port or https://host:port",
+    "registry.url=http://registry:8081/?a=b": "http://host:port or https://host:port",
+    "registry.url=http://user:secret@registry:8081": "set registry.username and registry.password",
+    "registry.username=u": "registry.url is empty",
+    "registry.token=t": "registry.url is empty",
+    "registry.ssl_cafile=/nowhere/ca.pem": "no https address",
+    "registry.ssl_password=x": "without registry.ssl_certfile",
+    "registry.timeout_seconds=0": "> 0",
     "log.level=loud": "debug, info, warning or error",
     "server.prot=1": "no such key; this section has host, port",
     "serve.port=1": "no such key; the sections are server, access",
@@ -271,6 +281,37 @@ def test_security_settings_that_contradict_each_other_are_refused(assignments: l
 
     assert [f"  kafka.{key}"] == [line.partition(":")[0] for line in said.splitlines()[1:]]
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("assignments", "key", "words"),
+    [
+        (["ssl_cafile=/nowhere/ca.pem"], "ssl_cafile", "no file /nowhere/ca.pem; mount it"),
+        ([f"ssl_keyfile={__file__}"], "ssl_keyfile", "without registry.ssl_certfile; set both"),
+        (["username=u"], "password", "exactly one place"),
+        (["username=u", "password=p", "password_file=/f"], "password", "exactly one place"),
+        (["username=u:v", "password=p"], "username", "a colon"),
+        (["password=p"], "password", "without registry.username"),
+        (["password_file=/f"], "password_file", "without registry.username"),
+        (["token=t", "token_file=/f"], "token_file", "keep one of them"),
+        (["username=u", "password=p", "token=t"], "username", "a token is set as well"),
+        (["token=a b"], "token", "no header can carry"),
+    ],
+)
+def test_registry_settings_that_contradict_each_other_are_refused(assignments: list[str], key: str, words: str) -> None:
+    """Half of a pair, two ways to show who one is, what no header can carry: refused, by its key."""
+    said = refusal("registry.url=https://registry:8081", *(f"registry.{each}" for each in assignments))
+
+    assert [f"  registry.{key}"] == [line.partition(":")[0] for line in said.splitlines()[1:]]
+    assert words in said
+
+
+def test_several_addresses_of_a_registry_are_kept_in_their_order() -> None:
+    """As Confluent's own clients allow: separated by commas, the first one first, each with its path."""
+    urls = "registry.url=https://one:1/apis/ccompat/v7/, http://[::1]:2"
+    registry = config.load(environment={}, assignments=[urls]).settings.registry
+
+    assert registry.urls == ["https://one:1/apis/ccompat/v7", "http://[::1]:2"]
 
 
 def test_all_that_is_wrong_is_said_at_once(file: Callable[[str], Path]) -> None:
@@ -328,6 +369,13 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path, content: str | None, 
         [f"access.path_secrets={SECRET}", "access.allow_open=true"],
         [f"access.path_secrets={SECRET}", "log.level=x"],
         [f"kafka.sasl_plain_password={SECRET}"],
+        [f"registry.password={SECRET}"],
+        [f"registry.token={SECRET}"],
+        ["registry.url=http://registry", f"registry.token={SECRET} {SECRET}"],
+        [f"registry.url=http://user:{SECRET}@registry:8081"],
+        [f"registry.url=http://user:a/{SECRET}@registry:8081", "log.level=x"],
+        [f"registry.url=http://user:a?{SECRET}@registry:8081"],
+        [f"registry.url=http://registry:8081/?token={SECRET}"],
         [f"kafka.ssl_password={SECRET}"],
         [f"registry.url=http://user:{SECRET}@registry"],
     ],

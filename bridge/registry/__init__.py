@@ -1,0 +1,1 @@
+"""The Schema Registry: its client, and what people do to schemas with it."""
