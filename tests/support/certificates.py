@@ -50,7 +50,7 @@ class Authority:
 
     def client(self, common_name: str, *, password: str = "") -> Certificate:
         """One for a client, the key encrypted where a password is given."""
-        return self._write(self._ca.issue_cert(common_name=common_name), password)
+        return self._write(self._ca.issue_cert(f"{common_name}.example.org", common_name=common_name), password)
 
     def server_context(self, certificate: Certificate, *, client_required: bool = False) -> ssl.SSLContext:
         """For a Python server with that certificate; ``client_required``: clients need one of this authority."""
