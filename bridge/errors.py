@@ -8,7 +8,6 @@ BridgeError
 │   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
 ├── ServerError             a listener ended without being told to                                   yes
 ├── Undecodable             a record's value is no event that a consumer can read                    no
-├── SchemaUnavailable       the schema that a value names can't be had from the registry now         yes
 └── DeliveryError           a callback can't be stored durably in time: answered 503
     ├── Overloaded          refused before any work was done for it                                  yes
     ├── DeadlineExceeded    neither Kafka nor the spool took it in time                              yes
@@ -58,12 +57,6 @@ class ServerError(BridgeError):
 
 class Undecodable(BridgeError):
     """A record's value is no event that a consumer can read. The message says what to do, and holds none of the data."""
-
-
-class SchemaUnavailable(BridgeError):
-    """The registry can't be asked for the schema that a value names. The record is not to be skipped."""
-
-    retriable = True
 
 
 class DeliveryError(BridgeError):

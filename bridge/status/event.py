@@ -2,12 +2,20 @@
 
 from enum import StrEnum
 from hashlib import sha256
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 
-class Status(StrEnum):
+class _Open(StrEnum):
+    """A list that may grow: to a consumer that is older than a symbol it is UNKNOWN, as Avro's default says."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> Self:
+        return cls("UNKNOWN")
+
+
+class Status(_Open):
     """The provider's status, of a closed list; a status nobody knows yet is UNKNOWN, never dropped."""
 
     UNKNOWN = "UNKNOWN"
@@ -19,13 +27,17 @@ class Status(StrEnum):
 
 
 class MessageTimeSource(StrEnum):
-    """Whose clock ``message_time`` is."""
+    """Whose clock ``message_time`` is; what a consumer doesn't know is not the provider's."""
 
     PROVIDER = "PROVIDER"
     RECEIVED = "RECEIVED"
 
+    @classmethod
+    def _missing_(cls, _value: object) -> "MessageTimeSource":
+        return cls.RECEIVED
 
-class ErrorCategory(StrEnum):
+
+class ErrorCategory(_Open):
     """What kind of failure an error code is."""
 
     UNKNOWN = "UNKNOWN"
@@ -46,7 +58,7 @@ class ErrorCategory(StrEnum):
     TRANSIENT = "TRANSIENT"
 
 
-class ErrorRetry(StrEnum):
+class ErrorRetry(_Open):
     """Whether a new attempt to send the message can help."""
 
     UNKNOWN = "UNKNOWN"
@@ -122,7 +134,26 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False):
     #: Every other field, as the text of one JSON object: its name as it came, its value as it came.
     extras: str | None
 
+    @property
+    def message(self) -> tuple[str, str]:
+        """Which message this is about: its id and its recipient, as two recipients may share an id.
 
+        At channels where people have no number it is their user id; empty where neither came.
+        """
+        return self.message_id, self.recipient or self.sender_user_id or ""
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the message has reached its recipient: at DELIVERED or READ, since DELIVERED may never come."""
+        return self.status is Status.DELIVERED or self.status is Status.READ
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a check of a live deployment, which no consumer counts."""
+        return self.provider_status.strip().casefold() == _TEST_STATUS
+
+
+_TEST_STATUS: Final = "bridgetest"
 _STATUSES: Final = {status.value.casefold(): status for status in Status if status is not Status.UNKNOWN}
 _RANKS: Final = {Status.SENT: 1, Status.DELIVERED: 2, Status.READ: 3}
 

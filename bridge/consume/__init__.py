@@ -1,0 +1,47 @@
+"""For teams that consume the events: any released format and version to a typed event, repeats dropped.
+
+    from bridge.consume import Decoder, Deduplicator, event_id
+
+    decoder, seen = Decoder(), Deduplicator()
+    for message in messages:  # confluent-kafka's or aiokafka's
+        if event_id(message) in seen:
+            continue
+        event = decoder.read(message)
+        if not event.is_test:
+            ...  # yours
+        seen.add(event.event_id)
+
+It needs msgspec and fastavro, and imports neither a server nor a Kafka client. With a Schema Registry:
+``Decoder(registry_schemas(httpx.Client(base_url="https://registry:8081", auth=(user, password))))``.
+For money a `Deduplicator` is not enough, see there. What the events promise: ``avro/CONTRACT.md``.
+
+decoder.py      bytes to an event
+schemas.py      the schemas an Avro value may name: released ones by fingerprint, others by a registry's id
+duplicates.py   ids seen lately
+record.py       reading aiokafka's records and confluent-kafka's messages alike
+"""
+
+from bridge.consume.decoder import Decoder
+from bridge.consume.duplicates import Deduplicator
+from bridge.consume.record import Record, event_id, header
+from bridge.consume.schemas import registry_schemas
+from bridge.errors import RegistryError, RegistryUnavailable, Undecodable
+from bridge.status.event import ErrorCategory, ErrorRetry, MessageTimeSource, Status
+from bridge.status.event import StatusEvent as Event
+
+__all__ = [
+    "Decoder",
+    "Deduplicator",
+    "ErrorCategory",
+    "ErrorRetry",
+    "Event",
+    "MessageTimeSource",
+    "Record",
+    "RegistryError",
+    "RegistryUnavailable",
+    "Status",
+    "Undecodable",
+    "event_id",
+    "header",
+    "registry_schemas",
+]
