@@ -6,6 +6,8 @@ BridgeError
 ├── EmbeddedError           the embedded Kafka or registry can't be had or doesn't start             no
 ├── RegistryError           the Schema Registry refuses, or is none                                  no
 │   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
+├── ReplayError             records, a topic, a group or a run are not as what was asked needs them   no
+│   └── KafkaAway           no answer, no leader, for as long as one was ready to wait               yes
 ├── ServerError             a listener ended without being told to                                   yes
 ├── Undecodable             a record's value is no event that a consumer can read                    no
 └── DeliveryError           a callback can't be stored durably in time: answered 503
@@ -45,6 +47,16 @@ class RegistryError(BridgeError):
 
 class RegistryUnavailable(RegistryError):
     """No address of the Schema Registry gave an answer of use: away, too slow, or in trouble itself."""
+
+    retriable = True
+
+
+class ReplayError(BridgeError):
+    """What was asked of the topics can't be had: a topic, a range, a group or a run is not there, or not allowed."""
+
+
+class KafkaAway(ReplayError):
+    """No broker, or no leader, answered for as long as the command was ready to wait."""
 
     retriable = True
 

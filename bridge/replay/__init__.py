@@ -1,0 +1,1 @@
+"""Going back: read what the topics still hold, by offsets, times and filters, and bring it somewhere."""

@@ -1,0 +1,447 @@
+"""confluent-kafka for those that read back: its configuration from ``[kafka]``, its errors in words, and a reader that ends.
+
+Nothing here joins a consumer group: partitions are assigned, so that a reader disturbs nobody and is not disturbed.
+"""
+
+import base64
+import binascii
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import admin as administration
+from confluent_kafka.admin import AdminClient
+
+from bridge.config import Kafka, read_secret_file
+from bridge.errors import ConfigurationError, KafkaAway, ReplayError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# Untyped in the library.
+OffsetSpec: Any = administration.OffsetSpec  # type: ignore[attr-defined]
+
+PATIENCE_SECONDS: Final = 60.0
+BATCH_RECORDS: Final = 10_000
+# What a reader holds beside the batch in hand: fetched and not yet given.
+_QUEUED_KIB: Final = 16_384
+_FETCH_BYTES: Final = 8 << 20
+_PARTITION_FETCH_BYTES: Final = 2 << 20
+_POLL_SECONDS: Final = 0.1
+_REQUEST_SECONDS: Final = 10.0
+_AGAIN_SECONDS: Final = 0.25
+# A token without an expiry that could be read is read again after this.
+_TOKEN_SECONDS: Final = 60.0
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def client_configuration(kafka: Kafka) -> dict[str, Any]:
+    """The library's configuration for connecting, of any kind of client.
+
+    Raises:
+        ConfigurationError: a mounted secret can't be read.
+    """
+    configuration: dict[str, Any] = {
+        "bootstrap.servers": ",".join(kafka.bootstrap_servers),
+        "client.id": kafka.client_id,
+        "security.protocol": kafka.security_protocol,
+        "topic.metadata.refresh.interval.ms": min(kafka.metadata_max_age_ms, 60_000),
+        "reconnect.backoff.max.ms": 2_000,
+        # Its own lines on standard error would tear a progress bar; what matters comes as an error as well.
+        "logger": log,
+    }
+    if "SSL" in kafka.security_protocol:
+        configuration |= _tls(kafka)
+    if kafka.security_protocol.startswith("SASL"):
+        configuration["sasl.mechanisms"] = kafka.sasl_mechanism
+        if kafka.sasl_mechanism == "OAUTHBEARER":
+            read_secret_file(kafka.sasl_oauth_token_file, "kafka.sasl_oauth_token_file")
+            configuration["oauth_cb"] = lambda _: _token(kafka.sasl_oauth_token_file)
+        else:
+            configuration["sasl.username"] = kafka.sasl_plain_username
+            configuration["sasl.password"] = kafka.sasl_plain_password or read_secret_file(
+                kafka.sasl_plain_password_file, "kafka.sasl_plain_password_file"
+            )
+    return configuration
+
+
+def _tls(kafka: Kafka) -> dict[str, Any]:
+    settings = {
+        # Without a file the system's authorities, wherever this system has them.
+        "ssl.ca.location": kafka.ssl_cafile or "probe",
+        "ssl.certificate.location": kafka.ssl_certfile,
+        "ssl.key.location": kafka.ssl_keyfile or kafka.ssl_certfile,
+        "ssl.key.password": kafka.ssl_password,
+        "ssl.endpoint.identification.algorithm": "https" if kafka.ssl_check_hostname else "none",
+    }
+    return {name: value for name, value in settings.items() if value}
+
+
+def _token(path: str) -> tuple[str, float]:
+    """The mounted token, and when it has to be read again: seconds since the epoch."""
+    token = read_secret_file(path, "kafka.sasl_oauth_token_file").strip()
+    with contextlib.suppress(IndexError, binascii.Error, ValueError, KeyError, TypeError):
+        payload = token.split(".")[1]
+        return token, float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
+    return token, time.time() + _TOKEN_SECONDS
+
+
+def make(kind: Callable[[dict[str, Any]], T], configuration: dict[str, Any]) -> T:
+    """A client of that kind.
+
+    Raises:
+        ConfigurationError: the library refuses the configuration; certificates and keys are read here.
+    """
+    try:
+        return kind(configuration)
+    except KafkaException as error:
+        keys = "kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_password"
+        raise ConfigurationError(
+            f"[kafka] can't be used: {error.args[0].str()}; if that is about certificates, look at {keys}"
+        ) from error
+
+
+# --- errors in words --------------------------------------------------------------------------------------------------
+
+_REFUSED: Final = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not do that with the topic; grant it Read, or Write for a target",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group; grant it Read",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "this user may not use the transactional id; grant it Write",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this user may not do that with the cluster; grant it IdempotentWrite",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse these credentials; look at kafka.sasl_*",
+    KafkaError._AUTHENTICATION: "the brokers refuse these credentials; look at kafka.sasl_*",  # noqa: SLF001 - its public codes
+    KafkaError._SSL: "TLS could not be agreed on; look at kafka.security_protocol and kafka.ssl_*",  # noqa: SLF001
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "there is no such topic, or this user may not see it",
+    KafkaError._UNKNOWN_TOPIC: "there is no such topic, or this user may not see it",  # noqa: SLF001
+    KafkaError._UNKNOWN_PARTITION: "there is no such partition",  # noqa: SLF001
+}
+_IGNORED_WITHOUT_A_GROUP: Final = {KafkaError.GROUP_AUTHORIZATION_FAILED}
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """What went wrong, of an exception of the library."""
+    error: KafkaError = exception.args[0]
+    return error
+
+
+def in_words(error: KafkaError, doing: str) -> ReplayError:
+    """The error to raise; ``doing`` says what was being done: ``reading topic x``."""
+    if error.code() in _REFUSED:
+        return ReplayError(f"{doing}: {_REFUSED[error.code()]} ({error.str()})")
+    if error.fatal():
+        return ReplayError(f"{doing}: {error.str()} ({error.name()})")
+    return KafkaAway(f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers")
+
+
+def hopeless(error: KafkaError) -> bool:
+    """Whether waiting can't help."""
+    return error.fatal() or error.code() in _REFUSED
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+class PartitionOffsets(msgspec.Struct, frozen=True):
+    """Of one partition at one moment: its first offset; the end for readers of what is committed; the end of all there is."""
+
+    earliest: int
+    end: int
+    high: int
+
+
+class Asker:
+    """Asks the cluster about topics; each question again and again until its patience ends.
+
+    Args:
+        kafka: ``[kafka]``.
+        patience_seconds: how long brokers may be away, or leaders missing.
+    """
+
+    def __init__(self, kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience_seconds
+        self._last: KafkaError | None = None
+        configuration = client_configuration(kafka)
+        self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._heard})
+        # Only a consumer's question about a topic never makes it.
+        self._consumer: Final = make(Consumer, {**_reading(configuration, None), "error_cb": self._heard})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def partitions(self, topic: str) -> list[int]:
+        """The partitions of a topic.
+
+        Raises:
+            ReplayError: it is not there, or may not be seen.
+            KafkaAway: no broker answers in time.
+        """
+        return self.patiently(lambda: self._partitions(topic), f"asking about topic {topic}")
+
+    def _partitions(self, topic: str) -> list[int]:
+        found = self._consumer.list_topics(topic, timeout=self._request_seconds).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return sorted(found.partitions)
+
+    def offsets(self, topic: str, partitions: Sequence[int] | None = None) -> dict[int, PartitionOffsets]:
+        """Where each partition begins and ends now; all of them unless named.
+
+        Raises:
+            ReplayError: the topic is not there, or may not be read.
+            KafkaAway: a broker, or a partition's leader, is not there in time; names them.
+        """
+        wanted = self.partitions(topic) if partitions is None else list(partitions)
+        first = self.list_offsets(topic, dict.fromkeys(wanted, OffsetSpec.earliest()))
+        committed = self.list_offsets(topic, dict.fromkeys(wanted, OffsetSpec.latest()), committed=True)
+        all_there = self.list_offsets(topic, dict.fromkeys(wanted, OffsetSpec.latest()))
+        return {p: PartitionOffsets(first[p], max(committed[p], first[p]), all_there[p]) for p in wanted}
+
+    def offsets_at(self, topic: str, partitions: Sequence[int], time_ms: int) -> dict[int, int | None]:
+        """The first offset of each whose record is not older than the time; None where all are older."""
+        found = self.list_offsets(topic, dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)))
+        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
+    def list_offsets(self, topic: str, specs: Mapping[int, Any], *, committed: bool = False) -> dict[int, int]:
+        """The offset for each specification, by partition."""
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        found: dict[int, int] = {}
+
+        def ask() -> dict[int, int]:
+            missing = {TopicPartition(topic, p): spec for p, spec in specs.items() if p not in found}
+            errors = []
+            futures = self.admin.list_offsets(missing, isolation_level=level, request_timeout=self._request_seconds)
+            for place, future in futures.items():
+                try:
+                    found[place.partition] = future.result().offset
+                except KafkaException as error:
+                    errors.append(error)
+            if errors:
+                raise errors[0]
+            return found
+
+        def doing() -> str:
+            missing = sorted(set(specs) - set(found))
+            return f"asking for the offsets of topic {topic}, partitions {', '.join(map(str, missing))}"
+
+        return self.patiently(ask, doing) if specs else {}
+
+    def patiently(self, ask: Callable[[], T], doing: str | Callable[[], str]) -> T:
+        """Ask until there is an answer, or it is known that there will be none.
+
+        Raises:
+            ReplayError: waiting can't help.
+            KafkaAway: the patience is at its end.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return ask()
+            except KafkaException as exception:
+                error = error_of(exception)
+                said = doing() if callable(doing) else doing
+                told = next((each for each in (error, self._last) if each is not None and hopeless(each)), None)
+                if told is not None:
+                    raise in_words(told, said) from exception
+                if time.monotonic() > deadline:
+                    raise in_words(self._last or error, f"{said}, for {self._patience:g} s") from exception
+                time.sleep(_AGAIN_SECONDS)
+
+    @property
+    def _request_seconds(self) -> float:
+        return max(1.0, min(_REQUEST_SECONDS, self._patience))
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.code() not in _IGNORED_WITHOUT_A_GROUP:
+            self._last = error
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Offsets that were gone when they should have been read: ``start`` to before ``end``."""
+
+    partition: int
+    start: int
+    end: int
+
+
+def _reading(configuration: Mapping[str, Any], group: str | None) -> dict[str, Any]:
+    return {
+        **configuration,
+        # librdkafka wants one even where none is used.
+        "group.id": group or f"{configuration['client.id']}-reader",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+        "enable.partition.eof": True,
+        "check.crcs": True,
+        "queued.max.messages.kbytes": _QUEUED_KIB,
+        "queued.min.messages": 100_000,
+        "fetch.max.bytes": _FETCH_BYTES,
+        "max.partition.fetch.bytes": _PARTITION_FETCH_BYTES,
+        "receive.message.max.bytes": 100_000_000,
+    }
+
+
+class Reader:
+    """Reads ranges of a topic's partitions, what is committed only, and ends when each is read.
+
+        with Reader(kafka, topic, {0: (start, end)}) as reader:
+            for messages in reader:  # none is outside of its range, none has an error
+                ...
+                reader.positions
+
+    Offsets that are gone when they should be read are noted in ``gaps`` and left out. What compaction or an aborted
+    transaction left empty costs nothing.
+
+    Args:
+        kafka: ``[kafka]``.
+        topic: one that is there.
+        ranges: by partition, the first offset and the one after the last; an empty range is read at once.
+        group: for :attr:`consumer`, where progress is committed; nothing is joined.
+        patience_seconds: how long nothing at all may come before it is given up.
+        batch_records: most messages at once.
+
+    Attributes:
+        positions: by partition, the offset to go on from behind what was given, or passed over.
+        gaps: as above, in the order they were met.
+        consumer: the library's, with the partitions assigned.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        topic: str,
+        ranges: Mapping[int, tuple[int, int]],
+        *,
+        group: str | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        batch_records: int = BATCH_RECORDS,
+    ) -> None:
+        self._topic = topic
+        self._ends = {partition: end for partition, (start, end) in ranges.items() if start < end}
+        self._patience = patience_seconds
+        self._batch_records = batch_records
+        self._last: KafkaError | None = None
+        self.positions = {partition: start for partition, (start, _) in ranges.items()}
+        self.gaps: list[Gap] = []
+        configuration = _reading(client_configuration(kafka), group)
+        self.consumer: Final = make(Consumer, {**configuration, "error_cb": self._heard})
+        self.consumer.assign([TopicPartition(topic, partition, ranges[partition][0]) for partition in self._ends])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.consumer.close()
+
+    @property
+    def left(self) -> int:
+        """Offsets still to be read; of what is there, no more than that."""
+        return sum(end - self.positions[partition] for partition, end in self._ends.items())
+
+    def __iter__(self) -> Iterator[list[Message]]:
+        """Batches of messages; a batch may be empty, so that whoever reads can look at the clock.
+
+        Raises:
+            ReplayError: the topic may not be read, or went away.
+            KafkaAway: nothing came for as long as the patience lasts.
+        """
+        heard = time.monotonic()
+        while self._ends:
+            batch = self.consumer.consume(self._batch_records, _POLL_SECONDS)
+            if batch:
+                heard = time.monotonic()
+                self._last = None
+                yield self._within(batch)
+                # Time spent on the batch is not Kafka's.
+                heard = time.monotonic()
+                continue
+            if self._last is not None and hopeless(self._last):
+                raise in_words(self._last, f"reading topic {self._topic}")
+            if time.monotonic() - heard > self._patience:
+                raise self._away()
+            yield batch
+
+    def _within(self, batch: list[Message]) -> list[Message]:
+        """The messages to give; notes how far each partition is."""
+        last = {message.partition(): message.offset() for message in batch}
+        if any(map(Message.error, batch)) or any(
+            offset >= self._ends.get(partition, 0) - 1  # type: ignore[arg-type, operator]  # without an error both are there
+            for partition, offset in last.items()
+        ):
+            return [message for message in batch if self._take(message)]
+        for partition, offset in last.items():
+            self.positions[partition] = offset + 1  # type: ignore[index, operator]
+        return batch
+
+    def _take(self, message: Message) -> bool:
+        """Whether a message is to be given; what else came as one is dealt with."""
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        if error is None:
+            end = self._ends.get(partition)  # type: ignore[arg-type]
+            if end is None:
+                return False
+            self._reached(partition, min(offset + 1, end))  # type: ignore[arg-type, operator]
+            return offset < end  # type: ignore[operator]
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public codes
+            # All that is committed has been read: behind the last record there may be markers and what was aborted.
+            self._reached(partition, offset)  # type: ignore[arg-type]
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            self._expired(partition)  # type: ignore[arg-type]
+        else:
+            self._heard(error)
+            if hopeless(error):
+                raise in_words(error, f"reading topic {self._topic}")
+        return False
+
+    def _reached(self, partition: int, position: int) -> None:
+        end = self._ends.get(partition)
+        if end is None:
+            return
+        self.positions[partition] = max(self.positions[partition], min(position, end))
+        if position >= end:
+            del self._ends[partition]
+            self.consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+
+    def _expired(self, partition: int) -> None:
+        """The offset to read next is gone: go on with the oldest there is."""
+        end, position = self._ends.get(partition), self.positions[partition]
+        if end is None:
+            return
+        earliest, _ = self.consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _REQUEST_SECONDS)
+        found = min(max(earliest, position), end)
+        if found > position:
+            self.gaps.append(Gap(partition, position, found))
+        if found < end:
+            self.consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+            self.consumer.incremental_assign([TopicPartition(self._topic, partition, found)])
+        self._reached(partition, found)
+
+    def _away(self) -> ReplayError:
+        waiting = ", ".join(map(str, sorted(self._ends)))
+        doing = f"reading topic {self._topic}: nothing came for {self._patience:g} s from partitions {waiting}"
+        if self._last is not None:
+            return in_words(self._last, doing)
+        return KafkaAway(f"{doing}; look at the brokers, and whether these partitions have leaders")
+
+    def _heard(self, error: KafkaError) -> None:
+        if error.code() not in _IGNORED_WITHOUT_A_GROUP:
+            self._last = error
