@@ -1,22 +1,28 @@
 """A consumer group on Kafka that feeds one of the teams.
 
 Offsets are committed after a batch is in the team's table, so a crash between the two means repeats, never gaps; the
-teams drop repeats.
+teams drop repeats. The client is librdkafka's, which finds its way back after any outage by itself.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from confluent_kafka import Consumer as Client
 
 from bridge.demo.consumers import Consumer
 
-_POLL_MS = 200
-_STOP_SECONDS = 2.0
+_POLL_SECONDS = 0.2
+_POLL_RECORDS = 500
 _READ_SECONDS = 60.0
+
+# What a client says of a Kafka that was killed on purpose is no news.
+_silent = logging.getLogger(__name__)
+_silent.setLevel(logging.CRITICAL + 1)
 
 
 class Group:
@@ -26,7 +32,7 @@ class Group:
         consumer: the team.
         group_id: its name on Kafka.
         topic: what it follows, from the beginning.
-        arguments: aiokafka's, for connecting.
+        arguments: librdkafka's, for connecting.
 
     Attributes:
         assigned: whether Kafka gave it partitions to read.
@@ -37,7 +43,14 @@ class Group:
         self.group_id = group_id
         self.assigned = False
         self._topic = topic
-        self._arguments = {**arguments, "client_id": group_id}
+        self._arguments = {
+            **arguments,
+            "client.id": group_id,
+            "group.id": group_id,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "reconnect.backoff.max.ms": 500,
+        }
         # the offset behind the last record taken, by partition
         self._reached: dict[int, int] = {}
         self._started_over: Consumer | None = None
@@ -57,50 +70,42 @@ class Group:
 
     async def run(self) -> None:
         """Follow the topic until cancelled, through any outage of Kafka."""
-        while True:
-            await self._follow()
+        loop = asyncio.get_running_loop()
+        client = Client(self._arguments, logger=_silent)
+        # The client's calls wait, so they have a thread of their own.
+        with ThreadPoolExecutor(1, self.group_id) as thread:
+            try:
+                client.subscribe([self._topic])
+                while True:
+                    await loop.run_in_executor(thread, self._turn, client)
+            finally:
+                thread.submit(client.close)
 
-    async def _follow(self) -> None:
-        """One member, until its client has lost the task that keeps it told of the cluster, which aiokafka does not mend."""
-        client = AIOKafkaConsumer(
-            self._topic,
-            group_id=self.group_id,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            **self._arguments,
-        )
-        try:
-            await client.start()
-            # aiokafka has no public word on it; without this task a consumer stands still once brokers have gone
-            told = client._client._sync_task  # noqa: SLF001
-            while not told.done():
-                await self._go_back(client)
-                batches = await client.getmany(timeout_ms=_POLL_MS)
-                self.assigned = bool(client.assignment())
-                for place, records in batches.items():
-                    self._take(place, records)
-                if batches:
-                    # Where this fails, the next commit covers it; until then a crash means repeats.
-                    with contextlib.suppress(KafkaError):
-                        await client.commit()
-        finally:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(client.stop(), _STOP_SECONDS)
+    def _turn(self, client: Client) -> None:
+        """Take what there is, and commit."""
+        self._go_back(client)
+        records = [message for message in client.consume(_POLL_RECORDS, _POLL_SECONDS) if message.error() is None]
+        self.assigned = bool(client.assignment())
+        for record in records:
+            headers: Any = record.headers()
+            self.consumer.receive(dict(headers)["ce_id"].decode(), record.value() or b"")
+            self._reached[record.partition() or 0] = (record.offset() or 0) + 1
+        if records:
+            # Where it fails, the next commit covers it; until then a crash means repeats.
+            client.commit(asynchronous=True)
 
-    async def _go_back(self, client: AIOKafkaConsumer) -> None:
+    def _go_back(self, client: Client) -> None:
         """Reset the group's offsets by the client's own means; the empty table takes over only then."""
-        if self._started_over is None or not client.assignment():
+        assigned = client.assignment()
+        if self._started_over is None or not assigned:
             return
-        await client.seek_to_beginning()
-        with contextlib.suppress(KafkaError):
-            await client.commit()
+        try:
+            for place in assigned:
+                client.seek(TopicPartition(place.topic, place.partition, OFFSET_BEGINNING))
+        except KafkaException:
+            return  # a partition is not being read yet; the next turn tries again
         self.consumer, self._started_over = self._started_over, None
         self._reached = {}
-
-    def _take(self, place: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
-        for record in records:
-            self.consumer.receive(header(record, "ce_id"), record.value)
-        self._reached[place.partition] = records[-1].offset + 1
 
 
 def header(record: ConsumerRecord, name: str) -> str:
@@ -111,6 +116,10 @@ def header(record: ConsumerRecord, name: str) -> str:
 async def read_topic(topic: str, arguments: Mapping[str, Any]) -> list[ConsumerRecord]:
     """Every record that the topic holds now, read from the beginning, with no group.
 
+    Args:
+        topic: its name.
+        arguments: aiokafka's, for connecting.
+
     Raises:
         TimeoutError: its end, as it was at first, is not reached within a minute.
     """
@@ -119,6 +128,6 @@ async def read_topic(topic: str, arguments: Mapping[str, Any]) -> list[ConsumerR
     async with asyncio.timeout(_READ_SECONDS), reader:
         ends = await reader.end_offsets(reader.assignment())
         while any([await reader.position(place) < end for place, end in ends.items()]):
-            batches = await reader.getmany(timeout_ms=_POLL_MS)
+            batches = await reader.getmany(timeout_ms=int(_POLL_SECONDS * 1000))
             records += [record for batch in batches.values() for record in batch]
     return records

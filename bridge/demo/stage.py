@@ -20,6 +20,7 @@ from rich.console import Console
 from bridge import config
 from bridge.config import Settings
 from bridge.deliver import topics
+from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.deliver.producer import client_arguments
 from bridge.demo.campaign import Pushing
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
@@ -221,7 +222,7 @@ class Stage:
         """A team begins to follow the topic, as a group of its own."""
         suffix = f".{self._run}" if self.options.bootstrap is not None else ""
         group_id = f"demo-{consumer.name.lower()}{suffix}"
-        group = Group(consumer, group_id, self.settings.topics.status, self.connecting)
+        group = Group(consumer, group_id, self.settings.topics.status, librdkafka_arguments(self.settings.kafka))
         self.groups.append(group)
         self._spawn(f"the group {group_id}", group.run())
         return group
