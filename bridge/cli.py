@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     simulation.add_arguments(simulate)
     simulate.set_defaults(handler=simulation.main)
 
+    probe = commands.add_parser("probe", parents=[configured], help="push one report to a deployment and read it back")
+    probe.add_argument("--url", help="of the deployment, without the secret (default: this machine, server.port)")
+    probe.add_argument("--timeout", type=float, default=30.0, metavar="SEC", help="for all of it (default: %(default)g)")
+    probe.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: certifi's)")
+    probe.set_defaults(handler=_probe)
+
     demo = commands.add_parser("demo", help="the whole story on this machine: Kafka, the bridge, a provider, consumers")
     demonstration.add_arguments(demo)
     demo.set_defaults(handler=demonstration.main)
@@ -105,6 +111,14 @@ def _config(options: argparse.Namespace) -> int:
     for value in loaded.values:
         text = f"{value.key} = {value.shown}"
         print(f"{text:<{min(width + 3, 72)}}  # {value.source}")
+    return 0
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from bridge import probe
+
+    settings = _load(options, serving=True).settings
+    _run(probe.run(settings, probe.callback_url(settings, options.url), options.timeout, options.ca_file))
     return 0
 
 

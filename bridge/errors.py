@@ -8,6 +8,7 @@ BridgeError
 │   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
 ├── ReplayError             records, a topic, a group or a run are not as what was asked needs them   no
 │   └── KafkaAway           no answer, no leader, for as long as one was ready to wait               yes
+├── ProbeError              a report pushed to a deployment was not seen on its topic                yes
 ├── ServerError             a listener ended without being told to                                   yes
 ├── Undecodable             a record's value is no event that a consumer can read                    no
 └── DeliveryError           a callback can't be stored durably in time: answered 503
@@ -57,6 +58,12 @@ class ReplayError(BridgeError):
 
 class KafkaAway(ReplayError):
     """No broker, or no leader, answered for as long as the command was ready to wait."""
+
+    retriable = True
+
+
+class ProbeError(BridgeError):
+    """A report that was pushed to a deployment was not read back from its topic in time. The message says how far it came."""
 
     retriable = True
 

@@ -1,0 +1,34 @@
+# The bridge alone: its locked packages in a virtual environment, on a base that can be pinned by digest:
+#   docker build --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:… .
+# The embedded Kafka is an extra of the package and is not in here.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /source
+# One environment to build in, and one to ship, without pip in it.
+RUN python -m venv /build && python -m venv --without-pip /opt/chatapp-bridge
+COPY requirements/ requirements/
+RUN /build/bin/pip --python /opt/chatapp-bridge/bin/python install --require-hashes --only-binary=:all: -r requirements/runtime.txt \
+    && /build/bin/pip install --require-hashes --only-binary=:all: -r requirements/build.txt
+COPY . .
+RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+    && /build/bin/pip --python /opt/chatapp-bridge/bin/python install --no-deps --no-index /wheel/*.whl \
+    && install -d /data/spool
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0+unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="chatapp-bridge" \
+      org.opencontainers.image.description="Takes ChatAppStatus delivery receipts by webhook and publishes each as an event on Kafka" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/chatapp-bridge /opt/chatapp-bridge
+# A new volume mounted here takes over its owner. Numeric, so that Kubernetes can see that it is not root.
+COPY --from=build --chown=10001:10001 /data /var/lib/chatapp-bridge
+ENV PATH=/opt/chatapp-bridge/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+EXPOSE 8080 8081
+ENTRYPOINT ["/opt/chatapp-bridge/bin/chatapp-bridge"]
+CMD ["serve"]
