@@ -88,6 +88,7 @@ class Kafka(msgspec.Struct, frozen=True):
     ssl_certfile: str
     ssl_keyfile: str
     ssl_password: str
+    ssl_password_file: str
     ssl_check_hostname: bool
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
     sasl_plain_username: str
@@ -434,8 +435,11 @@ def _tls_contradictions(kafka: Kafka) -> Iterator[str]:
             yield f"kafka.{key}: there is no file {path}; mount it, or correct the path"
     if kafka.ssl_keyfile and not kafka.ssl_certfile:
         yield "kafka.ssl_keyfile: a key without kafka.ssl_certfile; set both"
-    if kafka.ssl_password and not kafka.ssl_certfile:
-        yield "kafka.ssl_password: a passphrase without kafka.ssl_certfile; set both"
+    for key in ("ssl_password", "ssl_password_file"):
+        if getattr(kafka, key) and not kafka.ssl_certfile:
+            yield f"kafka.{key}: a passphrase without kafka.ssl_certfile; set both"
+    if kafka.ssl_password and kafka.ssl_password_file:
+        yield "kafka.ssl_password: kafka.ssl_password_file is set as well; remove one or the other"
 
 
 def _sasl_contradictions(kafka: Kafka) -> Iterator[str]:

@@ -3,6 +3,7 @@
 BridgeError
 ├── ConfigurationError      a wrong, unknown or contradictory setting: names key, value, remedy      no
 ├── TopicsError             a topic is missing or weaker than declared, or can't be made             no
+├── KafkaUnreachable        no broker takes a connection: says of each why                           yes
 ├── EmbeddedError           the embedded Kafka or registry can't be had or doesn't start             no
 ├── RegistryError           the Schema Registry refuses, or is none                                  no
 │   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
@@ -36,6 +37,12 @@ class ConfigurationError(BridgeError):
 
 class TopicsError(BridgeError):
     """A topic is missing, weaker than declared, or could not be created."""
+
+
+class KafkaUnreachable(BridgeError):
+    """No broker takes a connection. The message says of each why, and which key to look at where that can be told."""
+
+    retriable = True
 
 
 class EmbeddedError(BridgeError):

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from bridge.config import Kafka, read_secret_file
-from bridge.deliver.producer import client_arguments
+from bridge.deliver.connection import client_arguments, secret
 
 # A token's own end is the issuer's business; the file is read again this often, so that it can be renewed beside the command.
 _TOKEN_SECONDS = 60.0
@@ -27,7 +27,7 @@ def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
             "ssl.ca.location": settings.ssl_cafile,
             "ssl.certificate.location": settings.ssl_certfile,
             "ssl.key.location": settings.ssl_keyfile or settings.ssl_certfile,
-            "ssl.key.password": settings.ssl_password,
+            "ssl.key.password": secret(settings, "ssl_password"),
         }
         arguments |= {name: value for name, value in files.items() if value}
         arguments["ssl.endpoint.identification.algorithm"] = "https" if settings.ssl_check_hostname else "none"

@@ -10,80 +10,30 @@ Where this reaches below aiokafka's public face (0.14) it says why; the version 
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.abc import AbstractTokenProvider
-from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
-from aiokafka.helpers import create_ssl_context
 from aiokafka.producer.sender import Sender
-from aiokafka.protocol.metadata import MetadataRequest
 
-from bridge.config import Kafka, read_secret_file
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.config import Kafka
+from bridge.deliver.connection import Client, client_arguments
+from bridge.errors import BridgeError
 from bridge.record import Record
 
 log = structlog.get_logger(__name__)
 
 # Rounds of cancelling the tasks of an abandoned producer; aiokafka's sender swallows the first to await its requests.
 _CANCEL_ROUNDS = 10
-_METADATA_INTERVAL_SECONDS = 0.1
+# For finding out why a start took too long.
+_REASON_SECONDS = 2.0
 
 
 class Abandoned(BridgeError):
     """The producer was given up with this batch unresolved: it may or may not be on Kafka. Send it again elsewhere."""
 
     retriable = True
-
-
-class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """OAUTHBEARER token from a mounted file, read for each connection so that it can be renewed beside the bridge."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    async def token(self) -> str:
-        return read_secret_file(self._path, "kafka.sasl_oauth_token_file")
-
-
-class _Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is untyped
-    """A client whose look-ups never create a topic: aiokafka's own ask with allow_auto_topic_creation."""
-
-    _asked_at = 0.0
-    answered_at = 0.0
-
-    async def _metadata_update(self, cluster_metadata: Any, topics: set[str]) -> bool:
-        # While a leader is missing the sender asks for metadata in a tight loop, hundreds of times a second.
-        await asyncio.sleep(max(0.0, self._asked_at + _METADATA_INTERVAL_SECONDS - self._loop.time()))
-        self._asked_at = self._loop.time()
-        request = MetadataRequest(sorted(topics), allow_auto_topic_creation=False)
-        nodes = [broker.nodeId for broker in self.cluster.brokers()]
-        if ("bootstrap", 0) in self._conns:
-            nodes.append("bootstrap")
-        for node in sorted(nodes, key=self._last_asked):
-            connection = await self._get_conn(node)
-            if connection is None:
-                continue
-            try:
-                metadata = await connection.send(request)
-            except (KafkaError, TimeoutError) as error:
-                log.info("kafka_metadata_failed", node=node, error=repr(error))
-                continue
-            if metadata.brokers:
-                cluster_metadata.update_metadata(metadata)
-                self.answered_at = self._loop.time()
-                return True
-        cluster_metadata.failed_update(None)
-        return False
-
-    def _last_asked(self, node: Any) -> float:
-        """Order to ask nodes in: those with a living connection first, so that a mute broker is asked last."""
-        connection = self._conns.get((node, 0))
-        return 0 if connection is not None and connection.connected() else 1
 
 
 class _Sender(Sender):  # type: ignore[misc]  # aiokafka's sender is untyped
@@ -147,8 +97,7 @@ class Producer:
             **client_arguments(settings),
         )
         # The classes of parts that AIOKafkaProducer makes itself are not open to its callers.
-        self._client: Any = self._kafka.client
-        self._client.__class__ = _Client
+        self._client: Any = Client.take(self._kafka.client)
         self._sender: Any = self._kafka._sender  # noqa: SLF001
         self._sender.__class__ = _Sender
         self._sender.requests = set()
@@ -177,13 +126,20 @@ class Producer:
         """Connect, learn of the topics, get a producer id.
 
         Raises:
-            TimeoutError, aiokafka.errors.KafkaError, OSError: no broker gave it in time; this producer is then abandoned.
+            KafkaUnreachable, TimeoutError, aiokafka.errors.KafkaError, OSError: no broker gave it in time; this producer is
+                then abandoned.
         """
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._client.bootstrap()
-                await self._client.set_topics(self._topics)
-                await self._sender.start()
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await self._client.bootstrap()
+                    await self._client.set_topics(self._topics)
+                    await self._sender.start()
+            except TimeoutError:
+                # aiokafka tries again and again; if a connection can't be had, this says why.
+                async with asyncio.timeout(_REASON_SECONDS):
+                    await self._client.require_brokers()
+                raise
         except BaseException:
             await self.abandon()
             raise
@@ -270,46 +226,3 @@ class Producer:
                 future.set_exception(Abandoned(f"producer {self.number} was abandoned"))
                 with contextlib.suppress(Exception):
                     future.exception()  # a lane that has ended doesn't ask; that is no error of its own
-
-
-def client_arguments(settings: Kafka) -> dict[str, Any]:
-    """Arguments for connecting, of any of aiokafka's clients.
-
-    Raises:
-        ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
-    """
-    arguments: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "client_id": settings.client_id,
-        "security_protocol": settings.security_protocol,
-    }
-    if "SSL" in settings.security_protocol:
-        arguments["ssl_context"] = _ssl_context(settings)
-    if settings.security_protocol.startswith("SASL"):
-        arguments["sasl_mechanism"] = settings.sasl_mechanism
-        if settings.sasl_mechanism == "OAUTHBEARER":
-            arguments["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
-        else:
-            arguments["sasl_plain_username"] = settings.sasl_plain_username
-            arguments["sasl_plain_password"] = settings.sasl_plain_password or read_secret_file(
-                settings.sasl_plain_password_file, "kafka.sasl_plain_password_file"
-            )
-    return arguments
-
-
-def _ssl_context(settings: Kafka) -> ssl.SSLContext:
-    try:
-        context: ssl.SSLContext = create_ssl_context(
-            cafile=settings.ssl_cafile or None,
-            certfile=settings.ssl_certfile or None,
-            keyfile=settings.ssl_keyfile or None,
-            # "" rather than None, with which an encrypted key would ask for its passphrase at a terminal
-            password=settings.ssl_password,
-        )
-    except OSError as error:  # ssl.SSLError is one
-        keys = "kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_password"
-        raise ConfigurationError(
-            f"{keys}: they can't be used together: {error}; correct the one that is wrong"
-        ) from error
-    context.check_hostname = settings.ssl_check_hostname
-    return context

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from bridge.config import Kafka
+from bridge.deliver.connection import reason
 from bridge.deliver.producer import Producer
+from bridge.errors import BridgeError
 
 log = structlog.get_logger(__name__)
 
@@ -153,9 +155,10 @@ class Producers:
             producer = Producer(self._settings, self._topics, self.started)
             await producer.start(_START_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the next attempt may do
-            if repr(error) != self.last_error:
-                log.warning("producer_start_failed", producer=self.started, error=repr(error))
-            self.last_error = repr(error)
+            why = str(error) if isinstance(error, BridgeError) else reason(error)
+            if why != self.last_error:
+                log.warning("producer_start_failed", producer=self.started, error=why)
+            self.last_error = why
             return False
         self.last_error = ""
         self._fresh = True

@@ -15,8 +15,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
 from bridge.config import Kafka, Settings, Topics, data_directory
-from bridge.deliver.producer import client_arguments
-from bridge.errors import TopicsError
+from bridge.deliver.connection import Client, client_arguments
+from bridge.errors import KafkaUnreachable, TopicsError
 
 _TOPIC_ALREADY_EXISTS = 36
 # Longer than the producers': a cluster creates a topic in its own time.
@@ -86,14 +86,13 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         TopicsError: no broker answers.
     """
     client = AIOKafkaAdminClient(request_timeout_ms=_ADMIN_TIMEOUT_MS, **client_arguments(kafka))
+    Client.take(client._client)  # noqa: SLF001 - it says why it can't begin
     try:
         try:
             await client.start()
-        except (KafkaError, OSError) as error:
+        except KafkaUnreachable as error:
             servers = ", ".join(kafka.bootstrap_servers)
-            raise TopicsError(
-                f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error!r})"
-            ) from error
+            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})") from error
         yield client
     except KafkaError as error:
         raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error

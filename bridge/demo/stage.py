@@ -20,8 +20,8 @@ from rich.console import Console
 from bridge import config
 from bridge.config import Settings
 from bridge.deliver import topics
+from bridge.deliver.connection import client_arguments
 from bridge.deliver.librdkafka import librdkafka_arguments
-from bridge.deliver.producer import client_arguments
 from bridge.demo.campaign import Pushing
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
 from bridge.demo.groups import Group, read_topic

@@ -13,8 +13,8 @@ from granian.server.embed import Server
 from litestar import Litestar
 
 from bridge.config import Settings, path_secrets
+from bridge.deliver.connection import client_arguments
 from bridge.deliver.delivery import Delivery
-from bridge.deliver.producer import client_arguments
 from bridge.deliver.topics import declared_topics, weaknesses
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
 from bridge.errors import ConfigurationError, ServerError, TopicsError

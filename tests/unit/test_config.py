@@ -198,6 +198,7 @@ WRONG_VALUES = {
     "kafka.request_timeout_ms=1.5": '"1.5"',
     "kafka.ssl_cafile=/nowhere/ca.pem": "use SSL or SASL_SSL",
     "kafka.ssl_password=x": "kafka.ssl_certfile",
+    "kafka.ssl_password_file=/f": "kafka.ssl_certfile",
     "kafka.sasl_plain_username=u": "kafka.security_protocol is PLAINTEXT",
     "kafka.sasl_plain_password=p": "kafka.security_protocol is PLAINTEXT",
     "kafka.sasl_plain_password_file=/f": "kafka.security_protocol is PLAINTEXT",

@@ -1,0 +1,219 @@
+"""How to connect to Kafka by ``[kafka]``, and in words why it did not work: aiokafka only logs that, with what it sends beside.
+
+Where this reaches below aiokafka's public face (0.14) it says why; the version is pinned in pyproject.toml.
+"""
+
+import asyncio
+import ssl
+from typing import Any, Final, cast
+
+import structlog
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.metadata import MetadataRequest
+
+from bridge.config import Kafka, read_secret_file
+from bridge.errors import ConfigurationError, KafkaUnreachable
+
+log = structlog.get_logger(__name__)
+
+_METADATA_INTERVAL_SECONDS = 0.1
+
+
+class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is untyped
+    """A client whose look-ups never create a topic, as aiokafka's own would, and which says why it can't begin.
+
+    What aiokafka makes itself becomes one by ``Client.take``.
+    """
+
+    _asked_at = 0.0
+    answered_at = 0.0
+
+    @classmethod
+    def take(cls, client: Any) -> "Client":
+        """Make aiokafka's ``client`` one of these: the parts that its producer and admin make are not open to their callers."""
+        client.__class__ = cls
+        return cast("Client", client)
+
+    async def bootstrap(self) -> None:
+        """Learn of the cluster from the first server that answers.
+
+        Raises:
+            KafkaUnreachable: none does.
+        """
+        reasons = []
+        for host, port, _ in self.hosts:
+            try:
+                self.cluster.update_metadata(await self._told_by(host, port))
+                break
+            except (OSError, KafkaError, TimeoutError) as error:
+                reasons.append(f"{host}:{port}: {reason(error)}")
+        else:
+            raise KafkaUnreachable("; ".join(reasons))
+        self._sync_task: asyncio.Task[None] = self._sync_task or asyncio.create_task(self._md_synchronizer())
+
+    async def require_brokers(self) -> None:
+        """Connect to each broker as the cluster tells of it: by a name, it may be, that leads nowhere or is in no certificate.
+
+        Raises:
+            KafkaUnreachable: one of them can't be connected to.
+        """
+        for broker in self.cluster.brokers():
+            try:
+                await self._told_by(broker.host, broker.port)
+            except (OSError, KafkaError, TimeoutError) as error:
+                where = f"broker {broker.nodeId}, which the cluster tells of as {broker.host}:{broker.port}"
+                raise KafkaUnreachable(f"{where}: {reason(error)}") from error
+
+    async def _told_by(self, host: str, port: int) -> Any:
+        connection = await create_conn(
+            host,
+            port,
+            client_id=self._client_id,
+            request_timeout_ms=self._request_timeout_ms,
+            ssl_context=self._ssl_context,
+            security_protocol=self._security_protocol,
+            sasl_mechanism=self._sasl_mechanism,
+            sasl_plain_username=self._sasl_plain_username,
+            sasl_plain_password=self._sasl_plain_password,
+            sasl_oauth_token_provider=self._sasl_oauth_token_provider,
+        )
+        try:
+            return await connection.send(MetadataRequest([]))
+        finally:
+            connection.close()
+
+    async def _metadata_update(self, cluster_metadata: Any, topics: set[str]) -> bool:
+        # While a leader is missing the sender asks for metadata in a tight loop, hundreds of times a second.
+        await asyncio.sleep(max(0.0, self._asked_at + _METADATA_INTERVAL_SECONDS - self._loop.time()))
+        self._asked_at = self._loop.time()
+        request = MetadataRequest(sorted(topics), allow_auto_topic_creation=False)
+        for node in sorted((broker.nodeId for broker in self.cluster.brokers()), key=self._last_asked):
+            connection = await self._get_conn(node)
+            if connection is None:
+                continue
+            try:
+                metadata = await connection.send(request)
+            except (KafkaError, TimeoutError) as error:
+                log.info("kafka_metadata_failed", node=node, error=repr(error))
+                continue
+            if metadata.brokers:
+                cluster_metadata.update_metadata(metadata)
+                self.answered_at = self._loop.time()
+                return True
+        cluster_metadata.failed_update(None)
+        return False
+
+    def _last_asked(self, node: Any) -> float:
+        """Order to ask nodes in: those with a living connection first, so that a mute broker is asked last."""
+        connection = self._conns.get((node, 0))
+        return 0 if connection is not None and connection.connected() else 1
+
+
+class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+    """OAUTHBEARER token from a mounted file, read for each connection so that it can be renewed beside the bridge."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def token(self) -> str:
+        return read_secret_file(self._path, "kafka.sasl_oauth_token_file")
+
+
+def client_arguments(settings: Kafka) -> dict[str, Any]:
+    """Arguments for connecting, of any of aiokafka's clients; mounted files are read anew.
+
+    Raises:
+        ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
+    """
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "security_protocol": settings.security_protocol,
+    }
+    if "SSL" in settings.security_protocol:
+        arguments["ssl_context"] = _ssl_context(settings)
+    if settings.security_protocol.startswith("SASL"):
+        arguments["sasl_mechanism"] = settings.sasl_mechanism
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            arguments["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
+        else:
+            arguments["sasl_plain_username"] = settings.sasl_plain_username
+            arguments["sasl_plain_password"] = secret(settings, "sasl_plain_password")
+    return arguments
+
+
+def mounted_files(settings: Kafka) -> dict[str, str]:
+    """The files that a connection is made with, by their keys: those that may be changed while the bridge runs."""
+    keys = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password_file", "sasl_plain_password_file")
+    return {f"kafka.{key}": getattr(settings, key) for key in keys if getattr(settings, key)}
+
+
+def secret(settings: Kafka, key: str) -> str:
+    """A secret of ``[kafka]`` that stands in the key itself, or in the file that ``{key}_file`` names.
+
+    Raises:
+        ConfigurationError: the file can't be read, or there is nothing in it.
+    """
+    written: str = getattr(settings, key)
+    path: str = getattr(settings, f"{key}_file")
+    if written or not path:
+        return written
+    text = read_secret_file(path, f"kafka.{key}_file")
+    if not text:
+        raise ConfigurationError(f"kafka.{key}_file: {path} is empty; write the secret there")
+    return text
+
+
+def _ssl_context(settings: Kafka) -> ssl.SSLContext:
+    try:
+        context: ssl.SSLContext = create_ssl_context(
+            cafile=settings.ssl_cafile or None,
+            certfile=settings.ssl_certfile or None,
+            keyfile=settings.ssl_keyfile or None,
+            # "" rather than None, with which an encrypted key would ask for its passphrase at a terminal
+            password=secret(settings, "ssl_password"),
+        )
+    except OSError as error:  # ssl.SSLError is one
+        keys = "kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_password"
+        raise ConfigurationError(
+            f"{keys}: they can't be used together: {error}; correct the one that is wrong"
+        ) from error
+    context.check_hostname = settings.ssl_check_hostname
+    return context
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection failed, and which key to look at where that can be told."""
+    cause = error.__cause__ if isinstance(error, KafkaConnectionError) and error.__cause__ is not None else error
+    for kind, words in _WORDS:
+        if isinstance(cause, kind):
+            return words
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        of_the_name = "mismatch" in cause.verify_message or "not valid for" in cause.verify_message
+        key = "kafka.bootstrap_servers and advertised.listeners" if of_the_name else "kafka.ssl_cafile"
+        return f"the broker's certificate is refused: {cause.verify_message.rstrip('.')}; look at {key}"
+    if isinstance(cause, SaslAuthenticationFailed):
+        said = cause.args[0] if cause.args and cause.args[0] else "authentication failed"
+        return f"the broker refuses the login: {said}; look at kafka.sasl_plain_username and its password"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {cause.reason or cause}; look at kafka.security_protocol and kafka.ssl_certfile"
+    return str(cause) or repr(cause)
+
+
+_WORDS: Final[list[tuple[type[BaseException], str]]] = [
+    (UnsupportedSaslMechanismError, "the broker does not offer kafka.sasl_mechanism on this listener"),
+    (ClusterAuthorizationFailedError, "no ACL lets this user write to a topic; see `chatapp-bridge topics acls`"),
+    (KafkaConnectionError, "the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile"),
+    (ConnectionResetError, "the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile"),
+    (TimeoutError, "no answer in time"),
+]
