@@ -99,7 +99,7 @@ class Delivery:
         """Flush, journal what is left, end every task; done by ``deadline`` (the loop's time), whatever Kafka does."""
         now = self._loop.time()
         await self._until_safe(now + (deadline - now) / 2 if self.producers.ready else now)
-        for lane in self._all_lanes():
+        for lane in self.all_lanes():
             if lane.unsafe:
                 lane.turn_sick()
         if self.spool:
@@ -109,14 +109,14 @@ class Delivery:
                 self._refuse(receipt, DeadlineExceeded("the bridge is stopping"))
         if self._sampler:
             self._sampler.cancel()
-        await asyncio.gather(*(lane.stop() for lane in self._all_lanes()))
+        await asyncio.gather(*(lane.stop() for lane in self.all_lanes()))
         await self.producers.stop()
         if self.spool:
             await self.spool.close(max(0.1, deadline - self._loop.time()))
 
     async def _until_safe(self, deadline: float) -> None:
         """Wait until everything is acknowledged or stored, until ``deadline`` at most."""
-        while self._loop.time() < deadline and any(lane.unsafe for lane in self._all_lanes()):  # noqa: ASYNC110 - at the end only
+        while self._loop.time() < deadline and any(lane.unsafe for lane in self.all_lanes()):  # noqa: ASYNC110 - at the end only
             await asyncio.sleep(_LOOK_SECONDS)
 
     # --- a callback ---------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Delivery:
         Raises:
             Overloaded: what waits fills memory, or the disk is late.
         """
-        if sum(lane.memory_bytes for lane in self._all_lanes()) > self._settings.delivery.memory_bytes:
+        if sum(lane.memory_bytes for lane in self.all_lanes()) > self._settings.delivery.memory_bytes:
             raise Overloaded("too much is waiting in memory")
         late = self._settings.delivery.ack_deadline_seconds * _LATE_COMMIT_SHARE
         if self.spool and self.spool.oldest_waiting_seconds > late:
@@ -159,7 +159,7 @@ class Delivery:
     @property
     def waiting(self) -> int:
         """Reports in memory or in the spool, neither published nor refused."""
-        return sum(lane.depth for lane in self._all_lanes()) + self._undecided
+        return sum(lane.depth for lane in self.all_lanes()) + self._undecided
 
     @property
     def drain_per_second(self) -> float:
@@ -177,7 +177,7 @@ class Delivery:
     @property
     def oldest_seconds(self) -> float:
         """Age of the oldest report that waits; 0 where none does."""
-        times = [lane.oldest_ms for lane in self._all_lanes()]
+        times = [lane.oldest_ms for lane in self.all_lanes()]
         if self.spool is not None:
             times.append(self.spool.stats.oldest_at_ms)
         oldest = min((at for at in times if at is not None), default=None)
@@ -189,6 +189,11 @@ class Delivery:
         self._filled.sample(now, arrived)
         self._drained.sample(now, arrived - self.waiting)
         self._sampler = self._loop.call_later(1.0, self._sample)
+
+    @property
+    def spool_limit_bytes(self) -> int:
+        """What the spool may hold; 0 without one."""
+        return self._settings.spool.max_bytes if self.spool is not None else 0
 
     @property
     def ready(self) -> bool:
@@ -204,7 +209,7 @@ class Delivery:
             producer is not None
             and self.producers.ready
             and all(producer.partitions(topic) for topic in self._configured)
-            and not all(lane.sick for lane in self._all_lanes())
+            and not all(lane.sick for lane in self.all_lanes())
         )
 
     def _by_lane(self, records: Sequence[Record]) -> dict[Lane, list[Record]]:
@@ -301,6 +306,7 @@ class Delivery:
             receipt = group.receipt
             if receipt is not None and not receipt.settled:
                 receipt.set_aside += 1
+                receipt.on_kafka = False
                 self._undecided += 1
             elif not group.refused:
                 self.counters.set_aside += 1
@@ -355,7 +361,8 @@ class Delivery:
     def _hedge_seconds(self) -> float:
         return self._settings.delivery.hedge_ms / 1000
 
-    def _all_lanes(self) -> list[Lane]:
+    def all_lanes(self) -> list[Lane]:
+        """Of every topic."""
         return [lane for lanes in self.lanes.values() for lane in lanes]
 
     async def _layout(self) -> Layout:

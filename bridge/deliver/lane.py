@@ -104,7 +104,9 @@ class Group:
 class Receipt:
     """What became of one callback: ``outcome`` is done when it may be answered."""
 
-    __slots__ = ("deadline", "groups", "open", "outcome", "published", "refused", "reports", "set_aside", "settled")
+    __slots__ = (
+        "deadline", "groups", "on_kafka", "open", "outcome", "published", "refused", "reports", "set_aside", "settled",
+    )  # fmt: skip
 
     def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
         self.outcome = outcome
@@ -119,6 +121,8 @@ class Receipt:
         self.set_aside = 0
         self.settled = False
         self.refused = False
+        # False as soon as something of it was stored in the spool before Kafka acknowledged it
+        self.on_kafka = True
 
 
 class Verdict(Enum):
@@ -191,6 +195,8 @@ class Lane:
         # reports that are in this lane, in memory or on disk
         self.depth = 0
         self.memory_bytes = 0
+        #: batches that failed, by what was done about it: see ``Verdict``
+        self.batches_failed = {verdict.name.lower(): 0 for verdict in Verdict}
         self._index, self._of = index, of
         self._hedge_seconds = hedge_seconds
         self._abandon_seconds = abandon_seconds
@@ -325,6 +331,8 @@ class Lane:
         error = done.exception()
         if error is None:
             self._stored_through = max(self._stored_through, group.seq)
+            if group.receipt is not None and not group.safe:
+                group.receipt.on_kafka = False
             self._make_safe(group)
             self._note_refused_on_disk(group)
             self._shrink(group)
@@ -535,6 +543,7 @@ class Lane:
         for partition, error in errors.items():
             self._tries += 1
             verdict = verdict_on(error, self._tries)
+            self.batches_failed[verdict.name.lower()] += 1
             if verdict is Verdict.RESEND:
                 continue
             self._producers.spent(producer)

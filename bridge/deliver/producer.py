@@ -10,6 +10,7 @@ Where this reaches below aiokafka's public face (0.14) it says why; the version 
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +21,15 @@ from aiokafka.producer.sender import Sender
 from bridge.config import Kafka
 from bridge.deliver.connection import Client, client_arguments
 from bridge.errors import BridgeError
+from bridge.observe.metrics import Histogram
 from bridge.record import Record
 
 log = structlog.get_logger(__name__)
 
 # Rounds of cancelling the tasks of an abandoned producer; aiokafka's sender swallows the first to await its requests.
 _CANCEL_ROUNDS = 10
+_LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RECORDS_BOUNDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 # For finding out why a start took too long.
 _REASON_SECONDS = 2.0
 
@@ -69,6 +73,21 @@ class Batch:
         return True
 
 
+class Traffic:
+    """What Kafka acknowledged, over all producers of a process: how long a batch took, how large it was."""
+
+    def __init__(self) -> None:
+        self.latency = Histogram(
+            "kafka_batch_latency_seconds", "From a batch's sending to its acknowledgement.", _LATENCY_BOUNDS
+        )
+        self.records = Histogram("kafka_batch_records", "Records in an acknowledged batch.", _RECORDS_BOUNDS)
+
+    def acknowledged(self, seconds: float, records: int) -> None:
+        """A batch of so many records was, so long after it was sent."""
+        self.latency.observe(seconds)
+        self.records.observe(records)
+
+
 class Producer:
     """One idempotent aiokafka producer with acks=all.
 
@@ -76,10 +95,12 @@ class Producer:
         settings: ``[kafka]``.
         topics: all topics that will be written; nothing else is asked about.
         number: for the logs.
+        traffic: where what is acknowledged is measured.
     """
 
-    def __init__(self, settings: Kafka, topics: Sequence[str], number: int) -> None:
+    def __init__(self, settings: Kafka, topics: Sequence[str], number: int, traffic: Traffic | None = None) -> None:
         self.number = number
+        self._traffic = traffic or Traffic()
         self._last_resolved = asyncio.get_running_loop().time()
         self._acknowledged_at = 0.0
         self._topics = topics
@@ -173,18 +194,19 @@ class Producer:
         if self.dead:
             future.set_exception(Abandoned(f"producer {self.number} is dead"))
         else:
-            self._enqueue(batch.builder, TopicPartition(topic, partition), future)
+            self._enqueue(batch, TopicPartition(topic, partition), future)
         return future
 
     def _resolved(self, future: "asyncio.Future[None]") -> None:
         self._unresolved.discard(future)
         self._last_resolved = future.get_loop().time()
 
-    def _enqueue(self, builder: Any, partition: TopicPartition, future: "asyncio.Future[None]") -> None:
+    def _enqueue(self, sent: Batch, partition: TopicPartition, future: "asyncio.Future[None]") -> None:
         # send_batch() would wait for metadata and for the partition's turn, both without need here: the caller has seen
         # the leader, and the accumulator keeps a partition's batches in order. So this takes the step behind those waits.
         accumulator = self._kafka._message_accumulator  # noqa: SLF001
-        batch = accumulator._append_batch(builder, partition)  # noqa: SLF001
+        began = time.perf_counter()  # uvloop's time is of whole milliseconds
+        batch = accumulator._append_batch(sent.builder, partition)  # noqa: SLF001
 
         def resolve(done: "asyncio.Future[Any]") -> None:
             error = None if done.cancelled() else done.exception()
@@ -196,6 +218,7 @@ class Producer:
                 future.set_exception(error)
             else:
                 self._acknowledged_at = future.get_loop().time()
+                self._traffic.acknowledged(time.perf_counter() - began, len(sent.records))
                 future.set_result(None)
 
         batch.future.add_done_callback(resolve)

@@ -14,7 +14,7 @@ import structlog
 
 from bridge.config import Kafka
 from bridge.deliver.connection import reason
-from bridge.deliver.producer import Producer
+from bridge.deliver.producer import Producer, Traffic
 from bridge.errors import BridgeError
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,7 @@ class Producers:
         self._supervisor: asyncio.Task[None] | None = None
         self._stopping = False
         self.started = 0
+        self.traffic = Traffic()
         self.last_error = ""
 
     def start(self) -> None:
@@ -125,6 +126,12 @@ class Producers:
         current, now = self._current, asyncio.get_running_loop().time()
         return current is not None and not current.dead and current.silent_seconds(now) < _SILENT_SECONDS
 
+    @property
+    def unresolved(self) -> int:
+        """Batches that are on their way, over all producers in use."""
+        alive = [p for p in (self._current, self._ward, *self._retiring) if p is not None]
+        return sum(producer.unresolved for producer in dict.fromkeys(alive))
+
     def _replace_current(self) -> None:
         self._fresh = False
         self._wanted.set()
@@ -152,7 +159,7 @@ class Producers:
     async def _start_one(self) -> bool:
         self.started += 1
         try:
-            producer = Producer(self._settings, self._topics, self.started)
+            producer = Producer(self._settings, self._topics, self.started, self.traffic)
             await producer.start(_START_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the next attempt may do
             why = str(error) if isinstance(error, BridgeError) else reason(error)

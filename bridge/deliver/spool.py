@@ -72,6 +72,8 @@ __all__ = [
 _LOOK_SECONDS: Final = 0.1
 """How often free space is looked at while something is written, or while appends are refused."""
 _IDLE_SECONDS: Final = 1.0
+_COUNT_SECONDS: Final = 5.0
+"""Between counts of the files set aside as damaged."""
 _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a file that could not be opened, and to make a ballast that had to be freed."""
 _COMMIT_BYTES: Final = 4 << 20
@@ -107,6 +109,7 @@ class SpoolStats(msgspec.Struct, frozen=True):
     """As of the last commit or look. Lanes with nothing in them are absent; ``bytes`` are of bodies.
 
     ``file_bytes`` is the disk the file and its WAL take, ``free_bytes`` what the file system has left for us.
+    ``kept_damaged_files`` lie aside in the directory, those of earlier lives too, as ``damaged_files`` are this life's.
     ``pending_deletes`` are lanes with a delete not done yet. ``writable``: an append would be taken now.
     """
 
@@ -119,6 +122,7 @@ class SpoolStats(msgspec.Struct, frozen=True):
     aside_rows: int = 0
     aside_reports: int = 0
     damaged_files: int = 0
+    kept_damaged_files: int = 0
     damaged_rows: int = 0
     write_errors: int = 0
     commits: int = 0
@@ -399,6 +403,7 @@ class _Writer:
         self._meta: dict[str, str] = {}
         self._found_reports = 0
         self._damaged_files = 0
+        self._kept_damaged_files = 0
         self._damaged_rows = 0
         self._bad_rows_of_file = 0
         self._write_errors = 0
@@ -411,6 +416,7 @@ class _Writer:
         self._checkpoint_wanted = False
         self._checkpointed_at = 0.0
         self._looked_at = 0.0
+        self._counted_at = -_COUNT_SECONDS
         self._failed_at = 0.0
         self._freed_at = 0.0
         self._shrunk_at = 0.0
@@ -701,6 +707,7 @@ class _Writer:
             aside_rows=ledger.aside_rows,
             aside_reports=ledger.aside_reports,
             damaged_files=self._damaged_files,
+            kept_damaged_files=self._kept_damaged_files,
             damaged_rows=self._damaged_rows,
             write_errors=self._write_errors,
             commits=self._commits,
@@ -740,6 +747,7 @@ class _Writer:
         """Measure what is used and what is free; make the ballast again when there is room for it."""
         self._looked_at = time.monotonic()
         self._free_bytes = self._free()
+        self._count_damaged()
         if self._file is not None:
             self._file_bytes = self._file.file_bytes()
             self._wal_excess_bytes = max(0, self._file.wal_bytes() - 2 * self._wal_bytes)
@@ -750,6 +758,13 @@ class _Writer:
         if self._free_bytes >= self._min_free_bytes + 2 * ballast.size_bytes and ballast.make():
             self._free_bytes = self._free()
             self._events.append(SpoolEvent("recovered", f"{self._directory}: there is room on the disk again"))
+
+    def _count_damaged(self) -> None:
+        """Files set aside as damaged lie there until somebody takes them away, over restarts too."""
+        now = time.monotonic()
+        if now - self._counted_at >= _COUNT_SECONDS:
+            self._counted_at = now
+            self._kept_damaged_files = len(list((self._directory / "damaged").glob("*")))
 
     def _free(self) -> int:
         stat = os.statvfs(self._directory)
@@ -829,6 +844,7 @@ class _Writer:
 
     def _note(self, rebuilt: Rebuilt) -> None:
         self._damaged_files += 1
+        self._counted_at = -_COUNT_SECONDS
         message = f"{rebuilt.moved_to}: a damaged file was moved here; {rebuilt.rows} rows were taken over"
         self._events.append(SpoolEvent("damaged_file", message, rebuilt.moved_to, rebuilt.rows, rebuilt.reports))
 

@@ -1,6 +1,5 @@
 """From what a body held to the Kafka records that say so: one record an item, in the items' order."""
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -68,9 +67,13 @@ class RecordEncoder:
             for position, item in enumerate(items, 1)
         ]
 
-    def quarantined_by_reason(self, records: Iterable[Record]) -> Counter[str]:
-        """How many of the records are quarantined, by reason; all others are events."""
-        return Counter(record.headers[0][1].decode() for record in records if record.topic == self._quarantine_topic)
+    def quarantined(self, records: Iterable[Record]) -> list[tuple[str, str]]:
+        """Reason and path of each record that is quarantined, in their order; all others are events."""
+        return [
+            (record.headers[0][1].decode(), record.headers[2][1].decode())
+            for record in records
+            if record.topic == self._quarantine_topic
+        ]
 
     def _event(self, report: Report, headers: CallbackHeaders, position: int, received_at_ms: int) -> Record:
         event = report.event

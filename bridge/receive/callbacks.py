@@ -8,12 +8,13 @@ One deadline, counted from here, covers reading, delivery and answer.
 
 import asyncio
 import itertools
+import logging
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -22,10 +23,14 @@ from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
 from bridge.encode.records import RecordEncoder
 from bridge.errors import DeliveryError
-from bridge.observe.metrics import Measurements
 from bridge.receive.access import Access
 from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, Turn, read_body
+from bridge.receive.tally import ABORTED, Fault, Tally
+from bridge.status.report import Item
 from bridge.status.report import read_body as read_reports
+
+if TYPE_CHECKING:
+    from bridge.deliver.lane import Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +38,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+_TRACE_ID = slice(3, 35)
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -59,6 +65,23 @@ _TURN_SHARE = 0.125
 _CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 
 
+class _Visit:
+    """One request on its way through the handler: what is counted and told of it at its end."""
+
+    __slots__ = ("arrived", "began", "callback", "items", "quarantined", "receipt", "trace_id", "why")
+
+    def __init__(self, arrived: float) -> None:
+        self.arrived = arrived
+        # uvloop's time, that of ``arrived``, is of whole milliseconds, good for deadlines only
+        self.began = time.perf_counter()
+        self.callback = ""
+        self.trace_id: str | None = None
+        self.items: list[Item] = []
+        self.quarantined = 0
+        self.receipt: Receipt | None = None
+        self.why = ""
+
+
 class Callbacks:
     """Takes callbacks; an ASGI application for one path.
 
@@ -66,16 +89,17 @@ class Callbacks:
         settings: the whole configuration.
         access: who may push.
         delivery: where records go.
-        measurements: where answers are counted.
+        tally: where answers are counted.
     """
 
-    def __init__(self, settings: Settings, access: Access, delivery: Delivery, measurements: Measurements) -> None:
+    def __init__(self, settings: Settings, access: Access, delivery: Delivery, tally: Tally) -> None:
         self._limits = settings.limits
         self._deadline_seconds = settings.delivery.ack_deadline_seconds
         self._access = access
         self._turn = Turn(settings.delivery.ack_deadline_seconds * _TURN_SHARE)
         self._delivery = delivery
-        self._measurements = measurements
+        self.tally = tally
+        self._tells_each = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._encoder = RecordEncoder(
             settings.topics.status, settings.topics.quarantine, settings.events.source, settings.kafka.max_request_size
         )
@@ -94,24 +118,43 @@ class Callbacks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, in time, whatever it is."""
-        # uvloop's time is of whole milliseconds, good for deadlines only
-        arrived, began = self._loop.time(), time.perf_counter()
+        visit = _Visit(self._loop.time())
         self.active += 1
         try:
-            answer = await self._answer(scope, receive, arrived)
+            answer = await self._answer(scope, receive, visit)
         except Exception:
             # The provider pushes it again; nothing was promised.
-            log.exception("callback_failed")
+            log.exception("callback_failed", callback=visit.callback)
             answer = json_answer(503, "Service Unavailable", headers=_CLOSE)
         finally:
             self.active -= 1
-        self._measurements.callbacks["aborted" if answer is _CUT_SHORT else str(answer[0]["status"])] += 1
-        if answer is SUCCESS:
-            self._measurements.ack_latency.observe(time.perf_counter() - began)
+        self._count(visit, answer)
         await send(answer[0])
         await send(answer[1])
 
-    async def _answer(self, scope: Scope, receive: Receive, arrived: float) -> tuple[Any, Any]:
+    def _count(self, visit: _Visit, answer: tuple[Any, Any]) -> None:
+        seconds = time.perf_counter() - visit.began
+        said = ABORTED if answer is _CUT_SHORT else str(answer[0]["status"])
+        outcome = "refused"
+        self.tally.answered(said)
+        if answer is SUCCESS:
+            outcome = "kafka" if visit.receipt is None or visit.receipt.on_kafka else "spool"
+            self.tally.acknowledged(seconds, visit.trace_id)
+        if visit.items:
+            self.tally.reported(outcome, visit.items)
+        if self._tells_each:
+            log.debug(
+                "callback",
+                callback=visit.callback,
+                answer=said,
+                outcome=outcome,
+                reports=len(visit.items),
+                quarantined=visit.quarantined,
+                seconds=round(seconds, 4),
+                why=visit.why,
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, visit: _Visit) -> tuple[Any, Any]:
         if not self._access.admits(scope["path"]):
             return NOT_FOUND
         if scope["method"] != "POST":
@@ -124,32 +167,43 @@ class Callbacks:
             with self.in_flight.reserve(announced) as reservation:
                 body = await read_body(receive, self._limits.body_bytes, self._limits.body_read_seconds, reservation)
                 self._turn.check()
-                await self._publish(body, head, arrived)
+                await self._publish(body, head, visit)
         except Disconnected:
             return _CUT_SHORT
         except Refusal as refusal:
+            visit.why = str(refusal)
             return json_answer(refusal.status, str(refusal), headers=_CLOSE)
         except DeliveryError as error:
+            visit.why = str(error)
             return json_answer(503, str(error), headers=_CLOSE)
         return SUCCESS
 
-    async def _publish(self, body: bytes, head: Head, arrived: float) -> None:
+    async def _publish(self, body: bytes, head: Head, visit: _Visit) -> None:
         """Every report of ``body`` on Kafka or safe on disk, when this returns.
 
         Raises:
             DeliveryError: it can't be had within the deadline.
         """
         received_at_ms = time.time_ns() // 1_000_000
-        traceparent = head.get(b"traceparent", b"")
+        traceparent: bytes | None = head.get(b"traceparent")
+        if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
+            traceparent = None
+        if traceparent is not None:
+            visit.trace_id = traceparent[_TRACE_ID].decode()
+        visit.callback = f"{self._instance}-{next(self._numbers)}"
+        items = read_reports(body, received_at_ms)
         records = self._encoder.encode(
-            read_reports(body, received_at_ms),
-            callback_id=f"{self._instance}-{next(self._numbers)}",
+            items,
+            callback_id=visit.callback,
             received_at_ms=received_at_ms,
-            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+            traceparent=traceparent,
         )
         if not records:
             return
-        receipt = self._delivery.submit(records, arrived + self._deadline_seconds)
+        visit.receipt = self._delivery.submit(records, visit.arrived + self._deadline_seconds)
+        visit.items = items
         if any(record.topic == self._quarantine for record in records):
-            self._measurements.quarantined.update(self._encoder.quarantined_by_reason(records))
-        await receipt.outcome
+            faults = [Fault(received_at_ms, *fault, visit.callback) for fault in self._encoder.quarantined(records)]
+            self.tally.quarantine(faults)
+            visit.quarantined = len(faults)
+        await visit.receipt.outcome

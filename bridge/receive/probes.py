@@ -7,22 +7,21 @@ there is a spool, unready.
 from collections.abc import Callable
 from typing import Any
 
-from litestar import Response, get
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from litestar import Request, Response, get
 
-from bridge.observe.metrics import Measurements
+from bridge.observe.metrics import Metrics
 
 
 class Probes:
     """What the admin port answers.
 
     Args:
-        measurements: for ``/metrics``.
+        metrics: for ``/metrics``.
         ready: whether a callback could be stored durably now.
     """
 
-    def __init__(self, measurements: Measurements, ready: Callable[[], bool]) -> None:
-        self._measurements = measurements
+    def __init__(self, metrics: Metrics, ready: Callable[[], bool]) -> None:
+        self._metrics = metrics
         self._ready = ready
 
     def handlers(self) -> list[Any]:
@@ -39,7 +38,8 @@ class Probes:
             return Response({"status": "not ready: a callback could not be stored durably now"}, status_code=503)
 
         @get("/metrics", sync_to_thread=False)
-        def metrics() -> Response[bytes]:
-            return Response(generate_latest(self._measurements.registry), media_type=CONTENT_TYPE_LATEST)
+        def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+            body, content_type = self._metrics.exposition(request.headers.get("accept", ""))
+            return Response(body, media_type=content_type)
 
         return [livez, readyz, metrics]

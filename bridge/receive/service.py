@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
 from typing import Literal
 
 import structlog
@@ -18,15 +17,16 @@ from bridge.deliver.delivery import Delivery
 from bridge.deliver.topics import declared_topics, weaknesses
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
 from bridge.errors import ConfigurationError, ServerError, TopicsError
-from bridge.observe.metrics import Measurements
+from bridge.observe.metrics import Metrics
 from bridge.receive.access import Access
 from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
 from bridge.receive.callbacks import Callbacks
 from bridge.receive.probes import Probes
+from bridge.receive.readings import Readings
+from bridge.receive.tally import Tally
 
 log = structlog.get_logger(__name__)
 
-Reading = tuple[str, str, dict[str, str], float]
 # Connections held at once; each idle one costs a few KiB.
 _CONNECTIONS = 65_536
 # Shares of server.shutdown_seconds by which requests are answered, the delivery has stopped, and the listeners have ended; what
@@ -74,9 +74,9 @@ class Service:
             await self._refuse_weak_topics(told)
         self.delivery = Delivery(self._settings)
         await self.delivery.start()
-        self._measurements = Measurements(self._counters, self._gauges)
-        self._callbacks = Callbacks(self._settings, self._access, self.delivery, self._measurements)
-        probes = Probes(self._measurements, lambda: self.delivery.ready and not self._stopping)
+        self._callbacks = Callbacks(self._settings, self._access, self.delivery, Tally())
+        metrics = Metrics(Readings(self._settings, self.delivery, self._callbacks))
+        probes = Probes(metrics, lambda: self.delivery.ready and not self._stopping)
         public = self._server(public_app(self._callbacks), server.host, port)
         admin = self._server(admin_app(probes), server.admin_host, admin_port)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
@@ -159,50 +159,6 @@ class Service:
             ),
             log_enabled=False,
         )
-
-    # --- what is measured ---------------------------------------------------------------------------------------------
-
-    def _counters(self) -> Iterator[Reading]:
-        counters = self.delivery.counters
-        yield "reports_received", "Reports of bodies that were read whole.", {}, counters.received
-        yield "reports_found", "Reports found in the spool at the start.", {}, counters.found
-        for topic, count in counters.published.items():
-            yield "reports_published", "Reports acknowledged by Kafka, by topic.", {"topic": topic}, count
-        yield "reports_refused", "Reports of callbacks that were answered 503.", {}, counters.refused
-        yield "reports_set_aside", "Reports that Kafka refuses for good, kept in the spool.", {}, counters.set_aside
-        text = "Reports of callbacks answered 503 that are on Kafka all the same."
-        yield "reports_published_after_refusal", text, {}, counters.published_after_refusal
-        yield "producers_started", "Kafka producers that were begun.", {}, self.delivery.producers.started
-
-    def _gauges(self) -> Iterator[Reading]:
-        yield "reports_waiting", "Reports in memory or in the spool, not yet on Kafka.", {}, self.delivery.waiting
-        yield "oldest_waiting_seconds", "Age of the oldest report that waits.", {}, self.delivery.oldest_seconds
-        yield "drain_reports_per_second", "Reports that left, over ten seconds.", {}, self.delivery.drain_per_second
-        text = "Estimate of when nothing waits any more; infinite while more comes than goes."
-        yield "drained_in_seconds", text, {}, self.delivery.drained_in_seconds
-        yield "in_flight_bytes", "Bytes of bodies being read or waiting.", {}, self._callbacks.in_flight.bytes
-        yield "callbacks_active", "Callbacks being handled.", {}, self._callbacks.active
-        lanes = [lane for lanes in self.delivery.lanes.values() for lane in lanes]
-        sick = sum(lane.sick for lane in lanes)
-        text = "Lanes by state; a sick one journals what arrives."
-        yield "lanes", text, {"state": "sick"}, sick
-        yield "lanes", text, {"state": "healthy"}, len(lanes) - sick
-        yield "memory_bytes", "Records in memory, in bytes.", {}, sum(lane.memory_bytes for lane in lanes)
-        yield "ready", "1 where a callback could be stored durably now.", {}, float(self.delivery.ready)
-        if self.delivery.spool is not None:
-            stats = self.delivery.spool.stats
-            yield "spool_rows", "Rows in the spool.", {}, stats.rows
-            yield "spool_bytes", "Size of the spool's files, in bytes.", {}, stats.file_bytes
-            yield "spool_free_bytes", "What the file system has left, in bytes.", {}, stats.free_bytes
-            yield "spool_writable", "1 where the spool would take an append now.", {}, float(stats.writable)
-            yield "spool_damaged_files", "Files set aside as damaged, since the start.", {}, stats.damaged_files
-            yield "spool_aside_reports", "Reports set aside in the spool.", {}, stats.aside_reports
-            yield (
-                "spool_oldest_commit_seconds",
-                "Age of the oldest append not durable yet.",
-                {},
-                (self.delivery.spool.oldest_waiting_seconds),
-            )
 
 
 def _free_port(host: str, port: int, key: str) -> int:

@@ -79,7 +79,7 @@ class Life:
         try:
             yield cls(delivery, spool, cluster)
         finally:
-            await asyncio.gather(*(lane.stop() for lane in delivery._all_lanes()))
+            await asyncio.gather(*(lane.stop() for lane in delivery.all_lanes()))
             await spool.close(PATIENCE_SECONDS)
 
     def push(self, number: int) -> Receipt:

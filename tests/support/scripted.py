@@ -296,7 +296,7 @@ class Stage:
         self.delivery.producers = cast("Producers", self.cluster)
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         self.delivery._make_lanes(Layout([(STATUS, LANES), (QUARANTINE, 1)]))
-        for lane in self.delivery._all_lanes():
+        for lane in self.delivery.all_lanes():
             lane._window_bytes = self.window_bytes
 
     def crash(self, unheard: int = 0) -> None:
@@ -407,7 +407,7 @@ class Stage:
         published = sum(counters.published.values())
         assert counters.received + counters.found == published + waiting + counters.set_aside + counters.refused
         assert waiting >= 0
-        assert all(lane.depth >= 0 and lane.memory_bytes >= 0 for lane in self.delivery._all_lanes())
+        assert all(lane.depth >= 0 and lane.memory_bytes >= 0 for lane in self.delivery.all_lanes())
 
     def finish(self) -> None:
         """Everything is well from now on, until nothing waits."""
@@ -421,7 +421,7 @@ class Stage:
                 break
         self.check_accounting()
         assert self.delivery.waiting == 0
-        assert all(lane.idle and not lane.sick for lane in self.delivery._all_lanes())
+        assert all(lane.idle and not lane.sick for lane in self.delivery.all_lanes())
 
 
 FAILED = SpoolFailed("provoked")

@@ -8,9 +8,9 @@ import pytest
 
 from bridge.config import Settings, load
 from bridge.errors import DeadlineExceeded, Overloaded
-from bridge.observe.metrics import Measurements
 from bridge.receive.access import Access
 from bridge.receive.callbacks import Callbacks
+from bridge.receive.tally import Tally
 from bridge.record import Record
 
 SECRET = "a-secret-of-the-tests-1"  # noqa: S105 - opens nothing
@@ -20,6 +20,8 @@ REPORT = b'{"MessageId":"m","Status":"Sent"}'
 
 class Receipt:
     """What the handler waits for."""
+
+    on_kafka = True
 
     def __init__(self) -> None:
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -50,8 +52,8 @@ class Handler:
 
     def __init__(self, settings: Settings = SETTINGS) -> None:
         self.delivery = FakeDelivery()
-        self.measurements = Measurements(list, list)
-        self.callbacks = Callbacks(settings, Access([SECRET]), self.delivery, self.measurements)  # type: ignore[arg-type]
+        self.tally = Tally()
+        self.callbacks = Callbacks(settings, Access([SECRET]), self.delivery, self.tally)  # type: ignore[arg-type]
 
     async def push(
         self,
@@ -78,6 +80,11 @@ class Handler:
         await self.callbacks({"path": path, "method": method, "headers": headers or []}, receive or give, send)
         start, body = sent
         return start["status"], body["body"], dict(start["headers"])
+
+
+def said(counts: dict[str, int]) -> dict[str, int]:
+    """What was counted at all."""
+    return {name: count for name, count in counts.items() if count}
 
 
 async def test_success_waits_for_the_outcome() -> None:
@@ -114,7 +121,7 @@ async def test_an_outcome_that_fails_is_503(error: Exception, message: bytes) ->
 
     assert (status, body) == (503, b'{"code":503,"msg":"%s"}' % message)
     assert headers[b"connection"] == b"close"
-    assert handler.measurements.callbacks == {"503": 1}
+    assert {"503": 1} == said(handler.tally.callbacks)
     assert handler.callbacks.in_flight.bytes == 0
 
 
@@ -191,7 +198,7 @@ async def test_what_was_cut_short_or_empty_is_never_submitted() -> None:
     assert (await handler.push(receive=gone))[0] == 408
     assert (await handler.push(b""))[0] == 400
     assert handler.delivery.submitted == []
-    assert handler.measurements.callbacks == {"aborted": 1, "400": 1}
+    assert {"aborted": 1, "400": 1} == said(handler.tally.callbacks)
 
 
 async def test_an_empty_array_is_answered_without_a_delivery() -> None:
@@ -226,7 +233,26 @@ async def test_answers_quarantined_reports_and_latency_are_counted() -> None:
         await pushing
     await handler.push(b"")
 
-    assert handler.measurements.quarantined == {"not_json": 1, "not_an_object": 1, "no_status": 1}
-    assert handler.measurements.callbacks == {"200": 2, "400": 1}
-    latencies = [s for m in handler.measurements.ack_latency.collect() for s in m.samples if s.name.endswith("_count")]
-    assert [sample.value for sample in latencies] == [2]
+    assert {"not_json": 1, "not_an_object": 1, "no_status": 1} == said(handler.tally.quarantined)
+    assert {"200": 2, "400": 1} == said(handler.tally.callbacks)
+    assert sum(handler.tally.ack_latency.counts) == 2
+    assert {"SENT": 1, "NONE": 3} == said(handler.tally.reports["kafka"])
+    reasons = [(fault.reason, fault.path) for fault in handler.tally.faults]
+    assert reasons == [("not_json", "$"), ("not_an_object", "$[0]"), ("no_status", "$[1].Status")]
+
+
+async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acknowledged, on disk alone, refused; a callback that was shed before it was read is none of its reports'."""
+    handler = Handler()
+    for on_kafka, outcome in ((True, None), (False, None), (False, DeadlineExceeded("too late"))):
+        monkeypatch.setattr(Receipt, "on_kafka", on_kafka, raising=False)
+        pushing = asyncio.create_task(handler.push(REPORT))
+        await asyncio.sleep(0.01)
+        receipt = handler.delivery.receipts[-1]
+        receipt.outcome.set_exception(outcome) if outcome else receipt.outcome.set_result(None)
+        await pushing
+    handler.delivery.refuses = Overloaded("too much")
+    await handler.push(REPORT)
+
+    assert [said(counts) for counts in handler.tally.reports.values()] == [{"SENT": 1}, {"SENT": 1}, {"SENT": 1}]
+    assert {"200": 2, "503": 2} == said(handler.tally.callbacks)

@@ -67,11 +67,15 @@ def test_records_stand_in_the_order_of_the_items_and_count_them_all() -> None:
     assert positions == [b"1/4", b"2/4", b"3/4", b"4/4"]
 
 
-def test_quarantined_records_are_counted_by_reason() -> None:
-    """What metrics need, from the records alone."""
+def test_quarantined_records_are_told_by_reason_and_path() -> None:
+    """What metrics and the page need, from the records alone."""
     records = records_of(b"[" + b",".join([GOOD, BROKEN, b"1", b"2", b"{}"]) + b"]")
-    counts = encoder_of().quarantined_by_reason(records)
-    assert counts == {"invalid_utf8": 1, "not_an_object": 2, "no_message_id": 1}
+    assert encoder_of().quarantined(records) == [
+        ("invalid_utf8", "$[1]"),
+        ("not_an_object", "$[2]"),
+        ("not_an_object", "$[3]"),
+        ("no_message_id", "$[4].MessageId"),
+    ]
 
 
 def test_an_event_too_large_for_a_record_is_quarantined_raw() -> None:

@@ -65,6 +65,7 @@ def test_nothing_later_is_sent_before_the_head_is_acknowledged(stage: Stage) -> 
     stage.acknowledge()
 
     assert answers(first, *later) == [200] * 4
+    assert all(receipt.on_kafka for receipt in (first, *later))
     assert stage.log == [1, 2, 3, 4]
     assert not stage.disk.rows
     assert not stage.disk.queue  # while Kafka is well nothing is written to disk
@@ -83,6 +84,7 @@ def test_a_callback_is_answered_when_every_one_of_its_lanes_has_it_safe(stage: S
     stage.commit()
 
     assert answers(pushed) == [200]
+    assert not pushed.on_kafka
     assert stage.delivery.waiting == 1
     stage.finish()
 
