@@ -31,8 +31,8 @@ class Fake:
     start_fails: Exception | None = None
     brokers_answer = True
 
-    def __init__(self, kafka: Kafka, topics: list[str], number: int) -> None:
-        del kafka, topics
+    def __init__(self, kafka: Kafka, topics: list[str], number: int, traffic: object) -> None:
+        del kafka, topics, traffic
         self.number, self.dead, self.unresolved = number, False, 0
         self.used_at = self.told_at = asyncio.get_running_loop().time()
 
