@@ -1,0 +1,207 @@
+"""Three teams follow the topic on a real Kafka, fed through the bridge, and end with the right tables whatever happens to them.
+
+What the tables must be is worked out here, plainly, from the raw JSON of the topic, and for charges from the provider's own
+ledger as well. Nothing of the programs is used for it.
+"""
+
+import json
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from conftest import MakeTopic
+from support.apart import run_apart
+from support.bridge_process import BridgeProcess
+from support.callbacks import make_topics
+from support.consumers import MOMENTS, Team
+from support.topics import consume_all
+
+from bridge.demo.campaign import Pushing
+from bridge.demo.reckoning import Expected
+
+MESSAGES, RATE = 500, 2500.0
+Key = tuple[str, str]
+
+
+class Tables(NamedTuple):
+    """What the three teams' tables have to be."""
+
+    states: dict[Key, str]
+    charges: dict[Key, str]
+    rate_by_category: dict[str, Fraction]
+    rate_by_template: dict[str, Fraction]
+
+    @classmethod
+    def of(cls, records: Sequence[ConsumerRecord]) -> "Tables":
+        """From the raw JSON of a topic, in the order of each partition; charges are by the event that made them."""
+        first: dict[str, dict[str, Any]] = {}
+        for event in (json.loads(record.value) for record in records):
+            first.setdefault(event["event_id"], event)
+        by_message: dict[Key, list[dict[str, Any]]] = {}
+        for event in first.values():
+            who = event["recipient"] or event["sender_user_id"] or ""
+            by_message.setdefault((event["message_id"], who), []).append(event)
+        templates = {
+            key: next((e["template_name"] for e in own if e["template_name"]), None) for key, own in by_message.items()
+        }
+        categories = {
+            key: {e["error_category"] for e in own if e["status"] == "FAILED"} for key, own in by_message.items()
+        }
+        kinds = [kind for own in categories.values() for kind in own]
+        used = [template for template in templates.values() if template]
+        failed = [template for key, template in templates.items() if template and categories[key]]
+        return cls(
+            {key: _state({event["status"] for event in own}) for key, own in by_message.items()},
+            {
+                key: next(event["event_id"] for event in own if event["status"] in {"DELIVERED", "READ"})
+                for key, own in by_message.items()
+                if any(event["status"] in {"DELIVERED", "READ"} for event in own)
+            },
+            {kind: Fraction(kinds.count(kind), len(by_message)) for kind in kinds},
+            {template: Fraction(failed.count(template), used.count(template)) for template in used},
+        )
+
+
+def _state(statuses: set[str]) -> str:
+    """The one to show, of all that a message had."""
+    order = ("DELETED", "READ", "DELIVERED", "FAILED", "SENT", "UNKNOWN")
+    return next(state for state in order if state in statuses)
+
+
+class Pushed(NamedTuple):
+    """A topic full of events, and what the provider knows of them."""
+
+    topic: str
+    records: list[ConsumerRecord]
+    expected: Expected
+
+
+@asynccontextmanager
+async def a_bridge(bootstrap: str, directory: Path) -> AsyncIterator[tuple[BridgeProcess, str]]:
+    """A bridge with topics of its own; the topic of its events."""
+    topics = await make_topics(bootstrap, partitions=4)
+    async with BridgeProcess(bootstrap, directory, {"log.level": "info"}, topics) as bridge:
+        yield bridge, topics[0]
+
+
+@pytest.fixture(scope="module")
+def pushed(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
+    """A campaign with repeats, reordering and odd reports, pushed through a bridge; it has come to its end."""
+
+    async def push() -> Pushed:
+        async with a_bridge(kafka_bootstrap, tmp_path_factory.mktemp("bridge")) as (bridge, topic):
+            pushing = Pushing(bridge.url, MESSAGES, RATE, seed=5)
+            await pushing.run()
+            await bridge.stop()
+        expected = Expected.of(pushing.ledger.entries.values())
+        return Pushed(topic, await consume_all(kafka_bootstrap, topic), expected)
+
+    return run_apart(push())
+
+
+@pytest.fixture
+def teams(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Any]:
+    """Makes teams, none of which outlives the test."""
+    made: list[Team] = []
+
+    def make(name: str, topic: str) -> Team:
+        made.append(Team(name, kafka_bootstrap, topic, tmp_path))
+        return made[-1]
+
+    yield make
+    for team in made:
+        team.kill()
+
+
+def charges(billing: Team) -> dict[Key, str]:
+    """Every charge, with the event that it was made for."""
+    rows = billing.rows("SELECT message_id, recipient, event_id, cents FROM charges")
+    assert {cents for *_, cents in rows} <= {4}
+    return {(message_id, recipient): event_id for message_id, recipient, event_id, _ in rows}
+
+
+def rates(rows: list[tuple[str, float]]) -> dict[str, Fraction]:
+    """Failure rates by what they are of."""
+    return {name: Fraction(rate).limit_denominator(10_000) for name, rate in rows}
+
+
+async def test_three_groups_come_to_their_tables_while_the_bridge_pushes(
+    kafka_bootstrap: str, teams: Any, tmp_path: Path
+) -> None:
+    """Each at its own pace, from a topic that is being written; billing is killed in between and started again."""
+    async with a_bridge(kafka_bootstrap, tmp_path) as (bridge, topic):
+        crm, billing, alerting = (teams(name, topic) for name in ("crm", "billing", "alerting"))
+        for team in (crm, billing, alerting):
+            team.start()
+        for seed in (1, 2):
+            pushing = Pushing(bridge.url, MESSAGES // 2, RATE, seed)
+            await pushing.run()
+            billing.kill()
+            billing.start()
+        for team in (crm, billing, alerting):
+            await team.caught_up()
+        tables = Tables.of(await consume_all(kafka_bootstrap, topic))
+
+    assert {(m, r): state for m, r, state in crm.rows("SELECT * FROM states")} == tables.states
+    assert charges(billing) == tables.charges
+    assert rates(alerting.rows("SELECT category, rate FROM rate_by_category")) == tables.rate_by_category
+    assert rates(alerting.rows("SELECT template, rate FROM rate_by_template")) == tables.rate_by_template
+    assert len(tables.rate_by_category) > 3
+    assert set(tables.states.values()) >= {"DELIVERED", "READ", "FAILED"}
+    assert [await team.stop() for team in (crm, billing, alerting)] == [0, 0, 0]
+
+
+async def test_billing_is_exact_when_it_is_killed_at_the_worst_moments(pushed: Pushed, teams: Any) -> None:
+    """Three kill -9: rows written and not committed; committed, and Kafka not told; Kafka just told."""
+    billing = teams("billing", pushed.topic)
+    seen: dict[Key, str] = {}
+    for moment in MOMENTS:
+        billing.start_dying(moment)
+        assert await billing.ended() == -9
+        now = charges(billing)
+        assert now.items() >= seen.items(), "a charge that was made has changed"
+        assert (len(now) > len(seen)) == (moment != "in the transaction")
+        seen = now
+    billing.start()
+    await billing.caught_up()
+    assert charges(billing) == Tables.of(pushed.records).charges
+    assert charges(billing).keys() == pushed.expected.delivered
+
+
+async def test_billing_is_exact_under_repeats_reordering_and_a_replay(
+    kafka_bootstrap: str, topic: MakeTopic, pushed: Pushed, teams: Any
+) -> None:
+    """Every record twice and in any order; then all of them once more, marked as replayed: not one charge more or other."""
+    chance = random.Random(11)  # noqa: S311  has to be repeatable, guards nothing
+    stirred = await topic(partitions=3)
+    await produce(kafka_bootstrap, stirred, chance.sample(pushed.records * 2, 2 * len(pushed.records)))
+    billing = teams("billing", stirred)
+    billing.start()
+    await billing.caught_up()
+    charged = charges(billing)
+    assert charged == Tables.of(await consume_all(kafka_bootstrap, stirred)).charges
+    assert charged.keys() == pushed.expected.delivered
+
+    await produce(kafka_bootstrap, stirred, pushed.records, extra=[("bridge_replay", b"run-1")])
+    await billing.caught_up()
+    assert charges(billing) == charged
+    taken = billing.rows("SELECT count(*) FROM taken")
+    assert taken == [(len({dict(record.headers)["ce_id"] for record in pushed.records}),)]
+
+
+async def produce(
+    bootstrap: str, topic: str, records: Iterable[ConsumerRecord], extra: Sequence[tuple[str, bytes]] = ()
+) -> None:
+    """Write records as they were, in this order, with further headers."""
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=5) as producer:
+        sent = [
+            await producer.send(topic, record.value, record.key, headers=[*record.headers, *extra])
+            for record in records
+        ]
+        for each in sent:
+            await each
