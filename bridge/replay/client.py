@@ -3,10 +3,6 @@
 Nothing here joins a consumer group: partitions are assigned, so that a reader disturbs nobody and is not disturbed.
 """
 
-import base64
-import binascii
-import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,26 +13,30 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 
-from bridge.config import Kafka, read_secret_file
+from bridge.config import Kafka
+from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.errors import ConfigurationError, KafkaAway, ReplayError
 
 log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())
+log.propagate = False
 
 T = TypeVar("T")
 # Untyped in the library.
 OffsetSpec: Any = administration.OffsetSpec  # type: ignore[attr-defined]
 
 PATIENCE_SECONDS: Final = 60.0
-BATCH_RECORDS: Final = 10_000
-# What a reader holds beside the batch in hand: fetched and not yet given.
+# As many messages as the processor's cache holds: with ten thousand at once each costs three times as much.
+BATCH_RECORDS: Final = 200
+# What a reader holds beside the batch in hand: fetched and not yet given; and what one answer may hold, compressed.
 _QUEUED_KIB: Final = 16_384
-_FETCH_BYTES: Final = 8 << 20
-_PARTITION_FETCH_BYTES: Final = 2 << 20
+_FETCH_BYTES: Final = 4 << 20
+_PARTITION_FETCH_BYTES: Final = 1 << 20
+# The library's own, a second, would leave a full queue to run dry.
+_FETCH_AGAIN_MS: Final = 10
 _POLL_SECONDS: Final = 0.1
 _REQUEST_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 0.25
-# A token without an expiry that could be read is read again after this.
-_TOKEN_SECONDS: Final = 60.0
 
 
 # --- configuration ----------------------------------------------------------------------------------------------------
@@ -46,51 +46,14 @@ def client_configuration(kafka: Kafka) -> dict[str, Any]:
     """The library's configuration for connecting, of any kind of client.
 
     Raises:
-        ConfigurationError: a mounted secret can't be read.
+        ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
     """
-    configuration: dict[str, Any] = {
-        "bootstrap.servers": ",".join(kafka.bootstrap_servers),
-        "client.id": kafka.client_id,
-        "security.protocol": kafka.security_protocol,
-        "topic.metadata.refresh.interval.ms": min(kafka.metadata_max_age_ms, 60_000),
+    return {
+        **librdkafka_arguments(kafka),
         "reconnect.backoff.max.ms": 2_000,
         # Its own lines on standard error would tear a progress bar; what matters comes as an error as well.
         "logger": log,
     }
-    if "SSL" in kafka.security_protocol:
-        configuration |= _tls(kafka)
-    if kafka.security_protocol.startswith("SASL"):
-        configuration["sasl.mechanisms"] = kafka.sasl_mechanism
-        if kafka.sasl_mechanism == "OAUTHBEARER":
-            read_secret_file(kafka.sasl_oauth_token_file, "kafka.sasl_oauth_token_file")
-            configuration["oauth_cb"] = lambda _: _token(kafka.sasl_oauth_token_file)
-        else:
-            configuration["sasl.username"] = kafka.sasl_plain_username
-            configuration["sasl.password"] = kafka.sasl_plain_password or read_secret_file(
-                kafka.sasl_plain_password_file, "kafka.sasl_plain_password_file"
-            )
-    return configuration
-
-
-def _tls(kafka: Kafka) -> dict[str, Any]:
-    settings = {
-        # Without a file the system's authorities, wherever this system has them.
-        "ssl.ca.location": kafka.ssl_cafile or "probe",
-        "ssl.certificate.location": kafka.ssl_certfile,
-        "ssl.key.location": kafka.ssl_keyfile or kafka.ssl_certfile,
-        "ssl.key.password": kafka.ssl_password,
-        "ssl.endpoint.identification.algorithm": "https" if kafka.ssl_check_hostname else "none",
-    }
-    return {name: value for name, value in settings.items() if value}
-
-
-def _token(path: str) -> tuple[str, float]:
-    """The mounted token, and when it has to be read again: seconds since the epoch."""
-    token = read_secret_file(path, "kafka.sasl_oauth_token_file").strip()
-    with contextlib.suppress(IndexError, binascii.Error, ValueError, KeyError, TypeError):
-        payload = token.split(".")[1]
-        return token, float(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"])
-    return token, time.time() + _TOKEN_SECONDS
 
 
 def make(kind: Callable[[dict[str, Any]], T], configuration: dict[str, Any]) -> T:
@@ -290,6 +253,7 @@ def _reading(configuration: Mapping[str, Any], group: str | None) -> dict[str, A
         "check.crcs": True,
         "queued.max.messages.kbytes": _QUEUED_KIB,
         "queued.min.messages": 100_000,
+        "fetch.queue.backoff.ms": _FETCH_AGAIN_MS,
         "fetch.max.bytes": _FETCH_BYTES,
         "max.partition.fetch.bytes": _PARTITION_FETCH_BYTES,
         "receive.message.max.bytes": 100_000_000,
