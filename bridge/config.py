@@ -35,6 +35,7 @@ _SECRET = re.compile(r"[A-Za-z0-9._~-]{16,256}")
 _TOPIC = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$"
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _CREDENTIALS_IN_URL = re.compile(r"//.*@")
+_URI_REFERENCE = r"^(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+$"
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 _LAST_PORT = 65535
@@ -117,7 +118,7 @@ class Events(msgspec.Struct, frozen=True):
     """``[events]``."""
 
     format: Literal["json", "avro"]
-    source: Annotated[str, Meta(pattern=r"^\S+$")]
+    source: Annotated[str, Meta(pattern=_URI_REFERENCE)]
 
 
 class Delivery(msgspec.Struct, frozen=True):

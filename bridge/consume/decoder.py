@@ -9,8 +9,9 @@ from fastavro import schemaless_reader
 
 from bridge.consume.record import Record, place
 from bridge.consume.record import value as value_of
-from bridge.consume.schemas import Schema, SchemaOfId, by_fingerprint, parsed, released_schemas
+from bridge.consume.schemas import Schema, SchemaOfId, parsed
 from bridge.errors import Undecodable
+from bridge.schemas import EventSchema, known_schemas
 from bridge.status.event import StatusEvent
 
 _FRAME: Final = b"\x00"
@@ -42,12 +43,12 @@ class Decoder:
     Args:
         schema_of_id: gives a schema's text by the registry's id, such as `registry_schemas`; asked once for each id, and
             only for frames.
-        schemas: texts of the schemas that single-object values may name; all that were ever released unless given.
+        schemas: those that single-object values may name; all that were ever released unless given.
     """
 
-    def __init__(self, schema_of_id: SchemaOfId | None = None, schemas: Iterable[str] | None = None) -> None:
+    def __init__(self, schema_of_id: SchemaOfId | None = None, schemas: Iterable[EventSchema] | None = None) -> None:
         self._schema_of_id = schema_of_id
-        self._by_fingerprint = dict(by_fingerprint(released_schemas() if schemas is None else schemas))
+        self._by_fingerprint = {each.fingerprint: parsed(each.text) for each in schemas or known_schemas()}
         self._by_id: dict[int, Schema] = {}
         self._avro: Final[dict[bytes, Callable[[bytes], Schema]]] = {
             _FRAME: self._framed,

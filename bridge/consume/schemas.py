@@ -1,17 +1,12 @@
-"""The schemas an Avro value may be written with.
-
-A value says which: by the schema's fingerprint (single-object encoding), which is looked up among the schemas that were ever
-released and travel with this package, or by a registry's id (Confluent's frame), which only the registry knows.
-"""
+"""The schemas an Avro value may be written with: how they are read, and where a registry's are had from."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_parsing_canonical_form
+from fastavro.schema import SchemaParseException, parse_schema
 
-from bridge.config import data_directory
 from bridge.errors import RegistryError, RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -24,12 +19,6 @@ _TROUBLED = frozenset({408, 425, 429})
 
 SchemaOfId = Callable[[int], str]
 """The text of the schema that a registry knows by this id; LookupError where it has none."""
-
-
-def released_schemas() -> list[str]:
-    """The text of every schema of the event that was ever released, and of the present one."""
-    folder = data_directory("avro")
-    return [path.read_text() for path in (*sorted((folder / "releases").glob("*.avsc")), folder / "status-event.avsc")]
 
 
 def parsed(text: str) -> Schema:
@@ -45,13 +34,6 @@ def parsed(text: str) -> Schema:
     if not isinstance(schema, dict) or schema.get("type") != "record":
         raise ValueError("not the schema of a record")
     return schema
-
-
-def by_fingerprint(texts: Iterable[str]) -> Iterator[tuple[bytes, Schema]]:
-    """Each schema with its CRC-64-AVRO fingerprint: the 8 bytes that stand in a value."""
-    for text in texts:
-        canonical = to_parsing_canonical_form(json.loads(text))
-        yield bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")), parsed(text)
 
 
 def registry_schemas(client: "httpx.Client") -> SchemaOfId:

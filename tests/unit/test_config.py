@@ -212,6 +212,8 @@ WRONG_VALUES = {
     "events.format=xml": '"xml"',
     "events.source=": "CloudEvents",
     "events.source=a b": '"a b"',
+    "events.source=/konto-ä": "a URI reference",
+    "events.source=/100%": "a URI reference",
     "delivery.ack_deadline_seconds=nan": ">= 0.1",
     "delivery.ack_deadline_seconds=inf": "<= 60",
     "delivery.hedge_ms=2000": "lower it",

@@ -46,7 +46,7 @@ def test_the_import_pulls_in_no_server_and_no_kafka_client() -> None:
     assert loaded & (unwanted | {"prometheus_client"}) == set()
     program = "import sys, bridge.consume; print(*(name for name in sys.modules if name.startswith('bridge.')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert {name.split(".")[1] for name in done.stdout.split()} == {"consume", "config", "errors", "status"}
+    assert {name.split(".")[1] for name in done.stdout.split()} == {"consume", "config", "errors", "schemas", "status"}
 
 
 def test_records_of_both_clients_are_read_alike(record: type) -> None:

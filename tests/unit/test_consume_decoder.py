@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from bridge.consume import Decoder, Event, RegistryError, Status, Undecodable, registry_schemas
 from bridge.encode.json import encode_event
+from bridge.schemas import EventSchema
 from bridge.status.report import Report, read_body
 
 ROOT = Path(__file__).parents[2]
@@ -50,10 +51,14 @@ def binary(schema: str, fields: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
+def mark_of(schema: str) -> bytes:
+    """A schema's fingerprint."""
+    return bytes.fromhex(fingerprint(to_parsing_canonical_form(json.loads(schema)), "CRC-64-AVRO"))
+
+
 def single_object(schema: str, fields: dict[str, Any]) -> bytes:
     """Avro behind the mark and the fingerprint."""
-    mark = fingerprint(to_parsing_canonical_form(json.loads(schema)), "CRC-64-AVRO")
-    return b"\xc3\x01" + bytes.fromhex(mark) + binary(schema, fields)
+    return b"\xc3\x01" + mark_of(schema) + binary(schema, fields)
 
 
 def framed(schema: str, fields: dict[str, Any], schema_id: int = 258) -> bytes:
@@ -85,7 +90,7 @@ WRITTEN = {
 
 def decoder(text: str = SCHEMA) -> Decoder:
     """One that knows this schema in every way."""
-    return Decoder(lambda _id: text, [SCHEMA, text])
+    return Decoder(lambda _id: text, [EventSchema(each, mark_of(each)) for each in (SCHEMA, text)])
 
 
 @pytest.mark.parametrize("written", WRITTEN)
