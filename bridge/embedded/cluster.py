@@ -30,8 +30,9 @@ from rich.console import Console
 from bridge.embedded.archive import ensure_archive
 from bridge.embedded.download import Libraries, ensure_libraries
 from bridge.embedded.java import java_executable
-from bridge.embedded.node import CONTROLLER, POLL_SECONDS, START_SECONDS, STOP_SECONDS, Node, Shared
+from bridge.embedded.node import CONTROLLER, Node, Shared
 from bridge.embedded.ports import Port
+from bridge.embedded.process import POLL_SECONDS, START_SECONDS, STOP_SECONDS
 from bridge.errors import EmbeddedError
 
 MAX_NODES = 3

@@ -1,9 +1,9 @@
-"""Fetch the pinned jars once, verify them, and keep them outside the repository.
+"""Fetch what is pinned once, verify it, and keep it outside the repository.
 
-The cache is ``$BRIDGE_EMBEDDED_CACHE``, else ``${XDG_CACHE_HOME:-~/.cache}/chatapp-bridge``. A set of jars
-is a directory there, named by the digest of the lock; it appears by one rename, so it is either absent or
-whole. A lock on a file beside it lets one process fetch while others wait; an interrupted fetch goes on
-where it stood. Once it is there no network is needed.
+The cache is ``$BRIDGE_EMBEDDED_CACHE``, else ``${XDG_CACHE_HOME:-~/.cache}/chatapp-bridge``. What one lock
+names is a directory there, named by its digest; it appears by one rename, so it is either absent or whole.
+A lock on a file beside it lets one process fetch while others wait; an interrupted fetch goes on where it
+stood. Once it is there no network is needed.
 
 The resolver's own configuration says where jars come from (``[repositories]`` in ``~/.config/jgo.conf``
 adds a mirror); proxies are taken from the usual variables. The hash in the lock decides whether what came
@@ -14,8 +14,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,15 +25,17 @@ from typing import Any
 
 from rich.console import Console
 
-from bridge.embedded.lock import Artifact, digest, read_lock
+from bridge.embedded.lock import REGISTRY_LOCK_FILE, Artifact, digest, read_lock
 from bridge.embedded.show import Progress
 from bridge.errors import EmbeddedError
 
 PARALLEL_DOWNLOADS = 8
 ATTEMPTS = 3
 WAIT_FOR_OTHER_SECONDS = 0.1
+ARCHIVE = "tar.gz"
+REGISTRY_JAR = "quarkus-run.jar"
 EXTRA_MISSING = (
-    "the embedded Kafka needs the extra: pip install 'chatapp-bridge[embedded]'; "
+    "the embedded Kafka and registry need the extra: pip install 'chatapp-bridge[embedded]'; "
     "or use --bootstrap with a Kafka of your own"
 )
 
@@ -77,12 +80,8 @@ def ensure_libraries(
     """
     artifacts = artifacts or read_lock()
     final = cache_directory() / f"jars-{digest(artifacts)}"
-    if not _whole(final, artifacts):
-        try:
-            _fetch_set(final, artifacts, console or Console(stderr=True), cancelled or threading.Event())
-        except OSError as error:
-            msg = f"the cache {final.parent} can't be written: {error}; name another with BRIDGE_EMBEDDED_CACHE"
-            raise EmbeddedError(msg) from error
+    wanted = _Wanted("Apache Kafka", artifacts, {each.file_name: each.size_bytes for each in artifacts})
+    _ensure(final, wanted, console, cancelled)
     jars = {artifact: final / artifact.file_name for artifact in artifacts}
     return Libraries(
         final,
@@ -91,29 +90,80 @@ def ensure_libraries(
     )
 
 
-def _whole(directory: Path, artifacts: tuple[Artifact, ...]) -> bool:
-    """True where each jar is there with its size; hashes were checked before the directory got its name."""
-    try:
-        return all((directory / each.file_name).stat().st_size == each.size_bytes for each in artifacts)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+def ensure_registry(
+    console: Console | None = None,
+    cancelled: threading.Event | None = None,
+    artifact: Artifact | None = None,
+) -> Path:
+    """The directory of the registry, unpacked; 159 MB are fetched first where it isn't there yet. Blocks.
+
+    Args:
+        console: Takes the progress; standard error unless given.
+        cancelled: Set by another thread to give up early.
+        artifact: The archive to have; that of the package's lock unless given.
+
+    Raises:
+        EmbeddedError: It can't be had; the message says what to do.
+    """
+    archive = artifact or read_lock(REGISTRY_LOCK_FILE)[0]
+    final = cache_directory() / f"registry-{digest((archive,))}"
+    _ensure(final, _Wanted("Apicurio Registry", (archive,), {REGISTRY_JAR: None}), console, cancelled)
+    return final
 
 
-def _fetch_set(final: Path, artifacts: tuple[Artifact, ...], console: Console, cancelled: threading.Event) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """What a directory of the cache shall have: from which artifacts, and by which files it is known to be whole."""
+
+    what: str
+    artifacts: tuple[Artifact, ...]
+    files: Mapping[str, int | None]
+
+    def whole(self, directory: Path) -> bool:
+        """True where each file is there, with its size; hashes were checked before the directory got its name."""
+        try:
+            sizes = {name: (directory / name).stat().st_size for name in self.files}
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return all(wanted in {None, sizes[name]} for name, wanted in self.files.items())
+
+
+def _ensure(final: Path, wanted: _Wanted, console: Console | None, cancelled: threading.Event | None) -> None:
+    if not wanted.whole(final):
+        try:
+            _fetch_set(final, wanted, console or Console(stderr=True), cancelled or threading.Event())
+        except OSError as error:
+            msg = f"the cache {final.parent} can't be written: {error}; name another with BRIDGE_EMBEDDED_CACHE"
+            raise EmbeddedError(msg) from error
+
+
+def _fetch_set(final: Path, wanted: _Wanted, console: Console, cancelled: threading.Event) -> None:
     """Fill a directory beside ``final``, then give it its name; one process at a time."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _sole(final.with_suffix(".lock"), console, cancelled):
-        if _whole(final, artifacts):
+    with _sole(final.with_suffix(".lock"), wanted.what, console, cancelled):
+        if wanted.whole(final):
             return
         partial = final.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
-        _fetch_missing(partial, artifacts, console, cancelled)
+        _fetch_missing(partial, wanted, console, cancelled)
+        for artifact in wanted.artifacts:
+            if artifact.packaging == ARCHIVE:
+                _unpack(partial / artifact.file_name)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
 
 
+def _unpack(archive: Path) -> None:
+    """Put what it holds beside it, in its place."""
+    # Its hash was checked; the filter, which early patches of 3.11 don't have, only silences later versions.
+    filtered: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with tarfile.open(archive) as content:
+        content.extractall(archive.parent, **filtered)  # noqa: S202  its hash was checked
+    archive.unlink()
+
+
 @contextmanager
-def _sole(path: Path, console: Console, cancelled: threading.Event) -> Iterator[None]:
+def _sole(path: Path, what: str, console: Console, cancelled: threading.Event) -> Iterator[None]:
     """Hold a lock that the kernel gives back when the process dies, however it dies."""
     with path.open("w") as file:
         told = False
@@ -123,23 +173,21 @@ def _sole(path: Path, console: Console, cancelled: threading.Event) -> Iterator[
                 break
             except BlockingIOError:
                 if not told:
-                    console.print("another process is fetching Apache Kafka; waiting for it")
+                    console.print(f"another process is fetching {what}; waiting for it")
                     told = True
                 if cancelled.wait(WAIT_FOR_OTHER_SECONDS):
-                    raise _given_up() from None
+                    raise _given_up(what) from None
         yield
 
 
-def _fetch_missing(
-    partial: Path, artifacts: tuple[Artifact, ...], console: Console, cancelled: threading.Event
-) -> None:
+def _fetch_missing(partial: Path, wanted: _Wanted, console: Console, cancelled: threading.Event) -> None:
     """Fetch, several at a time, what an earlier attempt has not left there already."""
-    missing = [each for each in artifacts if not _is_pinned(partial / each.file_name, each)]
-    with Progress(console, "Apache Kafka", len(missing), sum(each.size_bytes for each in missing)) as progress:
+    missing = [each for each in wanted.artifacts if not _is_pinned(partial / each.file_name, each)]
+    with Progress(console, wanted.what, len(missing), sum(each.size_bytes for each in missing)) as progress:
 
         def advance(count_bytes: int) -> None:
             if cancelled.is_set():
-                raise _given_up()
+                raise _given_up(wanted.what)
             progress.advance(count_bytes)
 
         context = _context(partial / "repository", advance)
@@ -180,15 +228,16 @@ def _context(repository: Path, advance: Callable[[int], None]) -> Any:
 
 
 def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading.Event) -> None:
-    """Fetch one jar, verify it, and only then give it its name.
+    """Fetch one file, verify it, and only then give it its name.
 
     Raises:
         EmbeddedError: Nobody has it, the network failed several times, or what came has another hash.
     """
     for attempt in range(1, ATTEMPTS + 1):
         if cancelled.is_set():
-            raise _given_up()
-        wanted = context.project(artifact.group, artifact.name).at_version(artifact.version).artifact()
+            raise _given_up(artifact.coordinate)
+        version = context.project(artifact.group, artifact.name).at_version(artifact.version)
+        wanted = version.artifact(classifier=artifact.classifier, packaging=artifact.packaging)
         try:
             wanted.cached_path.unlink(missing_ok=True)  # What a broken attempt left would be taken for the jar.
             path = Path(wanted.resolve())
@@ -200,14 +249,14 @@ def _fetch(context: Any, artifact: Artifact, partial: Path, cancelled: threading
             if isinstance(error, OSError) and not _is_network(error):
                 raise
             if attempt == ATTEMPTS or type(error).__name__ == "ConnectTimeout":  # Nobody is there: say so soon.
-                raise _unreachable(error) from error
+                raise _unreachable(artifact, error) from error
             continue
         if _is_pinned(path, artifact):
             path.replace(partial / artifact.file_name)
             return
     msg = (
         f"{artifact.coordinate} arrived {ATTEMPTS} times with another hash than the lock's: a proxy or a "
-        "mirror changes it; check the network, or use --bootstrap with a Kafka of your own"
+        f"mirror changes it; check the network, or {_way_out(artifact)}"
     )
     raise EmbeddedError(msg)
 
@@ -226,15 +275,19 @@ def _is_network(error: OSError) -> bool:
     return type(error).__module__.startswith(("requests", "urllib3"))
 
 
-def _unreachable(error: BaseException) -> EmbeddedError:
+def _unreachable(artifact: Artifact, error: BaseException) -> EmbeddedError:
     """Say what failed and what can be done about it."""
     return EmbeddedError(
-        f"the embedded Kafka's jars can't be fetched: {error}\n"
+        f"{artifact.coordinate} can't be fetched: {error}\n"
         "Check the network and the proxy (HTTPS_PROXY), name a mirror under [repositories] in "
-        "~/.config/jgo.conf, or use --bootstrap with a Kafka of your own."
+        f"~/.config/jgo.conf, or {_way_out(artifact)}."
     )
 
 
-def _given_up() -> EmbeddedError:
+def _way_out(artifact: Artifact) -> str:
+    return "use a registry of your own" if artifact.packaging == ARCHIVE else "use --bootstrap with a Kafka of your own"
+
+
+def _given_up(what: str) -> EmbeddedError:
     """Another thread asked to stop."""
-    return EmbeddedError("fetching Apache Kafka was given up; the next start goes on from there")
+    return EmbeddedError(f"fetching {what} was given up; the next start goes on from there")

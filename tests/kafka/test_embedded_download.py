@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import multiprocessing
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from bridge.embedded import EmbeddedKafka, run_java
-from bridge.embedded.download import ensure_libraries
+from bridge.embedded.download import REGISTRY_JAR, ensure_libraries, ensure_registry
 from bridge.embedded.lock import Artifact
 from bridge.errors import EmbeddedError
 
@@ -115,6 +116,28 @@ def test_each_jar_is_fetched_once(repository: Repository, artifacts: tuple[Artif
     assert first.compiler.name == "ecj-1.0.jar"
     assert [path.name for path in first.broker] == [each.file_name for each in artifacts[1:]]
     assert all(path.stat().st_size == SIZE_BYTES for path in first.broker)
+
+
+def test_an_archive_is_unpacked_once(repository: Repository) -> None:
+    """The registry's one file is fetched, again where it broke off, and unpacked; the archive itself isn't kept."""
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as content:
+        for name in (REGISTRY_JAR, "lib/main/part.jar"):
+            member = tarfile.TarInfo(name)
+            member.size = SIZE_BYTES
+            content.addfile(member, BytesIO(bytes(SIZE_BYTES)))
+    sha256 = hashlib.sha256(archive.getvalue()).hexdigest()
+    artifact = Artifact(sha256, len(archive.getvalue()), "org.example", "all-of-it", "1.0", "tar.gz", "all")
+    repository.content["/org/example/all-of-it/1.0/all-of-it-1.0-all.tar.gz"] = archive.getvalue()
+    repository.failures = 1
+
+    place = ensure_registry(silent(), artifact=artifact)
+    repository.content.clear()
+
+    assert place == ensure_registry(silent(), artifact=artifact)
+    assert {Path(REGISTRY_JAR), Path("lib/main/part.jar")} == {
+        path.relative_to(place) for path in place.rglob("*") if path.is_file()
+    }
 
 
 def test_processes_at_once_fetch_once(repository: Repository, artifacts: tuple[Artifact, ...]) -> None:
