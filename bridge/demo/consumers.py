@@ -2,7 +2,7 @@
 
 What they have in common is what every consumer of the topic has to do: take each event once, however often it stands
 on Kafka, and lean on no order of events. Tables are in memory here; with a database, the event's id and what follows
-from the event belong in one transaction.
+from the event belong in one transaction, as ``tests/acceptance/consumers`` shows.
 """
 
 from abc import ABC, abstractmethod
@@ -10,31 +10,14 @@ from collections import Counter
 
 import msgspec
 
-# What checks of a live deployment send; consumers ignore it.
-_TEST_STATUS = "bridgetest"
+from bridge.consume import Decoder, Event, Status
+
 _DELIVERED_RANK = 2
 
 Message = tuple[str, str]
 """One message: its id and its recipient, as two recipients may share an id."""
 
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """The fields of an event that these three use; whatever else it holds is passed over."""
-
-    event_id: str
-    message_id: str
-    status: str
-    provider_status: str
-    status_rank: int
-    error_category: str
-    recipient: str | None = None
-    sender_user_id: str | None = None
-    template_name: str | None = None
-
-    @property
-    def message(self) -> Message:
-        """Which message this is about; at some channels a person has a user id and no number."""
-        return self.message_id, self.recipient or self.sender_user_id or ""
+_decode = Decoder().decode
 
 
 class Consumer(ABC):
@@ -51,15 +34,14 @@ class Consumer(ABC):
         self.events = 0
         self.repeats = 0
         self._taken: set[str] = set()
-        self._decode = msgspec.json.Decoder(Event).decode
 
     def receive(self, event_id: str, value: bytes) -> None:
         """Take one record; ``event_id`` is its header ``ce_id``, so that a repeat need not even be decoded."""
         if event_id in self._taken:
             self.repeats += 1
             return
-        event = self._decode(value)
-        if event.provider_status.strip().casefold() != _TEST_STATUS:
+        event = _decode(value)
+        if not event.is_test:
             self.apply(event)
             self.events += 1
         self._taken.add(event_id)
@@ -108,8 +90,8 @@ class Crm(Consumer):
         """Move the message up the ladder, never down."""
         state = self.messages.setdefault(event.message, MessageState())
         state.rank = max(state.rank, event.status_rank)
-        state.failed |= event.status == "FAILED"
-        state.deleted |= event.status == "DELETED"
+        state.failed |= event.status is Status.FAILED
+        state.deleted |= event.status is Status.DELETED
         self.last = event
 
     @property
@@ -134,7 +116,7 @@ class Billing(Consumer):
 
     def apply(self, event: Event) -> None:
         """Charge, unless this message was charged before."""
-        if event.status in {"DELIVERED", "READ"}:
+        if event.is_delivered:
             self.charged.add(event.message)
 
     @property
@@ -162,7 +144,7 @@ class Alerting(Consumer):
     def apply(self, event: Event) -> None:
         """Count it, by category and by template, if it failed."""
         self.messages.add(event.message)
-        if event.status == "FAILED":
+        if event.status is Status.FAILED:
             self.failures[event.error_category] += 1
             if event.template_name is not None:
                 self.templates[event.template_name] += 1

@@ -22,6 +22,7 @@ from support.consumers import MOMENTS, Team
 from support.topics import consume_all
 
 from bridge.demo.campaign import Pushing
+from bridge.demo.consumers import Alerting, Billing, Crm
 from bridge.demo.reckoning import Expected
 
 MESSAGES, RATE = 500, 2500.0
@@ -154,6 +155,18 @@ async def test_three_groups_come_to_their_tables_while_the_bridge_pushes(
     assert len(tables.rate_by_category) > 3
     assert set(tables.states.values()) >= {"DELIVERED", "READ", "FAILED"}
     assert [await team.stop() for team in (crm, billing, alerting)] == [0, 0, 0]
+
+
+def test_the_demo_s_teams_come_to_the_same_tables(pushed: Pushed) -> None:
+    """They are these in memory, without Kafka."""
+    crm, billing, alerting = Crm(), Billing(), Alerting()
+    for team in (crm, billing, alerting):
+        for record in pushed.records:
+            team.receive(dict(record.headers)["ce_id"].decode(), record.value)
+    tables = Tables.of(pushed.records)
+    assert {key: state.name for key, state in crm.messages.items()} == tables.states
+    assert billing.charged == tables.charges.keys()
+    assert {kind for kind in alerting.failures if alerting.failures[kind]} == tables.rate_by_category.keys()
 
 
 async def test_billing_is_exact_when_it_is_killed_at_the_worst_moments(pushed: Pushed, teams: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bridge.consume import Event
 from bridge.demo.consumers import Alerting, Audit, Billing, Consumer, Crm
 from bridge.encode.json import encode_event
 from bridge.status.report import Report, read_body
@@ -17,18 +18,23 @@ RANKS = {"SENT": 1, "DELIVERED": 2, "READ": 3}
 
 
 def _event(message_id: str, status: str, recipient: str | None = "12005550101", **fields: Any) -> dict[str, Any]:
-    """What is published for one report, as far as the teams look at it."""
+    """What is published for one report, as far as the teams look at it; the rest is empty."""
+    empty = dict.fromkeys(Event.__struct_fields__)
     return {
+        **empty,
         "event_id": f"{message_id}-{recipient}-{status}-{fields.get('error_category', '')}",
         "message_id": message_id,
+        "task_id": message_id,
+        "task_id_defaulted": True,
         "recipient": recipient,
         "status": status,
         "provider_status": status.title(),
         "status_rank": RANKS.get(status, 0),
+        "message_time": 0,
+        "message_time_source": "PROVIDER",
+        "received_at": 0,
         "error_category": "NONE",
-        "sender_user_id": None,
-        "template_name": None,
-        "extras": None,
+        "error_retry": "NONE",
         **fields,
     }
 

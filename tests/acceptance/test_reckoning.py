@@ -7,6 +7,7 @@ import math
 import pytest
 from aiokafka import ConsumerRecord
 
+from bridge.consume import Event
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
 from bridge.demo.reckoning import Reckoning, broken_promises, reckon
 from bridge.simulate.ledger import Attempt, Entry, Opened
@@ -38,10 +39,18 @@ def _entry(attempt: Attempt | None = None) -> Entry:
 
 
 def _value(event_id: str) -> bytes:
+    """An event as the teams need it; the rest is empty."""
     message_id, recipient, status = EVENTS[event_id]
     fields = {"event_id": event_id, "message_id": message_id, "recipient": recipient, "status": status}
-    rest = {"provider_status": status, "status_rank": RANKS.get(status, 0), "error_category": "NONE"}
-    return json.dumps(fields | rest).encode()
+    rest = {
+        "provider_status": status,
+        "status_rank": RANKS.get(status, 0),
+        "error_category": "NONE",
+        "error_retry": "NONE",
+    }
+    task = {"task_id": message_id, "task_id_defaulted": True}
+    times = {"message_time": 0, "message_time_source": "PROVIDER", "received_at": 0}
+    return json.dumps(dict.fromkeys(Event.__struct_fields__) | fields | rest | task | times).encode()
 
 
 def _record(offset: int, event_id: str) -> ConsumerRecord:
