@@ -86,7 +86,7 @@ def quantile(share: float, bounds: Sequence[float], counts: Sequence[int]) -> fl
     for bucket, count in enumerate(counts[:-1]):
         if count and below + count >= rank:
             lower = bounds[bucket - 1] if bucket else 0.0
-            return lower + (bounds[bucket] - lower) * (rank - below) / count
+            return min(bounds[bucket], lower + (bounds[bucket] - lower) * (rank - below) / count)
         below += count
     return bounds[-1]
 

@@ -1,5 +1,6 @@
 """Metrics: what is read where it arises, at one moment, in Prometheus's own formats."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_quantile_lies_in_the_bucket_that_holds_it(values: list[float], share:
 
     found = quantile(share, BOUNDS, histogram.counts)
 
-    exact = sorted(values)[max(0, -int(-share * len(values) // 1) - 1)]
+    exact = sorted(values)[math.ceil(share * len(values)) - 1]
     upper = next((bound for bound in BOUNDS if exact <= bound), BOUNDS[-1])
     assert found is not None
     assert max((bound for bound in (0.0, *BOUNDS) if bound < upper), default=0.0) <= found <= upper
