@@ -69,11 +69,14 @@ def _parser() -> argparse.ArgumentParser:
 
     from bridge.deliver import spool_command
     from bridge.demo import command as demonstration
+    from bridge.replay.options import add_replay
     from bridge.simulate import run as simulation
 
     spool = commands.add_parser("spool", help="what waits on disk: look at it, copy it, bring it to Kafka")
     spool_command.add_arguments(spool, configured)
     spool.set_defaults(handler=spool_command.main)
+
+    add_replay(commands, configured)
 
     simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
     simulation.add_arguments(simulate)

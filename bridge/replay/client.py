@@ -24,6 +24,7 @@ log.propagate = False
 T = TypeVar("T")
 # Untyped in the library.
 OffsetSpec: Any = administration.OffsetSpec  # type: ignore[attr-defined]
+ConfigResource: Any = administration.ConfigResource  # type: ignore[attr-defined]
 
 PATIENCE_SECONDS: Final = 60.0
 # As many messages as the processor's cache holds: with ten thousand at once each costs three times as much.
@@ -36,6 +37,7 @@ _PARTITION_FETCH_BYTES: Final = 1 << 20
 _FETCH_AGAIN_MS: Final = 10
 _POLL_SECONDS: Final = 0.1
 _REQUEST_SECONDS: Final = 10.0
+_FIRST_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 0.25
 
 
@@ -198,6 +200,25 @@ class Asker:
 
         return self.patiently(ask, doing) if specs else {}
 
+    def topic_configuration(self, topic: str) -> dict[str, str]:
+        """The topic's settings; none where they may not be read.
+
+        Raises:
+            KafkaAway: no broker answers in time.
+        """
+
+        def ask() -> dict[str, str]:
+            resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+            (future,) = self.admin.describe_configs([resource], request_timeout=self._request_seconds).values()
+            return {name: str(entry.value) for name, entry in future.result().items()}
+
+        try:
+            return self.patiently(ask, f"asking for the settings of topic {topic}")
+        except KafkaAway:
+            raise
+        except ReplayError:
+            return {}
+
     def patiently(self, ask: Callable[[], T], doing: str | Callable[[], str]) -> T:
         """Ask until there is an answer, or it is known that there will be none.
 
@@ -321,6 +342,10 @@ class Reader:
         """Offsets still to be read; of what is there, no more than that."""
         return sum(end - self.positions[partition] for partition, end in self._ends.items())
 
+    def skip(self, partition: int) -> None:
+        """Read no more of a partition."""
+        self._reached(partition, self._ends.get(partition, 0))
+
     def __iter__(self) -> Iterator[list[Message]]:
         """Batches of messages; a batch may be empty, so that whoever reads can look at the clock.
 
@@ -409,3 +434,18 @@ class Reader:
     def _heard(self, error: KafkaError) -> None:
         if error.code() not in _IGNORED_WITHOUT_A_GROUP:
             self._last = error
+
+
+def first_times(kafka: Kafka, topic: str, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """The time of the first record in each range, in milliseconds; those that come within seconds."""
+    found: dict[int, int] = {}
+    with Reader(kafka, topic, ranges, patience_seconds=_FIRST_SECONDS, batch_records=1) as reader:
+        try:
+            for batch in reader:
+                for message in batch:
+                    partition: Any = message.partition()
+                    found.setdefault(partition, message.timestamp()[1])
+                    reader.skip(partition)
+        except KafkaAway:
+            log.info("no record of some partitions of %s within %g s", topic, _FIRST_SECONDS)
+    return found

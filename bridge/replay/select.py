@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from bridge.config import Topics
 from bridge.status.event import ErrorCategory, Status
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -120,6 +121,16 @@ def time_text(time_ms: int) -> str:
 
 def _now_ms() -> int:
     return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def topic_named(name: str | None, topics: Topics) -> str:
+    """The topic that ``--topic`` means: ``status``, ``quarantine``, or one by its own name."""
+    return {None: topics.status, "status": topics.status, "quarantine": topics.quarantine}.get(name) or str(name)
+
+
+def take_times(parser: argparse.ArgumentParser) -> None:
+    """Let ``--from -6h`` be a value, as ``--from -6`` is: argparse takes what begins with a minus for an option."""
+    parser._negative_number_matcher = re.compile(r"-\d")  # noqa: SLF001 - no other way
 
 
 # --- filters ----------------------------------------------------------------------------------------------------------

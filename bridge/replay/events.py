@@ -1,0 +1,27 @@
+"""How the values of a topic are decoded here."""
+
+import asyncio
+
+from bridge.config import Registry, Settings
+from bridge.consume import Decoder
+from bridge.registry.client import RegistryClient
+
+
+def decoder_of(settings: Settings, topic: str) -> Decoder | None:
+    """The decoder of a topic's events; None for the quarantine, whose values are none.
+
+    It asks the registry of ``[registry]``, where there is one, for schemas that values name by its ids.
+    """
+    if topic == settings.topics.quarantine:
+        return None
+    if not settings.registry.urls:
+        return Decoder()
+    return Decoder(lambda schema_id: asyncio.run(_schema(settings.registry, schema_id)))
+
+
+async def _schema(registry: Registry, schema_id: int) -> str:
+    async with RegistryClient(registry) as client:
+        schema = await client.schema_by_id(schema_id)
+    if schema is None:
+        raise LookupError(f"the registry has no schema {schema_id}")
+    return schema
