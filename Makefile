@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format bench bench-outage faults lock clean image
+.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage faults lock clean image
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -50,6 +50,13 @@ lint: $(READY) ## ruff and mypy, changing nothing
 format: $(READY) ## ruff's fixes and its format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# With node and npm, which nothing else here needs: the AsyncAPI initiative's own parser, locked, outside of the checkout.
+check-asyncapi: ## validate avro/asyncapi.yaml with its official parser; needs npm
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && set -e; \
+	cp tests/contract/asyncapi/* "$$tools"; \
+	npm ci --prefix "$$tools" --ignore-scripts --no-audit --no-fund --silent; \
+	node "$$tools/check.mjs" avro/asyncapi.yaml
 
 bench: $(READY) ## callbacks per second, beside an empty handler on the same server
 	$(BIN)/python benchmarks/callbacks.py $(ARGS)
