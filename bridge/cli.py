@@ -70,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     from bridge.deliver import spool_command
     from bridge.demo import command as demonstration
     from bridge.replay.options import add_replay
+    from bridge.receive import status_command
     from bridge.simulate import run as simulation
+
+    status = commands.add_parser("status", parents=[configured], help="how a running bridge is: 0 safe, 1 not, 2 no answer")
+    status_command.add_arguments(status)
+    status.set_defaults(handler=status_command.main)
 
     spool = commands.add_parser("spool", help="what waits on disk: look at it, copy it, bring it to Kafka")
     spool_command.add_arguments(spool, configured)

@@ -1,4 +1,4 @@
-"""The admin port: liveness, readiness, metrics.
+"""The admin port: liveness, readiness, metrics, and how things are, for a person or a program.
 
 Live: the loop turns. Ready: a callback could be stored durably now. Kafka's absence alone makes it neither dead nor, where
 there is a spool, unready.
@@ -10,6 +10,8 @@ from typing import Any
 from litestar import Request, Response, get
 
 from bridge.observe.metrics import Metrics
+from bridge.receive.overview import Overview
+from bridge.receive.page import Page
 
 
 class Probes:
@@ -17,15 +19,18 @@ class Probes:
 
     Args:
         metrics: for ``/metrics``.
+        overview: for ``/`` and ``/status.json``.
         ready: whether a callback could be stored durably now.
     """
 
-    def __init__(self, metrics: Metrics, ready: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, overview: Overview, ready: Callable[[], bool]) -> None:
         self._metrics = metrics
+        self._overview = overview
+        self._page = Page()
         self._ready = ready
 
     def handlers(self) -> list[Any]:
-        """Litestar's handlers of the three paths."""
+        """Litestar's handlers, one a path."""
 
         @get("/livez", sync_to_thread=False)
         def livez() -> dict[str, str]:
@@ -42,4 +47,12 @@ class Probes:
             body, content_type = self._metrics.exposition(request.headers.get("accept", ""))
             return Response(body, media_type=content_type)
 
-        return [livez, readyz, metrics]
+        @get("/status.json", sync_to_thread=False)
+        def status() -> Response[dict[str, Any]]:
+            return Response(self._overview.read(), headers={"cache-control": "no-store"})
+
+        @get("/", sync_to_thread=False)
+        def page() -> Response[bytes]:
+            return Response(self._page.body, media_type="text/html", headers=self._page.headers)
+
+        return [livez, readyz, metrics, status, page]

@@ -21,6 +21,7 @@ from bridge.observe.metrics import Metrics
 from bridge.receive.access import Access
 from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
 from bridge.receive.callbacks import Callbacks
+from bridge.receive.overview import Overview
 from bridge.receive.probes import Probes
 from bridge.receive.readings import Readings
 from bridge.receive.tally import Tally
@@ -76,7 +77,9 @@ class Service:
         await self.delivery.start()
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, Tally())
         metrics = Metrics(Readings(self._settings, self.delivery, self._callbacks))
-        probes = Probes(metrics, lambda: self.delivery.ready and not self._stopping)
+        self._overview = Overview(self._settings, self.delivery, self._callbacks, lambda: self._stopping)
+        self._overview.start()
+        probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)
         public = self._server(public_app(self._callbacks), server.host, port)
         admin = self._server(admin_app(probes), server.admin_host, admin_port)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
@@ -101,6 +104,7 @@ class Service:
         await self._callbacks.finished(begun + bound * _ANSWERED_SHARE)
         await self.delivery.stop(begun + bound * _DELIVERED_SHARE)
         await self._callbacks.finished(begun + bound * _DELIVERED_SHARE)
+        self._overview.stop()
         admin.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait(tasks, timeout=max(0.1, min(_LINGER_SECONDS, begun + bound * _ENDED_SHARE - loop.time())))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)

@@ -1,0 +1,184 @@
+"""``chatapp-bridge status``: what the page of the admin port says, in a terminal."""
+
+import argparse
+import http.client
+import json
+import sys
+import urllib.parse
+from datetime import datetime
+from typing import Any
+
+from bridge import config
+from bridge.errors import ConfigurationError
+
+EXIT_SAFE, EXIT_NOT_SAFE, EXIT_UNKNOWN = 0, 1, 2
+_ANSWER_SECONDS = 5.0
+_ANYWHERE = {"": "localhost", "0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104 - where to ask one that listens there
+_STYLES = {"safe": "bold green", "on_disk": "bold yellow", "refusing": "bold red"}
+_SHOWN_FAULTS = 5
+
+
+class _NoAnswerError(Exception):
+    """The bridge can't be asked; says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command, beside the configuration's."""
+    parser.add_argument(
+        "--url", metavar="URL", help="the admin port's address (default: server.admin_port, on this machine)"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="for people, or for programs (default: text)"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
+    """Ask, and print. 0: safe, on Kafka or on disk; 1: not safe; 2: it can't be asked, or wrong usage or configuration."""
+    url = options.url or _default_url(config.load(options.config, assignments=options.set).settings.server)
+    try:
+        status = _ask(url)
+    except _NoAnswerError as error:
+        print(f"chatapp-bridge: no bridge answers at {url}: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_UNKNOWN
+    if options.format == "json":
+        print(json.dumps(status, indent=2))  # noqa: T201
+    else:
+        _print(status)
+    return EXIT_SAFE if status["safe"] else EXIT_NOT_SAFE
+
+
+def _default_url(server: config.Server) -> str:
+    host = _ANYWHERE.get(server.admin_host, server.admin_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.admin_port}"
+
+
+def _ask(url: str) -> dict[str, Any]:
+    parts = urllib.parse.urlsplit(url)
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    if parts.scheme not in kinds or parts.hostname is None:
+        raise ConfigurationError(f"--url: {url} is no address; give one such as http://localhost:8081")
+    try:
+        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_ANSWER_SECONDS)
+        connection.request("GET", f"{parts.path.rstrip('/')}/status.json", headers={"connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _NoAnswerError(str(error) or type(error).__name__) from error
+    if answer.status != http.HTTPStatus.OK:
+        raise _NoAnswerError(f"it answers {answer.status} to /status.json; is that the admin port?")
+    try:
+        status: dict[str, Any] = json.loads(body)
+        status["safe"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _NoAnswerError("what it answers is no status; is that the admin port?") from error
+    return status
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def _print(status: dict[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - the other commands start quickly
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    since = datetime.fromtimestamp(status["since_ms"] / 1000).astimezone().isoformat(" ", "seconds")
+    lasting = duration((status["now_ms"] - status["since_ms"]) / 1000)
+    console.print(
+        Text(status["word"], style=_STYLES.get(status["verdict"], "bold"))
+        + Text(f"  since {since}, {lasting}", "default")
+    )
+    console.print(Text(status["why"]))
+    for notice in status["notices"]:
+        console.print(Text(f"! {notice['text']}", "yellow") + Text(f" (docs/runbook.md#{notice['entry'].lower()})"))
+    console.print()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in rows(status):
+        table.add_row(name, Text(value))
+    console.print(table)
+    if status["quarantined"]:
+        console.print("\nlast quarantined")
+        faults = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        for fault in status["quarantined"][:_SHOWN_FAULTS]:
+            at = datetime.fromtimestamp(fault["at_ms"] / 1000).astimezone().strftime("%H:%M:%S")
+            faults.add_row(at, fault["reason"], Text(fault["path"]), fault["callback"])
+        console.print(faults)
+
+
+def rows(status: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures, each with its unit."""
+    return [
+        ("ack latency", _ack(status["ack"])),
+        ("callbacks", _callbacks(status)),
+        ("reports", ", ".join(f"{r['outcome']} {r['per_second']:,.1f}/s ({r['total']:,})" for r in status["reports"])),
+        ("waiting", _waiting(status["waiting"])),
+        ("Kafka", _kafka(status["kafka"])),
+        ("lanes", _lanes(status["lanes"])),
+        ("spool", _spool(status["spool"])),
+        ("versions", ", ".join(f"{name} {version}" for name, version in status["versions"].items())),
+        ("host", f"{status['host']}, up {_ago(status, status['started_ms'])}"),
+    ]
+
+
+def _ack(ack: dict[str, Any]) -> str:
+    return f"{duration(ack['p99_seconds'])} p99, {duration(ack['p50_seconds'])} median, of {ack['limit_seconds']:g} s"
+
+
+def _callbacks(status: dict[str, Any]) -> str:
+    callbacks = status["callbacks"]
+    last = "none yet" if callbacks["last_ms"] is None else f"{_ago(status, callbacks['last_ms'])} ago"
+    rates = f"{callbacks['taken_per_second']:,.1f}/s taken, {callbacks['refused_per_second']:,.1f}/s refused"
+    return f"{rates}; last {last}"
+
+
+def _waiting(waiting: dict[str, Any]) -> str:
+    if not waiting["reports"]:
+        return "nothing"
+    left = (
+        "not shrinking"
+        if waiting["drained_in_seconds"] is None
+        else f"empty in {duration(waiting['drained_in_seconds'])}"
+    )
+    oldest = duration(waiting["oldest_seconds"])
+    return f"{waiting['reports']:,} reports, oldest {oldest}, {waiting['drain_per_second']:,.0f}/s leave, {left}"
+
+
+def _kafka(kafka: dict[str, Any]) -> str:
+    up = "answers" if kafka["up"] else "does not answer"
+    begun = f"{kafka['producers_started']} producers begun"
+    return f"{up}, {', '.join(kafka['servers'])}; batches {duration(kafka['p99_seconds'])} p99, {begun}"
+
+
+def _lanes(topics: list[dict[str, Any]]) -> str:
+    lanes = [lane for topic in topics for lane in topic["lanes"]]
+    sick = sum(lane["sick"] for lane in lanes)
+    return f"{len(lanes) - sick} healthy, {sick} sick"
+
+
+def _spool(spool: dict[str, Any] | None) -> str:
+    if spool is None:
+        return "switched off"
+    state = "takes nothing" if not spool["writable"] else "in use" if spool["rows"] else "empty, ready"
+    used = f"{spool['rows']:,} rows, {_mib(spool['bytes'])} of {_mib(spool['limit_bytes'])}"
+    return (
+        f"{state}; {used}, {_mib(spool['free_bytes'])} free on the disk; {spool['aside_reports']:,} reports set aside"
+    )
+
+
+def _mib(count: float) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"
+
+
+def _ago(status: dict[str, Any], at_ms: float) -> str:
+    return duration(max(0.0, (status["now_ms"] - at_ms) / 1000))
+
+
+def duration(seconds: float | None) -> str:
+    """In the unit that fits; a dash where there is none."""
+    if seconds is None:
+        return "-"
+    for least, size, unit in ((172_800, 86_400, "days"), (7_200, 3_600, "h"), (120, 60, "min"), (10, 1, "s")):
+        if seconds >= least:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,214 @@
+"""The page for the person on call, what it reads, and the same in a terminal: on a real bridge, without a browser.
+
+In headless Chromium: ``make check-page``.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.apart import run_apart
+from support.bridge_process import BridgeProcess
+from support.callbacks import SUCCESS, body, eventually, make_topics, report
+from support.raw_http import Answer, get
+
+from bridge.embedded.ports import HOST, Port
+
+HTML = (Path(__file__).parents[2] / "bridge/receive/page.html").read_text()
+SCRIPT = HTML.partition("<script>")[2].partition("</script>")[0]
+
+
+@pytest.fixture(scope="module")
+def bridge(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
+    """One with a spool, that took a callback with an item that can't be understood."""
+    topics = run_apart(make_topics(kafka_bootstrap))
+    process = BridgeProcess(kafka_bootstrap, tmp_path_factory.mktemp("bridge"), topics=topics)
+
+    async def prepare() -> None:
+        await process.start()
+        assert (await process.post(body(report("m-1"), {"MessageId": "m-2", "To": "8613800000099"}))).body == SUCCESS
+
+    try:
+        run_apart(prepare())
+        yield process
+    finally:
+        process.close()
+
+
+async def status_of(bridge: BridgeProcess) -> dict[str, Any]:
+    """What ``/status.json`` says."""
+    answer = await get(bridge.admin_port, "/status.json")
+    assert (answer.status, answer.headers["cache-control"]) == (200, "no-store")
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def told(*arguments: str) -> tuple[int, str, str]:
+    """``chatapp-bridge status``: its code, and what it printed."""
+    command = [sys.executable, "-m", "bridge", "status", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, error = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), error.decode()
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_is_one_file_that_asks_for_nothing_else(bridge: BridgeProcess) -> None:
+    """No script, style, font or picture from anywhere; the policy allows its own script and style and no other."""
+    answer = await get(bridge.admin_port, "/")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.body.decode() == HTML
+    assert len(answer.body) < 30_000
+    assert re.findall(r"""(?:src|href|action)\s*=\s*["'](?!data:)""", HTML) == []
+    assert re.findall(r"@import|url\(|\bon\w+\s*=\s*[\"']|style\s*=\s*[\"']|innerHTML|eval\(", HTML) == []
+    assert set(re.findall(r"https?://[^\"'`\s]+", HTML)) == {"http://www.w3.org/2000/svg"}
+    assert re.findall(r"fetch\(([^,)]+)", SCRIPT) == ['"status.json"']
+    policy = directives(answer)
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    for name, element in (("script-src", "script"), ("style-src", "style")):
+        (content,) = re.findall(rf"<{element}>(.*?)</{element}>", HTML, re.DOTALL)
+        hashed = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy[name] == f"'sha256-{hashed}'"
+
+
+def directives(answer: Answer) -> dict[str, str]:
+    """Of the content security policy."""
+    pairs = (part.strip().partition(" ") for part in answer.headers["content-security-policy"].split(";"))
+    return {name: value for name, _, value in pairs}
+
+
+async def test_every_field_that_the_script_reads_is_there(bridge: BridgeProcess) -> None:
+    """By its path from the whole status, from the spool's part, or from a row."""
+    status = await status_of(bridge)
+    roots: dict[str, Any] = {
+        "s": status,
+        "spool": status["spool"],
+        "row": status["reports"][0],
+        "group": status["lanes"][0],
+        "lane": status["lanes"][0]["lanes"][0],
+        "fault": status["quarantined"][0],
+        "notice": {"text": "", "entry": ""},
+    }
+    paths = set(re.findall(rf"\b({'|'.join(roots)})((?:\.[a-z][a-z0-9_]*)+)", SCRIPT))
+    assert len(paths) > 40
+    for root, path in paths:
+        value = roots[root]
+        for name in path.strip(".").split("."):
+            if isinstance(value, list | str):  # from here on it is a method
+                break
+            assert name in value, f"{root}{path}"
+            value = value[name]
+
+
+async def test_every_place_the_script_fills_is_on_the_page() -> None:
+    """An id that is nowhere would end the script."""
+    used = set(re.findall(r"(?:\$|put|tag|spark)\(\"([a-z0-9-]+)\"", SCRIPT))
+    assert len(used) > 30
+    assert used <= set(re.findall(r'\bid="([a-z0-9-]+)"', HTML))
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+async def test_it_is_safe_and_says_since_when(bridge: BridgeProcess) -> None:
+    """With Kafka up and nothing waiting."""
+
+    async def safe() -> bool:
+        return bool((await status_of(bridge))["verdict"] == "safe")
+
+    await eventually(safe)
+    status = await status_of(bridge)
+    assert (status["word"], status["safe"], status["notices"]) == ("Safe", True, [])
+    assert status["started_ms"] <= status["since_ms"] <= status["now_ms"]
+    assert status["kafka"]["up"]
+    assert status["ack"]["p99_seconds"] is not None
+    topics = [bridge.settings["topics.status"], bridge.settings["topics.quarantine"]]
+    assert topics == [group["topic"] for group in status["lanes"]]
+    assert sum(row["total"] for row in status["reports"] if row["outcome"] != "quarantined") == 2
+
+
+async def test_a_quarantined_item_is_told_without_its_data(bridge: BridgeProcess) -> None:
+    """Reason, place, time, the callback's id; and no number, id or secret anywhere in what is said."""
+    status = await status_of(bridge)
+    (fault,) = status["quarantined"]
+    assert (fault["reason"], fault["path"]) == ("no_status", "$[1].Status")
+    assert set(fault) == {"at_ms", "reason", "path", "callback"}
+    said = json.dumps(status)
+    assert [
+        each for each in ("m-1", "m-2", "8613800000099", "8613800000002", bridge.secret or "") if each in said
+    ] == []
+
+
+async def test_the_history_grows_a_value_a_second_and_not_without_end(bridge: BridgeProcess) -> None:
+    """All of one length; what was taken and waits is in it."""
+
+    async def several() -> bool:
+        return len((await status_of(bridge))["history"]["taken"]) >= 3
+
+    await eventually(several)
+    history = (await status_of(bridge))["history"]
+    assert len({len(values) for values in history.values()}) == 1
+    assert sum(history["taken"]) == 1
+
+
+async def test_without_kafka_it_is_safe_on_disk_and_without_a_spool_it_refuses(tmp_path: Path) -> None:
+    """The verdict turns, and says since when; a spool that is switched off is said to be."""
+    nowhere = Port()
+    spooling = BridgeProcess(nowhere.address, tmp_path / "with", wait="live")
+    without = BridgeProcess(nowhere.address, tmp_path / "without", {"spool.enabled": False}, wait="live")
+    try:
+        async with spooling, without:
+            assert (await spooling.post(body(report("m")))).body == SUCCESS
+            on_disk, refusing = await status_of(spooling), await status_of(without)
+            codes = [(await told("--url", bridge.admin_url))[0] for bridge in (spooling, without)]
+    finally:
+        nowhere.release()
+
+    assert (on_disk["verdict"], on_disk["safe"], on_disk["kafka"]["up"]) == ("on_disk", True, False)
+    assert (on_disk["waiting"]["reports"], on_disk["spool"]["rows"]) == (1, 1)
+    assert {row["outcome"]: row["total"] for row in on_disk["reports"]}["spool"] == 1
+    assert (refusing["verdict"], refusing["safe"], refusing["spool"]) == ("refusing", False, None)
+    assert codes == [0, 1]
+
+
+# --- in a terminal ----------------------------------------------------------------------------------------------------
+
+
+async def test_status_prints_the_same_for_people_and_for_programs(bridge: BridgeProcess) -> None:
+    """The word first; every figure; 0 where it is safe. The address is that of the configuration unless it is given."""
+    code, said, _ = await told("--set", f"server.admin_port={bridge.admin_port}", "--set", f"server.admin_host={HOST}")
+    assert code == 0
+    assert said.startswith("Safe")
+    figures = ("ack latency", "callbacks", "reports", "waiting", "Kafka", "lanes", "spool", "versions")
+    assert [part for part in (*figures, "no_status", "$[1].Status") if part not in said] == []
+    code, text, _ = await told("--url", f"{bridge.admin_url}/", "--format", "json")
+    assert code == 0
+    assert set(json.loads(text)) == set(await status_of(bridge))
+
+
+async def test_where_nobody_answers_it_says_so(bridge: BridgeProcess) -> None:
+    """2, and words: nobody listens, the wrong port, no address at all."""
+    nowhere = Port()
+    for url, words in (
+        (f"http://{nowhere.address}", "refused"),
+        (f"http://{HOST}:{bridge.port}", "404"),
+        ("localhost:8081", "--url"),
+        ("http://localhost:no", "no bridge answers"),
+    ):
+        code, said, error = await told("--url", url)
+        assert (code, said) == (2, ""), url
+        assert words in error
+        assert "Traceback" not in error
+    nowhere.release()
