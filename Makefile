@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage faults lock clean image
+.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage faults lock clean image chart
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -67,6 +67,9 @@ bench-outage: $(READY) ## memory and rates of an outage with a million reports s
 image: ## the container image chatapp-bridge:dev, with whichever engine `docker` is
 	docker build --tag chatapp-bridge:dev --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
+
+chart: $(READY) ## what of helm/chatapp-bridge follows from bridge.config and values.yaml
+	$(BIN)/python helm/generate.py
 
 # Every platform and Python that pyproject.toml allows, in one file; versions stay unless told: make lock ARGS=--upgrade, or
 # ARGS='--upgrade-package NAME'.

@@ -1,0 +1,156 @@
+{{- /* Values that contradict each other, or the bridge: each a sentence that names them and says what to do. All are told at once. What a
+       single value may be is in values.schema.json. */ -}}
+{{- define "bridge.refusals" -}}
+{{- $refusals := concat
+      (include "bridge.refusals.config" . | fromJsonArray)
+      (include "bridge.refusals.kafka" . | fromJsonArray)
+      (include "bridge.refusals.times" . | fromJsonArray)
+      (include "bridge.refusals.sizes" . | fromJsonArray)
+      (include "bridge.refusals.replicas" . | fromJsonArray)
+      (include "bridge.refusals.routes" . | fromJsonArray) -}}
+{{- if $refusals }}
+{{- fail (printf "\n\nthese values can't be used:\n  %s\n" (join "\n  " $refusals)) }}
+{{- end }}
+{{- end }}
+
+{{- define "bridge.refusals.config" -}}
+{{- $found := list -}}
+{{- $secrets := list "access.path_secrets" "kafka.sasl_plain_password" "kafka.ssl_password" "registry.password" "registry.token" "registry.ssl_password" -}}
+{{- $chart := list "server.host" "server.port" "server.admin_host" "server.admin_port" "spool.enabled" "spool.directory" -}}
+{{- range $section, $keys := .Values.config -}}
+{{- range $key, $value := $keys -}}
+{{- $name := printf "%s.%s" $section $key -}}
+{{- if has $name $secrets -}}
+{{- $found = append $found (printf "config.%s: a secret would stand in a ConfigMap for all to read; put it into a Secret of your own and name that under secrets.%s_file" $name $name) -}}
+{{- else if has $name $chart -}}
+{{- $found = append $found (printf "config.%s: the chart sets it; remove it%s" $name (ternary " and use spool.enabled" "" (eq $name "spool.enabled"))) -}}
+{{- else if hasKey (dig $section dict $.Values.secrets) $key -}}
+{{- $found = append $found (printf "config.%s: secrets.%s mounts a file for the same key; keep one of them" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $file := or (dig "access" "path_secrets_file" "" .Values.secrets) (dig "access" "path_secrets_file" "" .Values.config) -}}
+{{- $open := dig "access" "allow_open" false .Values.config -}}
+{{- if not (or $file $open) -}}
+{{- $found = append $found "secrets.access.path_secrets_file: names no Secret, so anyone could publish; make one (kubectl create secret generic NAME --from-literal=path-secrets=$(openssl rand -hex 24)) and give {name: NAME, key: path-secrets}, or config.access.allow_open=true to run open" -}}
+{{- else if and $file $open -}}
+{{- $found = append $found "config.access.allow_open: true contradicts the secrets that are set; remove one or the other" -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if and (regexMatch "^BRIDGE_[A-Z]+__" .name) (not (hasKey . "valueFrom")) -}}
+{{- $found = append $found (printf "extraEnv: %s would overrule what the chart reckons with; put it under config, or under secrets where it is one" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.kafka" -}}
+{{- $found := list -}}
+{{- if not (dig "kafka" "bootstrap_servers" list .Values.config) -}}
+{{- $found = append $found "config.kafka.bootstrap_servers: names no broker; give at least one host:port" -}}
+{{- end -}}
+{{- $protocol := dig "kafka" "security_protocol" "PLAINTEXT" .Values.config -}}
+{{- $sasl := hasPrefix "SASL" $protocol -}}
+{{- $oauth := and $sasl (eq "OAUTHBEARER" (dig "kafka" "sasl_mechanism" "SCRAM-SHA-512" .Values.config)) -}}
+{{- $wanted := ternary (ternary "sasl_oauth_token_file" "sasl_plain_password_file" $oauth) "" $sasl -}}
+{{- range $key := list "sasl_oauth_token_file" "sasl_plain_password_file" -}}
+{{- $given := or (dig "kafka" $key "" $.Values.secrets) (dig "kafka" $key "" $.Values.config) -}}
+{{- if and $given (ne $key $wanted) -}}
+{{- $found = append $found (printf "secrets.kafka.%s: is not used with config.kafka.security_protocol %s%s; remove it, or choose what uses it" $key $protocol (ternary " and this sasl_mechanism" "" $sasl)) -}}
+{{- else if and (eq $key $wanted) (not $given) (not $.Values.extraEnv) (not $.Values.extraEnvFrom) -}}
+{{- $found = append $found (printf "secrets.kafka.%s: names no Secret, and config.kafka.security_protocol %s needs it; give {name: …, key: …} of one that exists" $key $protocol) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (contains "SSL" $protocol) -}}
+{{- range $key, $_ := dig "kafka" dict .Values.secrets -}}
+{{- if hasPrefix "ssl_" $key -}}
+{{- $found = append $found (printf "secrets.kafka.%s: is not used with config.kafka.security_protocol %s; take SSL or SASL_SSL, or remove it" $key $protocol) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.times" -}}
+{{- $found := list -}}
+{{- $answered := include "bridge.setting" (list . "delivery" "ack_deadline_seconds" 2.0) | float64 -}}
+{{- $stopped := include "bridge.setting" (list . "server" "shutdown_seconds" 10.0) | float64 -}}
+{{- if lt (mulf $stopped 0.3) $answered -}}
+{{- $found = append $found (printf "config.server.shutdown_seconds: %v is too short: three tenths of it are for answering what is in flight, which may take config.delivery.ack_deadline_seconds (%v); raise it to %v" $stopped $answered (divf $answered 0.3 | ceil)) -}}
+{{- end -}}
+{{- $least := include "bridge.stopSeconds" . | float64 -}}
+{{- with .Values.terminationGracePeriodSeconds -}}
+{{- if le (float64 .) $least -}}
+{{- $found = append $found (printf "terminationGracePeriodSeconds: %v is not above preStopSeconds (%v) + config.delivery.ack_deadline_seconds (%v) + config.server.shutdown_seconds (%v), so that a bridge would be killed while it saves what it promised; raise it above %v, or leave it out to have it computed" . $.Values.preStopSeconds $answered $stopped $least) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.sizes" -}}
+{{- $found := list -}}
+{{- if .Values.spool.enabled -}}
+{{- $max := include "bridge.setting" (list . "spool" "max_bytes" 10737418240) | float64 | int64 -}}
+{{- $free := include "bridge.setting" (list . "spool" "min_free_bytes" 268435456) | float64 | int64 -}}
+{{- $size := include "bridge.bytes" .Values.spool.size -}}
+{{- if and $size (lt (int64 $size) (add $max $free)) -}}
+{{- $found = append $found (printf "spool.size: %s can't hold config.spool.max_bytes (%d) and config.spool.min_free_bytes (%d); raise it, or lower config.spool.max_bytes" .Values.spool.size $max $free) -}}
+{{- end -}}
+{{- end -}}
+{{- $bytes := add (include "bridge.setting" (list . "delivery" "memory_bytes" 134217728) | float64 | int64) (include "bridge.setting" (list . "limits" "in_flight_bytes" 134217728) | float64 | int64) -}}
+{{- $limit := include "bridge.bytes" (dig "limits" "memory" "" .Values.resources) -}}
+{{- if and $limit (lt (int64 $limit) (mul 2 $bytes)) -}}
+{{- $found = append $found (printf "resources.limits.memory: %v is less than twice config.delivery.memory_bytes and config.limits.in_flight_bytes (together %d), so that a bridge under load would be killed; raise it, or lower those" .Values.resources.limits.memory $bytes) -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.replicas" -}}
+{{- $found := list -}}
+{{- $least := .Values.replicas -}}
+{{- with .Values.autoscaling -}}
+{{- if .enabled -}}
+{{- $least = .minReplicas -}}
+{{- if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- $found = append $found (printf "autoscaling.minReplicas: %v is more than autoscaling.maxReplicas (%v); lower it" .minReplicas .maxReplicas) -}}
+{{- end -}}
+{{- if and $.Values.spool.enabled (not $.Values.metrics.prometheusRule.enabled) -}}
+{{- $found = append $found "autoscaling.enabled: with the spool on, scaling down during an outage leaves reports on a volume that nobody mounts, and nobody would be told; turn on metrics.prometheusRule.enabled, whose alert does tell, or spool.enabled=false, or keep a fixed number of replicas" -}}
+{{- end -}}
+{{- if not (dig "requests" "cpu" "" $.Values.resources) -}}
+{{- $found = append $found "autoscaling.enabled: it measures CPU in percent of resources.requests.cpu, which is not set; set it" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.podDisruptionBudget -}}
+{{- if and .enabled (kindIs "float64" .minAvailable) (ge (int .minAvailable) (int $least)) -}}
+{{- $found = append $found (printf "podDisruptionBudget.minAvailable: %v of %v bridges may never be away, so that no node could be drained; lower it, or use maxUnavailable" .minAvailable $least) -}}
+{{- else if and .enabled (eq (toString .minAvailable) "100%") -}}
+{{- $found = append $found "podDisruptionBudget.minAvailable: 100% lets no node be drained; lower it, or use maxUnavailable" -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.spool.drain -}}
+{{- if not $.Values.spool.enabled -}}
+{{- $found = append $found (printf "spool.drain: %v: with spool.enabled=false there are no volumes to drain; drain them before it is turned off" .) -}}
+{{- else if lt (int .) (int (ternary $.Values.autoscaling.maxReplicas $.Values.replicas $.Values.autoscaling.enabled)) -}}
+{{- $found = append $found (printf "spool.drain: %v is the ordinal of a replica that runs, or may, and that publishes its spool itself; name those of replicas that are no more" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.routes" -}}
+{{- $found := list -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- $found = append $found "ingress.hosts: is empty, so that the ingress would take the callbacks of every host; name at least one" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- $found = append $found "httpRoute.parentRefs: is empty, so that no Gateway would route to it; name at least one" -}}
+{{- end -}}
+{{- with .Values.serviceAccount -}}
+{{- if and (not .create) .annotations -}}
+{{- $found = append $found "serviceAccount.annotations: are for an account that the chart makes, and serviceAccount.create is false; remove one or the other" -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}

@@ -1,0 +1,77 @@
+"""What of the chart follows from something else: ``python helm/generate.py`` writes it anew.
+
+``values.schema.json``: its ``config`` and ``secrets``, from the bridge's own settings; all else in it is written by hand.
+``README.md``: the table of values, from the comments of ``values.yaml``.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from bridge.config import Settings
+
+CHART = Path(__file__).parent / "chatapp-bridge"
+SCHEMA, VALUES, README = CHART / "values.schema.json", CHART / "values.yaml", CHART / "README.md"
+_BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
+
+
+def schema() -> str:
+    """The text of ``values.schema.json`` as it should be."""
+    document = json.loads(SCHEMA.read_text())
+    settings = msgspec.json.schema(Settings)
+    components = settings["$defs"]
+    config, secrets = {}, {}
+    for section, reference in components["Settings"]["properties"].items():
+        keys = components[reference["$ref"].rpartition("/")[2]]["properties"]
+        config[section] = _closed({key: _portable(hint) for key, hint in keys.items()})
+        files = {key: {"$ref": "#/definitions/secretKey"} for key in keys if key.endswith("file")}
+        if files:
+            secrets[section] = _closed(files)
+    document["properties"] |= {"config": _closed(config), "secrets": _closed(secrets)}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def readme() -> str:
+    """The text of ``README.md`` as it should be."""
+    head, _, rest = README.read_text().partition(_BEGIN)
+    return head + _BEGIN + "\n" + values_table() + "\n" + _END + rest.partition(_END)[2]
+
+
+def values_table() -> str:
+    """A row for each documented value of ``values.yaml``: its name, its default, its comment."""
+    defaults = yaml.safe_load(VALUES.read_text())
+    rows, path, comment = ["| value | default | what it is |", "| --- | --- | --- |"], [""], list[str]()
+    for line in VALUES.read_text().splitlines():
+        found = re.match(r"( *)(?:# (.*)|(\w+):)", line)
+        if found and found[2]:
+            comment.append(found[2])
+        elif found:
+            path = [*path[: len(found[1]) // 2], found[3]]
+            if comment:
+                default = defaults
+                for name in path:
+                    default = default[name]
+                shown = json.dumps(default, separators=(",", ":")).replace("|", "\\|")
+                rows.append(f"| `{'.'.join(path)}` | `{shown}` | {' '.join(comment)} |")
+            comment = []
+        else:
+            comment = []
+    return "\n".join(rows) + "\n"
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _portable(hint: dict[str, Any]) -> dict[str, Any]:
+    """Without what Helm's regular expressions lack: the bridge itself refuses what slips through."""
+    return {name: value for name, value in hint.items() if not (name == "pattern" and "(?" in value)}
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema())
+    README.write_text(readme())
