@@ -172,22 +172,33 @@ class Asker:
         return {p: PartitionOffsets(first[p], max(committed[p], first[p]), all_there[p]) for p in wanted}
 
     def offsets_at(self, topic: str, partitions: Sequence[int], time_ms: int) -> dict[int, int | None]:
-        """The first offset of each whose record is not older than the time; None where all are older."""
+        """An offset of each before which no record is as young as the time; None where all records are older.
+
+        Where records were deleted within segments that are still there, brokers may say that all are older though some are
+        not: they look into the first segment only that has one. There the oldest offset is given.
+        """
         found = self.list_offsets(topic, dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)))
-        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+        doubtful = [partition for partition, offset in found.items() if offset < 0]
+        youngest = self._listed(topic, dict.fromkeys(doubtful, OffsetSpec.max_timestamp()))
+        contradicted = [partition for partition in doubtful if youngest[partition].timestamp >= time_ms]
+        oldest = self.list_offsets(topic, dict.fromkeys(contradicted, OffsetSpec.earliest()))
+        return {partition: oldest.get(partition) if offset < 0 else offset for partition, offset in found.items()}
 
     def list_offsets(self, topic: str, specs: Mapping[int, Any], *, committed: bool = False) -> dict[int, int]:
         """The offset for each specification, by partition."""
-        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        found: dict[int, int] = {}
+        return {partition: result.offset for partition, result in self._listed(topic, specs, committed).items()}
 
-        def ask() -> dict[int, int]:
+    def _listed(self, topic: str, specs: Mapping[int, Any], committed: bool = False) -> dict[int, Any]:
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        found: dict[int, Any] = {}
+
+        def ask() -> dict[int, Any]:
             missing = {TopicPartition(topic, p): spec for p, spec in specs.items() if p not in found}
             errors = []
             futures = self.admin.list_offsets(missing, isolation_level=level, request_timeout=self._request_seconds)
             for place, future in futures.items():
                 try:
-                    found[place.partition] = future.result().offset
+                    found[place.partition] = future.result()
                 except KafkaException as error:
                     errors.append(error)
             if errors:

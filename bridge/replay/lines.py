@@ -72,6 +72,7 @@ class Lines:
             encoded = _encoder.encode_lines([self._line(message) for message in messages])
             if encoded.count(b"\n") != len(messages) or b"\r" in encoded:
                 # Between the tokens of a value stood line ends; within a text JSON has none.
+                self.undecodable = undecodable
                 encoded = b"".join([_one_line(self._line(message)) for message in messages])
         except BaseException:
             self.undecodable = undecodable

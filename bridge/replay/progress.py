@@ -75,8 +75,9 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: ``40 s``, ``12 min``, ``3 h 20 min``."""
+    """A duration for people: ``40 s``, ``12 min``, ``3 h 20 min``, ``35 d``."""
     if seconds < 90:  # noqa: PLR2004 - beyond, minutes read better
         return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004
+    days, minutes = divmod(round(seconds / 60), 24 * 60)
+    parts = [(days, "d"), (minutes // 60, "h"), (minutes % 60, "min")]
+    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
