@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     spool = commands.add_parser("spool", help="what waits on disk: look at it, copy it, bring it to Kafka")
     spool_command.add_arguments(spool, configured)
-    spool.set_defaults(handler=spool_command.main)
+    spool.set_defaults(handler=spool_command.main, schema_ids=_schema_ids)
 
     add_replay(commands, configured)
 
@@ -111,6 +111,13 @@ def _serve(options: argparse.Namespace) -> int:
     logs.configure(settings.log, config.path_secrets(settings.access))
     _run(Service(settings).run())
     return 0
+
+
+def _schema_ids(settings: config.Settings) -> Any:
+    """For a delivery without the service."""
+    from bridge.registry.ids import RegisteredIds
+
+    return RegisteredIds.of(settings)
 
 
 def _config(options: argparse.Namespace) -> int:

@@ -420,8 +420,6 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     if not servers or not all(match and 0 < int(match[1]) <= _LAST_PORT for match in servers):
         shown = _shown("kafka.bootstrap_servers", kafka.bootstrap_servers)
         yield f"kafka.bootstrap_servers: {shown} is no list of host:port; give at least one"
-    if settings.events.format != "json":
-        yield f"events.format: {settings.events.format} is not yet supported; use json"
     yield from _tls_contradictions(kafka)
     yield from _sasl_contradictions(kafka)
     yield from _registry_contradictions(settings.registry)

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.deliver.lane import Group, Lane, Receipt, Verdict
+from bridge.deliver.lane import Group, Lane, Receipt, SchemaIds, Verdict
 from bridge.deliver.layout import LAYOUT_KEY, Layout, placed
 from bridge.deliver.producer import Producer
 from bridge.deliver.producers import Producers
@@ -57,13 +57,15 @@ class Delivery:
 
     Args:
         settings: the whole configuration.
+        schema_ids: of records that lack theirs; asked only for those.
 
     Raises:
         SpoolBusy, SpoolTooNew, SpoolError: from ``start``, when the spool can't be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, schema_ids: SchemaIds) -> None:
         self._settings = settings
+        self._schema_ids = schema_ids
         self._loop = asyncio.get_running_loop()
         self._configured = (settings.topics.status, settings.topics.quarantine)
         self.counters = Counters()
@@ -86,12 +88,14 @@ class Delivery:
                 max_bytes=self._settings.spool.max_bytes,
                 min_free_bytes=self._settings.spool.min_free_bytes,
                 on_event=self._on_spool_event,
+                schemas=self._settings.events.format == "avro" and bool(self._settings.registry.url),
             )
         layout = await self._layout()
         topics = [topic for topic, _ in layout.topics]
         self.counters.published = dict.fromkeys(topics, 0)
         self.producers = Producers(self._settings.kafka, topics, self._on_producer)
         self._make_lanes(layout)
+        self._schema_ids.start()
         self.producers.start()
         self._sample()
 
@@ -111,6 +115,7 @@ class Delivery:
             self._sampler.cancel()
         await asyncio.gather(*(lane.stop() for lane in self.all_lanes()))
         await self.producers.stop()
+        await self._schema_ids.stop()
         if self.spool:
             await self.spool.close(max(0.1, deadline - self._loop.time()))
 
@@ -208,6 +213,7 @@ class Delivery:
         return (
             producer is not None
             and self.producers.ready
+            and self._schema_ids.ready
             and all(producer.partitions(topic) for topic in self._configured)
             and not all(lane.sick for lane in self.all_lanes())
         )
@@ -324,7 +330,9 @@ class Delivery:
             *((name, value) for name, value in record.headers if name.startswith("bridge_")),
             ("received_at", str(record.timestamp_ms).encode()),
         ]
-        moved = Record(self._settings.topics.quarantine, record.key, record.value, headers, record.timestamp_ms)
+        moved = Record(
+            self._settings.topics.quarantine, record.key, record.described_value, headers, record.timestamp_ms
+        )
         while True:
             # Of no callback and of no report, so that its failing refuses none, and each is counted in one place at a time.
             receipt = Receipt(self._loop.create_future(), math.inf, 0)
@@ -396,6 +404,7 @@ class Delivery:
                     window_bytes=window,
                     producers=self.producers,
                     spool=self.spool,
+                    schema_ids=self._schema_ids,
                     outcome=self,
                 )
                 found = stored.get(lane.number)

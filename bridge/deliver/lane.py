@@ -70,6 +70,23 @@ class Outcome(Protocol):
         """So many reports were in the spool, and could not be read back: their rows were set aside."""
 
 
+class SchemaIds(Protocol):
+    """The ids that a registry has for schemas; records that lack theirs wait until it is known."""
+
+    def start(self) -> None:
+        """Begin to look them up, in the background."""
+
+    async def stop(self) -> None:
+        """End that."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is encoded now could be sent."""
+
+    def prefix(self, topic: str, schema: bytes) -> bytes | None:
+        """What goes before a bare value of ``topic``, by the fingerprint of its schema; None while it is not known."""
+
+
 class Group:
     """The records of one callback in one lane; ``reports`` of them count. A row of the spool."""
 
@@ -173,6 +190,7 @@ class Lane:
         hedge_seconds: a lane whose entry waited longer is sick.
         abandon_seconds: a producer whose batch is unresolved for longer is given up.
         window_bytes: memory for what is also on disk.
+        schema_ids: what goes before values.
     """
 
     def __init__(
@@ -187,6 +205,7 @@ class Lane:
         window_bytes: int,
         producers: Producers,
         spool: Spool | None,
+        schema_ids: SchemaIds,
         outcome: Outcome,
     ) -> None:
         self.number = number
@@ -203,6 +222,7 @@ class Lane:
         self._window_bytes = window_bytes
         self._producers = producers
         self._spool = spool
+        self._schema_ids = schema_ids
         self._outcome = outcome
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -451,8 +471,14 @@ class Lane:
         await self._producers.change(_LOOK_SECONDS)
 
     def _fill(self) -> tuple[dict[int, Batch], Producer | None]:
-        """Batches, one a partition, with a prefix of the queue; none where its first record's partition has no leader."""
+        """Batches, one a partition, with a prefix of the queue; none where its first record's partition has no leader.
+
+        While the registry has not told the id of the first record's schema, there is no producer for it either.
+        """
         batches: dict[int, Batch] = {}
+        head = next((record for group in self._queue for record in group.unsent), None)
+        if head is not None and self._prefix_of(head) is None:
+            return batches, None
         producer = self._producers.pick(sick=self.sick)
         partitions = producer.partitions(self.topic) if producer else 0
         if producer is None or not partitions:
@@ -460,19 +486,25 @@ class Lane:
         room = self._most_records
         for group in self._queue:
             for record in group.unsent:
+                prefix = self._prefix_of(record)
+                if prefix is None:
+                    return batches, producer
                 partition = self._partition(record, partitions)
                 batch = batches.get(partition)
                 if batch is None:
                     if not producer.has_leader(self.topic, partition):
                         return batches, producer
                     batch = batches[partition] = producer.open_batch()
-                if room == 0 or not batch.append(record):
+                if room == 0 or not batch.append(record, prefix):
                     return batches, producer
                 room -= 1
                 if not group.flying:
                     group.flying = True
                     self._flying.append(group)
         return batches, producer
+
+    def _prefix_of(self, record: Record) -> bytes | None:
+        return b"" if record.schema is None else self._schema_ids.prefix(self.topic, record.schema)
 
     def _partition(self, record: Record, partitions: int) -> int:
         return self._index if partitions == self._of else placed(record, partitions)

@@ -62,10 +62,10 @@ class Batch:
         self.builder = builder
         self.records: list[Record] = []
 
-    def append(self, record: Record) -> bool:
-        """Add ``record``; False, and not added, when the batch is full. A first record always fits."""
+    def append(self, record: Record, prefix: bytes = b"") -> bool:
+        """Add ``record``, ``prefix`` before its value; False, and not added, when the batch is full. A first one always fits."""
         added = self.builder.append(
-            timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
+            timestamp=record.timestamp_ms, key=record.key, value=prefix + record.value, headers=record.headers
         )
         if added is None:
             return False

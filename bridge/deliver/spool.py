@@ -215,11 +215,12 @@ class Spool:
         min_free_bytes: int,
         on_event: Callable[[SpoolEvent], None] | None = None,
         hooks: SpoolHooks | None = None,
+        schemas: bool = False,
     ) -> Self:
         """Own a directory, made if absent, and count what is in its spool.
 
         ``max_bytes`` bounds the disk it takes (`damaged/` apart), ``min_free_bytes`` is left free on the file system.
-        ``on_event`` is called on the loop.
+        ``on_event`` is called on the loop. ``schemas``: records may lack their schema's id, which an older bridge would not see.
 
         Raises:
             SpoolBusy: another process owns it.
@@ -230,7 +231,12 @@ class Spool:
         loop = asyncio.get_running_loop()
         spool = cls(loop, on_event)
         writer = _Writer(
-            spool, directory, max_bytes=max_bytes, min_free_bytes=min_free_bytes, hooks=hooks or SpoolHooks()
+            spool,
+            directory,
+            max_bytes=max_bytes,
+            min_free_bytes=min_free_bytes,
+            hooks=hooks or SpoolHooks(),
+            schemas=schemas,
         )
         threading.Thread(target=writer.run, name="spool", daemon=True).start()
         try:
@@ -377,12 +383,14 @@ class _Writer:
         max_bytes: int,
         min_free_bytes: int,
         hooks: SpoolHooks,
+        schemas: bool,
     ) -> None:
         self._spool = spool
         self._loop = spool._loop  # noqa: SLF001 - one thing in two classes
         self._queue = spool._queue  # noqa: SLF001
         self._directory = directory
         self._hooks = hooks
+        self._schemas = schemas
         self._min_free_bytes = min_free_bytes
         self._wal_bytes = min(WAL_BYTES, max_bytes // 16)
         self._ballast_bytes = min(BALLAST_BYTES, max_bytes // 8)
@@ -448,7 +456,7 @@ class _Writer:
 
     def _start(self) -> bool:
         try:
-            self._lock_fd = lock_directory(self._directory)
+            self._lock_fd = lock_directory(self._directory, schemas=self._schemas)
             self._ballast = Ballast(self._directory, self._ballast_bytes)
             self._open()
             self._found_reports = self._ledger.reports

@@ -32,7 +32,10 @@ _SHOWN_IDS: Final = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser, configured: argparse.ArgumentParser) -> None:
-    """The actions and their options; ``configured`` brings those of the configuration."""
+    """The actions and their options; ``configured`` brings those of the configuration.
+
+    Beside them ``main`` expects, as ``schema_ids``, what makes a delivery's of the settings.
+    """
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     def action(name: str, perform: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -322,7 +325,7 @@ def _drain(options: argparse.Namespace) -> int:
     settings = _settings(options)
     logs.configure(settings.log)
     open_read_only(Path(settings.spool.directory)).close()  # makes none where there is none
-    return _owning(_drained(settings, options.timeout))
+    return _owning(_drained(settings, options.schema_ids, options.timeout))
 
 
 def _owning(work: Coroutine[Any, Any, int]) -> int:
@@ -332,10 +335,12 @@ def _owning(work: Coroutine[Any, Any, int]) -> int:
         raise SpoolBusy(f"{error}: a bridge runs on it; stop that first") from error
 
 
-async def _drained(settings: config.Settings, timeout_seconds: float | None) -> int:
+async def _drained(
+    settings: config.Settings, schema_ids: Callable[[config.Settings], Any], timeout_seconds: float | None
+) -> int:
     from bridge.deliver.delivery import Delivery  # noqa: PLC0415 - only this needs Kafka's client
 
-    delivery = Delivery(settings)
+    delivery = Delivery(settings, schema_ids(settings))
     loop = asyncio.get_running_loop()
     began = loop.time()
     await delivery.start()

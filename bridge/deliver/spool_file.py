@@ -1,12 +1,13 @@
 r"""The spool's directory and its SQLite file, used by one thread; `bridge.deliver.spool` puts the thread around it.
 
-Format 1
-========
+Format 1, or 2
+==============
 ::
 
     <directory>/            0700
-      format                "1\n": the version, written and synced before anything else. A later bridge that changes the
-                            format must raise it before it writes anything the old one would misread.
+      format                "1\n" or "2\n": the version, written and synced before anything else. A later bridge that changes
+                            the format must raise it before it writes anything the old one would misread. 2: records may
+                            lack the id of their schema, which a bridge that knows 1 would send without it.
       owner.lock            empty; the owner holds an exclusive flock on it
       spool.db, -wal, -shm  SQLite in WAL mode, 4096-byte pages; user_version = 1; application_id = a random number a file,
                             by which a -wal that belongs to another file is told
@@ -18,7 +19,7 @@ Format 1
     queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq))    one row a group
         n     reports in the group, for the accounting
         crc   CRC-32 over lane, seq, n (little-endian, 8 bytes each) and body
-        body  msgpack of list[Record], each an array [topic, key, value, headers, timestamp_ms]
+        body  msgpack of list[Record], each an array [topic, key, value, headers, timestamp_ms, schema]
     aside (id INTEGER PRIMARY KEY, lane, seq, n, reason TEXT, at_ms, crc, body)    kept, out of the way; at_ms: when
     meta  (key TEXT PRIMARY KEY, value TEXT)                                       the caller's, such as the lane layout
 
@@ -59,7 +60,8 @@ T = TypeVar("T")
 DISK_ERRORS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
 """What can come of a disk; the last of a message of SQLite's that quotes a damaged schema."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_PLAIN_FORMAT: Final = 1
 WAL_BYTES: Final = 8 << 20
 """Size of the WAL beyond which it is checkpointed."""
 BALLAST_BYTES: Final = 2 * WAL_BYTES
@@ -397,6 +399,20 @@ def _marked_format(directory: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
+def _mark_format(directory: Path, version: int) -> None:
+    """Have the file ``format`` say at least ``version``."""
+    marker = directory / "format"
+    if not marker.exists():
+        _write_synced(directory / "format.partial", f"{version}\n".encode())
+        (directory / "format.partial").rename(marker)
+        _sync(directory)
+    elif (_marked_format(directory) or version) < version:
+        with marker.open("r+b") as file:  # a digit in its place: that works on a full disk, too
+            file.write(b"%d" % version)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def _header_format(database: Path) -> int:
     """The version in the file's own header; 0 where there is none.
 
@@ -410,8 +426,8 @@ def _header_format(database: Path) -> int:
     return int.from_bytes(header[60:64]) if header.startswith(b"SQLite format 3\0") else 0
 
 
-def lock_directory(directory: Path) -> int:
-    """Make the directory if need be and own it; the descriptor holds the lock.
+def lock_directory(directory: Path, *, schemas: bool = False) -> int:
+    """Make the directory if need be and own it; the descriptor holds the lock. ``schemas``: records may lack their schema's id.
 
     Raises:
         SpoolBusy: another process owns it.
@@ -423,10 +439,7 @@ def lock_directory(directory: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         check_format(directory)  # again: a newer bridge may just have let go of it
-        if not (directory / "format").exists():
-            _write_synced(directory / "format.partial", f"{FORMAT}\n".encode())
-            (directory / "format.partial").rename(directory / "format")
-            _sync(directory)
+        _mark_format(directory, FORMAT if schemas else _PLAIN_FORMAT)
     except BlockingIOError as error:
         os.close(fd)
         raise SpoolBusy(f"{directory}: another process owns this spool directory") from error
@@ -500,7 +513,7 @@ def _create(path: Path) -> sqlite3.Connection:
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     for table in _TABLES:
         connection.execute(table)
-    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute(f"PRAGMA user_version = {_PLAIN_FORMAT}")
     connection.execute(f"PRAGMA application_id = {int.from_bytes(os.urandom(4)) & 0x7FFFFFFF or 1}")
     return connection
 

@@ -10,9 +10,6 @@ from typing import Any, Final
 
 CONTENT_TYPE: Final = b"application/avro"
 
-SINGLE_OBJECT: Final = b"\xc3\x01"
-"""What a value in single-object encoding begins with; the schema's fingerprint follows, 8 bytes, then the datum."""
-
 # Texts of fewer bytes have their length in a table.
 _SHORT: Final = 1024
 _SMALL: Final = 64

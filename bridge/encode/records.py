@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from bridge.encode.headers import CallbackHeaders
-from bridge.encode.json import CONTENT_TYPE, encode_event
+from bridge.encode.values import JSON, ValueFormat
 from bridge.record import Record
 from bridge.status.report import Quarantined, Reason, Report
 
@@ -19,12 +19,15 @@ QUARANTINE_HEAD_BYTES: Final = 4096
 _BATCH_BYTES: Final = 61
 _RECORD_BYTES: Final = 1 + 10 + 5 + 4 * 5
 _HEADER_BYTES: Final = 2 * 5
+# What the id of a value's schema takes before it.
+_SCHEMA_ID_BYTES: Final = 5
 
 
 def record_bytes_bound(record: Record) -> int:
     """No fewer bytes than the record takes uncompressed, in a batch of its own."""
     headers = sum(_HEADER_BYTES + len(name) + len(value) for name, value in record.headers)
-    return _BATCH_BYTES + _RECORD_BYTES + len(record.key or b"") + len(record.value) + headers
+    schema_id = 0 if record.schema is None else _SCHEMA_ID_BYTES
+    return _BATCH_BYTES + _RECORD_BYTES + len(record.key or b"") + schema_id + len(record.value) + headers
 
 
 class RecordEncoder:
@@ -35,13 +38,22 @@ class RecordEncoder:
         quarantine_topic: where what was not understood goes; its records may be a body and ``QUARANTINE_HEAD_BYTES`` large.
         source: the name of this account's callback, as ``ce_source``.
         max_record_bytes: an event whose record could be larger is quarantined as ``too_large`` instead.
+        values: how an event becomes a value.
     """
 
-    def __init__(self, status_topic: str, quarantine_topic: str, source: str, max_record_bytes: int) -> None:
+    def __init__(
+        self,
+        status_topic: str,
+        quarantine_topic: str,
+        source: str,
+        max_record_bytes: int,
+        values: ValueFormat = JSON,
+    ) -> None:
         self._status_topic: Final = status_topic
         self._quarantine_topic: Final = quarantine_topic
         self._source: Final = source.encode()
         self._max_record_bytes: Final = max_record_bytes
+        self._values: Final = values
 
     def encode(
         self,
@@ -54,7 +66,7 @@ class RecordEncoder:
         """One record an item, in their order; a record's topic tells an event from a quarantined item."""
         headers = CallbackHeaders(
             source=self._source,
-            content_type=CONTENT_TYPE,
+            content_type=self._values.content_type,
             callback_id=callback_id,
             received_at_ms=received_at_ms,
             total=len(items),
@@ -81,9 +93,10 @@ class RecordEncoder:
         record = Record(
             topic=self._status_topic,
             key=key,
-            value=encode_event(event),
+            value=self._values.encode(event),
             headers=headers.of_event(event, key, position),
             timestamp_ms=received_at_ms,
+            schema=self._values.schema,
         )
         if record_bytes_bound(record) <= self._max_record_bytes:
             return record

@@ -22,6 +22,7 @@ import structlog
 from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
 from bridge.encode.records import RecordEncoder
+from bridge.encode.values import value_format
 from bridge.errors import DeliveryError
 from bridge.receive.access import Access
 from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, Turn, read_body
@@ -101,7 +102,11 @@ class Callbacks:
         self.tally = tally
         self._tells_each = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._encoder = RecordEncoder(
-            settings.topics.status, settings.topics.quarantine, settings.events.source, settings.kafka.max_request_size
+            settings.topics.status,
+            settings.topics.quarantine,
+            settings.events.source,
+            settings.kafka.max_request_size,
+            value_format(settings.events.format, registry=bool(settings.registry.url)),
         )
         self._quarantine = settings.topics.quarantine
         self._loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
 from bridge.observe.metrics import Histogram, Reading
 from bridge.receive.callbacks import Callbacks
+from bridge.registry.ids import RegisteredIds
 
 
 def counter(name: str, documentation: str, value: float, **labels: str) -> Reading:
@@ -28,10 +29,12 @@ class Readings:
         settings: the whole configuration.
         delivery: running.
         callbacks: the handler.
+        schema_ids: the registry's.
     """
 
-    def __init__(self, settings: Settings, delivery: Delivery, callbacks: Callbacks) -> None:
+    def __init__(self, settings: Settings, delivery: Delivery, callbacks: Callbacks, schema_ids: RegisteredIds) -> None:
         self._delivery = delivery
+        self._schema_ids = schema_ids
         self._callbacks = callbacks
         self._build = {
             "version": version("chatapp-bridge"),
@@ -103,6 +106,9 @@ class Readings:
             yield counter("kafka_batches_failed", text, count, consequence=consequence)
         text = "Kafka producers that were begun: one at the start, one each time one is replaced."
         yield counter("producers_started", text, producers.started)
+        text = "Ids of schemas that records need, by state; while one is missing its records wait."
+        yield gauge("schema_ids", text, self._schema_ids.known, state="known")
+        yield gauge("schema_ids", text, self._schema_ids.missing, state="missing")
 
     def _of_lanes(self) -> Iterator[Reading]:
         lanes = self._delivery.all_lanes()

@@ -25,6 +25,7 @@ from bridge.receive.overview import Overview
 from bridge.receive.probes import Probes
 from bridge.receive.readings import Readings
 from bridge.receive.tally import Tally
+from bridge.registry.ids import RegisteredIds
 
 log = structlog.get_logger(__name__)
 
@@ -73,10 +74,11 @@ class Service:
         self._require_room_for_bodies()
         if self._settings.topics.check == "refuse":
             await self._refuse_weak_topics(told)
-        self.delivery = Delivery(self._settings)
+        schema_ids = RegisteredIds.of(self._settings)
+        self.delivery = Delivery(self._settings, schema_ids)
         await self.delivery.start()
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, Tally())
-        metrics = Metrics(Readings(self._settings, self.delivery, self._callbacks))
+        metrics = Metrics(Readings(self._settings, self.delivery, self._callbacks, schema_ids))
         self._overview = Overview(self._settings, self.delivery, self._callbacks, lambda: self._stopping)
         self._overview.start()
         probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)

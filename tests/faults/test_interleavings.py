@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from support.scripted import QUARANTINE, STATUS, Scripted, numbers, record, settings
+from support.scripted import QUARANTINE, STATUS, Scripted, ScriptedIds, numbers, record, settings
 
 from bridge.deliver.delivery import Delivery
 from bridge.deliver.lane import Receipt
@@ -72,7 +72,7 @@ class Life:
     async def begin(cls, directory: Path, cluster: Scripted, hooks: SpoolHooks | None = None) -> "AsyncIterator[Life]":
         """Open the spool, take over what is in it."""
         spool = await Spool.open(directory, max_bytes=64 << 20, min_free_bytes=0, hooks=hooks)
-        delivery = Delivery(settings(f"delivery.hedge_ms={HEDGE_MS}"))
+        delivery = Delivery(settings(f"delivery.hedge_ms={HEDGE_MS}"), ScriptedIds())
         delivery.spool, delivery.producers = spool, cast("Producers", cluster)
         delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         delivery._make_lanes(Layout([(STATUS, 2), (QUARANTINE, 1)]))

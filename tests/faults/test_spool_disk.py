@@ -667,17 +667,17 @@ async def test_a_newer_format_is_refused_and_not_a_byte_is_touched(
         await spool.close(PATIENCE_SECONDS)
     directory = left_behind(house, tmp_path / "left")
     if where == "marker":
-        (directory / "format").write_text("2\n")
+        (directory / "format").write_text("3\n")
     else:
         (directory / "format").unlink()
         data = bytearray((directory / "spool.db").read_bytes())
-        data[60:64] = (2).to_bytes(4)
+        data[60:64] = (3).to_bytes(4)
         (directory / "spool.db").write_bytes(data)
     before = contents(directory)
     stats = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
-    with pytest.raises(SpoolTooNew, match="format 2"):
+    with pytest.raises(SpoolTooNew, match="format 3"):
         await House(directory).open()
-    with pytest.raises(SpoolTooNew, match="format 2"):
+    with pytest.raises(SpoolTooNew, match="format 3"):
         open_read_only(directory)
     assert contents(directory) == before
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == stats

@@ -52,8 +52,9 @@ class ScriptedBatch:
         self.records: list[Record] = []
         self._most = most
 
-    def append(self, record: Record) -> bool:
+    def append(self, record: Record, prefix: bytes = b"") -> bool:
         """As aiokafka's: a first one always fits."""
+        del prefix
         if self.records and len(self.records) >= self._most:
             return False
         self.records.append(record)
@@ -70,6 +71,24 @@ class Sent:
     def lane(self) -> tuple[str, int]:
         """Whose it is."""
         return self.topic, placed(self.records[0], LANES) if self.topic == STATUS else 0
+
+
+class ScriptedIds:
+    """A registry's ids: what the test has put into ``prefixes``."""
+
+    def __init__(self) -> None:
+        self.prefixes: dict[tuple[str, bytes], bytes] = {}
+        self.ready = True
+
+    def start(self) -> None:
+        """Nothing to look up."""
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+    def prefix(self, topic: str, schema: bytes) -> bytes | None:
+        """As told."""
+        return self.prefixes.get((topic, schema))
 
 
 class ScriptedProducer:
@@ -277,6 +296,7 @@ class Stage:
     def __init__(self, *, window_bytes: int = 1 << 20, spool: bool = True) -> None:
         self.clock = Clock()
         self.cluster = Scripted()
+        self.ids = ScriptedIds()
         self.window_bytes = window_bytes
         self._numbers = itertools.count(1)
         self._rows: dict[tuple[int, int], SpoolRow] = {}
@@ -291,7 +311,7 @@ class Stage:
         self.settle()
 
     async def _begin(self) -> None:
-        self.delivery = Delivery(settings())
+        self.delivery = Delivery(settings(), self.ids)
         self.delivery.spool = cast("Spool", self.disk) if self._spool else None
         self.delivery.producers = cast("Producers", self.cluster)
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}

@@ -208,7 +208,6 @@ WRONG_VALUES = {
     "topics.quarantine=a b": '"a b"',
     "topics.quarantine=chatapp.status.v1": "take another",
     "topics.check=maybe": "warn, or refuse",
-    "events.format=avro": "not yet supported; use json",
     "events.format=xml": '"xml"',
     "events.source=": "CloudEvents",
     "events.source=a b": '"a b"',
@@ -329,10 +328,10 @@ def test_all_that_is_wrong_is_said_at_once(file: Callable[[str], Path]) -> None:
 
 def test_contradictions_are_said_beside_unknown_keys_and_missing_secrets() -> None:
     """Values that contradict each other are told of together, and together with the rest."""
-    said = refusal("server.admin_port=8080", "delivery.hedge_ms=9999", "events.format=avro", "a.b=1", serving=True)
+    said = refusal("server.admin_port=8080", "delivery.hedge_ms=9999", "kafka.ssl_password=k", "a.b=1", serving=True)
 
     named = [line.split()[0].rstrip(":") for line in said.splitlines()[1:]]
-    assert named == ["a.b", "server.admin_port", "delivery.hedge_ms", "events.format", "access.path_secrets"]
+    assert named == ["a.b", "server.admin_port", "delivery.hedge_ms", "kafka.ssl_password", "access.path_secrets"]
 
 
 def test_a_refused_value_is_shown_with_its_source_and_its_documentation() -> None:

@@ -205,6 +205,6 @@ async def test_beside_an_owner_it_reads_and_owns_nothing(tmp_path: Path, capsys:
 @pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "give-back --all"])
 def test_a_newer_spool_is_refused(directory: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By every action, with the versions."""
-    (directory / "format").write_text("2\n")
+    (directory / "format").write_text("3\n")
     assert run(*action.split(), "--directory", directory) == 1
-    assert "format 2" in capsys.readouterr().err
+    assert "format 3" in capsys.readouterr().err

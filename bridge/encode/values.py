@@ -1,0 +1,35 @@
+"""How an event becomes a record's value: ``events.format``, and whether a registry numbers the schemas."""
+
+import json
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from bridge.encode.avro import CONTENT_TYPE as AVRO_TYPE
+from bridge.encode.avro import compile_writer
+from bridge.encode.json import CONTENT_TYPE as JSON_TYPE
+from bridge.encode.json import encode_event
+from bridge.record import SINGLE_OBJECT
+from bridge.schemas import written_schema
+from bridge.status.event import StatusEvent
+
+
+class ValueFormat(NamedTuple):
+    """A way to encode. ``schema`` is the fingerprint of what a bare value was written with, None where values are whole."""
+
+    content_type: bytes
+    encode: Callable[[StatusEvent], bytes]
+    schema: bytes | None
+
+
+JSON: Final = ValueFormat(JSON_TYPE, encode_event, None)
+
+
+def value_format(name: Literal["json", "avro"], *, registry: bool) -> ValueFormat:
+    """JSON; Avro that lacks its schema's id until it is sent; or, without a registry, Avro's single-object encoding."""
+    if name == "json":
+        return JSON
+    text, fingerprint = written_schema()
+    schema = json.loads(text)
+    if registry:
+        return ValueFormat(AVRO_TYPE, compile_writer(schema), fingerprint)
+    return ValueFormat(AVRO_TYPE, compile_writer(schema, SINGLE_OBJECT + fingerprint), None)
