@@ -69,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
     from bridge.deliver import spool_command
     from bridge.demo import command as demonstration
-    from bridge.replay.options import add_replay
     from bridge.receive import status_command
+    from bridge.registry import schema_command
+    from bridge.replay.options import add_replay
     from bridge.simulate import run as simulation
 
     status = commands.add_parser("status", parents=[configured], help="how a running bridge is: 0 safe, 1 not, 2 no answer")
@@ -82,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     spool.set_defaults(handler=spool_command.main, schema_ids=_schema_ids)
 
     add_replay(commands, configured)
+
+    schema = commands.add_parser("schema", help="the event's Avro schema: check it, register it, show what differs")
+    schema_command.add_arguments(schema, configured)
+    schema.set_defaults(handler=schema_command.main)
 
     simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
     simulation.add_arguments(simulate)

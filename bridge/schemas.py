@@ -30,11 +30,15 @@ def written_schema() -> EventSchema:
 @cache
 def known_schemas() -> tuple[EventSchema, ...]:
     """The present schema and every released one, newest first."""
-    releases = sorted(
-        (data_directory("avro") / "releases").glob("*.avsc"), key=lambda path: int(path.stem), reverse=True
-    )
-    texts = [written_schema().text, *(path.read_text() for path in releases)]
+    texts = [written_schema().text, *reversed(released_texts().values())]
     return tuple(_read(text) for text in dict.fromkeys(texts))
+
+
+@cache
+def released_texts() -> dict[int, str]:
+    """The text of every schema that was released, by its number, oldest first."""
+    paths = sorted((data_directory("avro") / "releases").glob("*.avsc"), key=lambda path: int(path.stem))
+    return {int(path.stem): path.read_text() for path in paths}
 
 
 def _read(text: str) -> EventSchema:

@@ -30,6 +30,11 @@ _TROUBLED = frozenset({408, 425, 429})
 _FIRST_TROUBLE = 500
 
 
+def subject_of(topic: str) -> str:
+    """Where a registry keeps the schema of a topic's values, unless told otherwise."""
+    return f"{topic}-value"
+
+
 @dataclass(frozen=True)
 class Registered:
     """A schema as one subject has it: the registry's id of it, and its version there."""
@@ -134,10 +139,14 @@ class RegistryClient:
         answer = await self._ask("GET", f"/config/{_part(subject)}" if subject else "/config", subject)
         return "" if answer is None else _field(answer, "compatibilityLevel", str, self._named(subject))
 
-    async def set_compatibility(self, level: str, subject: str = "") -> None:
-        """Set the level of a subject, or (without one) of the whole registry."""
+    async def set_compatibility(self, level: str, subject: str = "") -> bool:
+        """Set the level of a subject, or (without one) of the whole registry.
+
+        Returns:
+            Whether it is set: some registries refuse it for a subject that has no version yet.
+        """
         path = f"/config/{_part(subject)}" if subject else "/config"
-        await self._ask("PUT", path, subject, {"compatibility": level})
+        return await self._ask("PUT", path, subject, {"compatibility": level}) is not None
 
     async def _ask(self, method: str, path: str, subject: str, body: Mapping[str, str] | None = None) -> Any:
         """The answer's JSON, of the first address that is well; None where the registry has no such thing."""
