@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,13 @@ def test_the_sql_examples_answer_as_they_say() -> None:
     assert states == {("a", "1", "READ"), ("a", "2", "DELIVERED"), ("b", "u", "SENT"), ("c", "1", "FAILED")}
     assert charges == {(2,)}
     assert failures == {("UNDELIVERABLE", None, 1), ("PAYMENT", "t", 1)}
+
+
+def test_the_java_example_is_of_a_program_that_is_run() -> None:
+    """``tests/contract/test_avro_consumers.py`` runs it."""
+    program = (ROOT / "tests/java/avro/ReadAvro.java").read_text()
+    [example] = blocks("java")
+    assert textwrap.indent(example, " " * 8) in program
 
 
 def test_a_test_is_told_as_the_contract_says() -> None:
