@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bridge.config import load
 from bridge.deliver import topics
+from bridge.deliver.declared import declared_topics
 from bridge.demo.process import HOST, Bridge
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
@@ -145,7 +146,7 @@ async def _measure(messages: int, overload_seconds: float) -> None:
 
 async def _make_topics(kafka: EmbeddedKafka) -> None:
     settings = load(assignments=[f"kafka.bootstrap_servers={kafka.bootstrap_servers}"]).settings
-    declared = [topic.lowered_to(1) for topic in topics.declared_topics(settings.topics).values()]
+    declared = [topic.lowered_to(1) for topic in declared_topics(settings.topics).values()]
     async with topics.admin_client(settings.kafka) as client:
         await topics.create(client, declared)
 

@@ -59,22 +59,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(handler=_config)
 
-    topics = commands.add_parser("topics", help="the topics, as config/topics.toml declares them")
-    actions = topics.add_subparsers(required=True, metavar="ACTION")
-    apply = actions.add_parser("apply", parents=[configured], help="create what is missing; change nothing that exists")
-    apply.add_argument("--dev", action="store_true", help="lower what a small cluster can't give")
-    apply.set_defaults(handler=_topics_apply)
-    check = actions.add_parser("check", parents=[configured], help="show differences; exit 1 where there are any")
-    check.set_defaults(handler=_topics_check)
-
-    from bridge.deliver import spool_command
+    from bridge.deliver import spool_command, topics_command
     from bridge.demo import command as demonstration
     from bridge.receive import status_command
     from bridge.registry import schema_command
     from bridge.replay.options import add_replay
     from bridge.simulate import run as simulation
 
-    status = commands.add_parser("status", parents=[configured], help="how a running bridge is: 0 safe, 1 not, 2 no answer")
+    topics = commands.add_parser(
+        "topics", help="the topics as they are declared: look, plan, apply; and who needs which right"
+    )
+    topics_command.add_arguments(topics, configured)
+    topics.set_defaults(handler=topics_command.main)
+
+    status = commands.add_parser(
+        "status", parents=[configured], help="how a running bridge is: 0 safe, 1 not, 2 no answer"
+    )
     status_command.add_arguments(status)
     status.set_defaults(handler=status_command.main)
 
@@ -94,8 +94,12 @@ def _parser() -> argparse.ArgumentParser:
 
     probe = commands.add_parser("probe", parents=[configured], help="push one report to a deployment and read it back")
     probe.add_argument("--url", help="of the deployment, without the secret (default: this machine, server.port)")
-    probe.add_argument("--timeout", type=float, default=30.0, metavar="SEC", help="for all of it (default: %(default)g)")
-    probe.add_argument("--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: certifi's)")
+    probe.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SEC", help="for all of it (default: %(default)g)"
+    )
+    probe.add_argument(
+        "--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: certifi's)"
+    )
     probe.set_defaults(handler=_probe)
 
     demo = commands.add_parser("demo", help="the whole story on this machine: Kafka, the bridge, a provider, consumers")
@@ -140,66 +144,6 @@ def _probe(options: argparse.Namespace) -> int:
     settings = _load(options, serving=True).settings
     _run(probe.run(settings, probe.callback_url(settings, options.url), options.timeout, options.ca_file))
     return 0
-
-
-def _topics_apply(options: argparse.Namespace) -> int:
-    return _run(_apply(_load(options).settings, dev=options.dev))
-
-
-def _topics_check(options: argparse.Namespace) -> int:
-    return _run(_check(_load(options).settings))
-
-
-async def _apply(settings: config.Settings, *, dev: bool) -> int:
-    from bridge.deliver import topics
-
-    declared = list(topics.declared_topics(settings.topics).values())
-    async with topics.admin_client(settings.kafka) as client:
-        brokers = await topics.brokers(client)
-        too_much = [topic for topic in declared if topic.replication_factor > brokers]
-        for topic in too_much:
-            lowered = topic.lowered_to(brokers)
-            what = (
-                f"replication_factor {topic.replication_factor} -> {lowered.replication_factor}, min.insync.replicas "
-                f"{topic.config['min.insync.replicas']} -> {lowered.config['min.insync.replicas']}"
-            )
-            print(f"{topic.name}: this cluster has {brokers} broker(s), which can't give what is declared: {what}")
-        if too_much and not dev:
-            print("nothing was created; use a larger cluster, or --dev to lower it on a machine of your own")
-            return 1
-        if dev:
-            declared = [topic.lowered_to(brokers) for topic in declared]
-        findings = await topics.inspect(client, declared)
-        missing = [finding.topic for finding in findings if not finding.exists]
-        if missing:
-            await topics.create(client, missing)
-        return _print_findings(findings, created=True)
-
-
-async def _check(settings: config.Settings) -> int:
-    from bridge.deliver import topics
-
-    declared = list(topics.declared_topics(settings.topics).values())
-    async with topics.admin_client(settings.kafka) as client:
-        return _print_findings(await topics.inspect(client, declared), created=False)
-
-
-def _print_findings(findings: Sequence[Any], *, created: bool) -> int:
-    wrong = 0
-    for finding in findings:
-        topic = finding.topic
-        shape = f"{topic.partitions} partitions, replication {topic.replication_factor}"
-        if not finding.exists:
-            print(f"{topic.name}: {'created' if created else 'missing'} ({shape})")
-            wrong += not created
-        elif finding.differences:
-            print(f"{topic.name}: exists, and differs from what is declared; nothing was changed")
-            for difference in finding.differences:
-                print(f"  {difference}")
-            wrong += 1
-        else:
-            print(f"{topic.name}: as declared ({shape})")
-    return 1 if wrong else 0
 
 
 def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:

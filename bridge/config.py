@@ -111,7 +111,9 @@ class Topics(msgspec.Struct, frozen=True):
 
     status: TopicName
     quarantine: TopicName
+    file: str
     check: Literal["warn", "refuse"]
+    check_seconds: Annotated[float, Meta(ge=1, le=86_400)]
 
 
 class Events(msgspec.Struct, frozen=True):
@@ -311,6 +313,11 @@ def path_secrets(access: Access) -> list[str]:
     if access.path_secrets_file:
         text = read_secret_file(access.path_secrets_file, "access.path_secrets_file")
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        if not lines:
+            raise ConfigurationError(
+                f"access.path_secrets_file: there is no secret in {access.path_secrets_file}; write one a line, or leave the "
+                "key empty"
+            )
         secrets += [(line, "access.path_secrets_file") for line in lines]
     if not secrets and not access.allow_open:
         raise ConfigurationError(

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from bridge import config
-from bridge.deliver.producer import client_arguments
+from bridge.deliver.connection import client_arguments
 from bridge.deliver.topics import admin_client
 from bridge.errors import ConfigurationError, ProbeError
 from bridge.receive.app import CALLBACK_PATH

@@ -5,6 +5,8 @@ Where this reaches below aiokafka's public face (0.14) it says why; the version 
 
 import asyncio
 import ssl
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
@@ -152,10 +154,36 @@ def client_arguments(settings: Kafka) -> dict[str, Any]:
     return arguments
 
 
-def mounted_files(settings: Kafka) -> dict[str, str]:
-    """The files that a connection is made with, by their keys: those that may be changed while the bridge runs."""
-    keys = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password_file", "sasl_plain_password_file")
-    return {f"kafka.{key}": getattr(settings, key) for key in keys if getattr(settings, key)}
+class MountedFiles:
+    """The files a connection is made with, which may be changed while the bridge runs: certificates, keys, passwords.
+
+    Their contents are compared, so that it makes no difference how they are changed: in place, by another file's taking
+    the name, or by the link that Kubernetes swaps.
+
+    Args:
+        settings: ``[kafka]``.
+    """
+
+    def __init__(self, settings: Kafka) -> None:
+        keys = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_password_file", "sasl_plain_password_file")
+        self._paths = [Path(getattr(settings, key)) for key in keys if getattr(settings, key)]
+        self._seen = self._digests()
+
+    async def changed(self) -> bool:
+        """Whether any is other than it was when this was last asked. Reads them, in a thread: a mount may be slow."""
+        if not self._paths:
+            return False
+        before, self._seen = self._seen, await asyncio.to_thread(self._digests)
+        return before != self._seen
+
+    def _digests(self) -> list[bytes]:
+        return [self._digest(path) for path in self._paths]
+
+    def _digest(self, path: Path) -> bytes:
+        try:
+            return sha256(path.read_bytes()).digest()
+        except OSError:
+            return b""  # that it can't be read is said by whoever wants to use it
 
 
 def secret(settings: Kafka, key: str) -> str:
@@ -213,7 +241,9 @@ def reason(error: BaseException) -> str:
 _WORDS: Final[list[tuple[type[BaseException], str]]] = [
     (UnsupportedSaslMechanismError, "the broker does not offer kafka.sasl_mechanism on this listener"),
     (ClusterAuthorizationFailedError, "no ACL lets this user write to a topic; see `chatapp-bridge topics acls`"),
-    (KafkaConnectionError, "the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile"),
-    (ConnectionResetError, "the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile"),
+    *(
+        (kind, "the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile")
+        for kind in (KafkaConnectionError, ConnectionResetError, EOFError)
+    ),
     (TimeoutError, "no answer in time"),
 ]

@@ -19,12 +19,12 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
+from bridge.deliver.declared import declared_topics
 from bridge.deliver.lane import Group, Lane, Receipt, SchemaIds, Verdict
 from bridge.deliver.layout import LAYOUT_KEY, Layout, placed
 from bridge.deliver.producer import Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolEvent, SpoolRow
-from bridge.deliver.topics import declared_topics
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
 from bridge.observe.rate import Rate
 from bridge.record import Record

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from bridge.config import Kafka
-from bridge.deliver.connection import reason
+from bridge.deliver.connection import MountedFiles, reason
 from bridge.deliver.producer import Producer, Traffic
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigurationError
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,8 @@ _ASK_SECONDS, _SILENT_SECONDS = 2.0, 6.0
 # A current producer is not replaced sooner, unless it can't be used: many lanes turning sick one by one need not one each.
 _LEAST_AGE_SECONDS = 2.0
 _WATCH_SECONDS = 0.25
+# Between looks at the files that connections are made with.
+_LOOK_SECONDS = 1.0
 
 
 class Producers:
@@ -38,6 +40,9 @@ class Producers:
         settings: ``[kafka]``.
         topics: all topics that will be written.
         on_started: called with each producer that came up.
+
+    Attributes:
+        credentials_usable: whether the files that a connection is made with could be used at the last start.
     """
 
     def __init__(self, settings: Kafka, topics: Sequence[str], on_started: Callable[[Producer], None]) -> None:
@@ -58,6 +63,9 @@ class Producers:
         self.started = 0
         self.traffic = Traffic()
         self.last_error = ""
+        self._mounted = MountedFiles(settings)
+        self._looked_at = 0.0
+        self.credentials_usable = True
 
     def start(self) -> None:
         """Begin to supervise; returns at once, whatever Kafka is doing."""
@@ -147,6 +155,7 @@ class Producers:
                 async with asyncio.timeout(_WATCH_SECONDS):
                     await self._wanted.wait()
             self._sweep()
+            await self._look_at_credentials()
             now = asyncio.get_running_loop().time()
             if self._current is not None and (self._fresh or now < self._started_at + _LEAST_AGE_SECONDS):
                 self._wanted.clear()
@@ -155,6 +164,16 @@ class Producers:
             else:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+    async def _look_at_credentials(self) -> None:
+        """Connections live on with what they were made with; a producer that begins now takes what the files say now."""
+        now = asyncio.get_running_loop().time()
+        if now < self._looked_at + _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        if await self._mounted.changed():
+            log.info("kafka_credentials_changed")
+            self._replace_current()
 
     async def _start_one(self) -> bool:
         self.started += 1
@@ -166,8 +185,9 @@ class Producers:
             if why != self.last_error:
                 log.warning("producer_start_failed", producer=self.started, error=why)
             self.last_error = why
+            self.credentials_usable = not isinstance(error, ConfigurationError)
             return False
-        self.last_error = ""
+        self.last_error, self.credentials_usable = "", True
         self._fresh = True
         self._started_at = asyncio.get_running_loop().time()
         if self._current is not None and self._current is not self._ward:

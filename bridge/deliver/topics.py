@@ -1,42 +1,30 @@
-"""The topics: as declared in ``topics.toml``, as they are on Kafka, and how the two differ.
+"""The topics as they are on Kafka, and how they differ from what is declared.
 
-Creating is idempotent, and nothing that exists is changed or removed. Looking never creates: all topics are asked for, none by
-name.
+Creating is idempotent. Looking never creates: all topics are asked for, none by name.
 """
 
-import tomllib
+import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
-from bridge.config import Kafka, Settings, Topics, data_directory
+from bridge.config import Kafka, Settings
 from bridge.deliver.connection import Client, client_arguments
+from bridge.deliver.declared import DeclaredTopic, declared_topics
 from bridge.errors import KafkaUnreachable, TopicsError
 
 _TOPIC_ALREADY_EXISTS = 36
 # Longer than the producers': a cluster creates a topic in its own time.
 _ADMIN_TIMEOUT_MS = 15_000
-
-
-class DeclaredTopic(msgspec.Struct, frozen=True):
-    """A table of ``topics.toml``, under the name it has in ``[topics]``."""
-
-    name: str
-    partitions: int
-    replication_factor: int
-    config: dict[str, str]
-
-    def lowered_to(self, brokers: int) -> "DeclaredTopic":
-        """As much of it as a cluster of ``brokers`` can give: for a developer's machine."""
-        replication = min(self.replication_factor, brokers)
-        isr = min(int(self.config.get("min.insync.replicas", "1")), max(1, replication - 1))
-        config = {**self.config, "min.insync.replicas": str(isr)}
-        return msgspec.structs.replace(self, replication_factor=replication, config=config)
+# Until every broker knows of a topic that another client just made.
+_SIGHT_SECONDS, _AGAIN_SECONDS = 5.0, 0.2
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -58,6 +46,8 @@ class Finding(msgspec.Struct, frozen=True):
     exists: bool
     # empty where it is missing
     differences: list[Difference]
+    # of the partition with the fewest; 0 where it is missing
+    replication: int = 0
 
     @property
     def weaker(self) -> list[str]:
@@ -65,17 +55,6 @@ class Finding(msgspec.Struct, frozen=True):
         if not self.exists:
             return [f"topic {self.topic.name} is missing"]
         return [f"topic {self.topic.name}, {difference}" for difference in self.differences if difference.weaker]
-
-
-def declared_topics(topics: Topics) -> dict[str, DeclaredTopic]:
-    """The declared topics by name, in the order of the lanes: status, quarantine."""
-    document = tomllib.loads((data_directory("config") / "topics.toml").read_text())
-    found = {}
-    for key, name in (("status", topics.status), ("quarantine", topics.quarantine)):
-        table = document[key]
-        config = {option: _text(value) for option, value in table["config"].items()}
-        found[name] = DeclaredTopic(name, table["partitions"], table["replication_factor"], config)
-    return found
 
 
 @asynccontextmanager
@@ -94,7 +73,7 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
             servers = ", ".join(kafka.bootstrap_servers)
             raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})") from error
         yield client
-    except KafkaError as error:
+    except (KafkaError, OSError, TimeoutError) as error:
         raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error
     finally:
         await client.close()
@@ -110,19 +89,20 @@ async def inspect(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic]
             continue
         partitions = described[topic.name]["partitions"]
         actual = await _actual_config(client, topic)
-        findings.append(Finding(topic, True, _differences(topic, partitions, actual)))
+        findings.append(Finding(topic, True, _differences(topic, partitions, actual), _replication(partitions)))
     return findings
 
 
-async def weaknesses(settings: Settings) -> list[str]:
-    """What is missing or weaker than declared, a line each.
+async def weaknesses(settings: Settings) -> dict[str, list[str]]:
+    """Of each declared topic what is missing or weaker than declared, a line each.
 
     Raises:
         TopicsError: no Kafka answers, or it doesn't tell.
+        ConfigurationError: a mounted secret or certificate can't be used.
     """
     async with admin_client(settings.kafka) as client:
         findings = await inspect(client, list(declared_topics(settings.topics).values()))
-    return [weakness for finding in findings for weakness in finding.weaker]
+    return {finding.topic.name: finding.weaker for finding in findings}
 
 
 async def brokers(client: AIOKafkaAdminClient) -> int:
@@ -136,12 +116,41 @@ async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -
     Raises:
         TopicsError: Kafka refused; names the topic, its reason, and what to do.
     """
+    if not topics:
+        return
     response = await client.create_topics(
         [NewTopic(t.name, t.partitions, t.replication_factor, topic_configs=t.config) for t in topics]
     )
+    existing = set()
     for name, code, message, *_ in response.topic_errors:
-        if code not in (0, _TOPIC_ALREADY_EXISTS):
+        if code == _TOPIC_ALREADY_EXISTS:
+            existing.add(name)
+        elif code:
             raise TopicsError(f"topic {name} could not be created: {message or for_code(code).__name__}")
+    await _require_sight(client, existing)
+
+
+async def _require_sight(client: AIOKafkaAdminClient, names: set[str]) -> None:
+    """What exists and is not seen in a while is hidden from this user, by the authorizer."""
+    deadline = time.monotonic() + _SIGHT_SECONDS
+    while hidden := names - {topic["topic"] for topic in await client.describe_topics()} if names else set():
+        if time.monotonic() > deadline:
+            raise TopicsError(f"topic {min(hidden)} exists, but this user may not see it; give it the right Describe")
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) -> None:
+    """Raise topics to these numbers of partitions.
+
+    Raises:
+        TopicsError: Kafka refused; names the topic and its reason.
+    """
+    if not counts:
+        return
+    response = await client.create_partitions({name: NewPartitions(count) for name, count in counts.items()})
+    for name, code, message in response.topic_errors:
+        if code:
+            raise TopicsError(f"topic {name} got no more partitions: {message or for_code(code).__name__}")
 
 
 async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str]:
@@ -155,27 +164,39 @@ async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> d
     return actual
 
 
+def _replication(partitions: Sequence[dict[str, Any]]) -> int:
+    """A topic is as weak as the weakest of its partitions."""
+    return min(len(partition["replicas"]) for partition in partitions)
+
+
 def _differences(
     topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: dict[str, str]
 ) -> list[Difference]:
-    replication = min(len(partition["replicas"]) for partition in partitions)
     pairs = [
         ("partitions", str(topic.partitions), str(len(partitions))),
-        ("replication_factor", str(topic.replication_factor), str(replication)),
+        ("replication_factor", str(topic.replication_factor), str(_replication(partitions))),
         *((option, value, actual.get(option, "nothing")) for option, value in topic.config.items()),
     ]
-    return [Difference(*pair, _is_weaker(*pair)) for pair in pairs if pair[1] != pair[2]]
+    return [Difference(*pair, is_weaker(*pair)) for pair in pairs if pair[1] != pair[2]]
 
 
-def _is_weaker(what: str, declared: str, found: str) -> bool:
+# Of these more is safer; -1 is without a bound.
+_MORE_IS_SAFER = frozenset(
+    {"partitions", "replication_factor", "min.insync.replicas", "retention.ms", "retention.bytes", "max.message.bytes"}
+)
+
+
+def is_weaker(what: str, declared: str, found: str) -> bool:
+    """Whether ``found`` can cost records, or their order, that ``declared`` would keep."""
     if what == "cleanup.policy":
-        return "compact" in found
+        return "compact" in found and "compact" not in declared
     if what == "unclean.leader.election.enable":
-        return found == "true"
-    if what == "retention.ms" and found == "-1":  # kept for ever
-        return False
-    return declared.lstrip("-").isdigit() and (not found.lstrip("-").isdigit() or int(found) < int(declared))
+        return found == "true" and declared != "true"
+    return what in _MORE_IS_SAFER and _amount(found) < _amount(declared)
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _amount(text: str) -> float:
+    """How much it is; what can't be told is nothing."""
+    if not text.lstrip("-").isdigit():
+        return -math.inf
+    return math.inf if int(text) < 0 else int(text)

@@ -21,6 +21,7 @@ from bridge import config
 from bridge.config import Settings
 from bridge.deliver import topics
 from bridge.deliver.connection import client_arguments
+from bridge.deliver.declared import declared_topics
 from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.demo.campaign import Pushing
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
@@ -200,7 +201,7 @@ class Stage:
         """What ``chatapp-bridge topics apply --dev`` does."""
         async with topics.admin_client(settings.kafka) as client:
             brokers = await topics.brokers(client)
-            declared = [topic.lowered_to(brokers) for topic in topics.declared_topics(settings.topics).values()]
+            declared = [topic.lowered_to(brokers) for topic in declared_topics(settings.topics).values()]
             await topics.create(client, declared)
         if self.options.bootstrap is not None:
             self._exits.push_async_callback(self._delete_topics, [topic.name for topic in declared])

@@ -28,8 +28,9 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
 
     Args:
         settings: ``[log]``.
-        secrets: texts that never appear, wherever they come from.
+        secrets: texts that never appear, wherever they come from; ``hide`` adds to them.
     """
+    hide(secrets)
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -38,7 +39,7 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.format_exc_info,
-        _Mask(secrets),
+        _mask,
     ]
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -74,11 +75,23 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 
 
+def hide(secrets: Sequence[str]) -> None:
+    """From now on these texts never appear in a log; nor do those of before, which somebody may still use."""
+    _mask.hide(secrets)
+
+
 class _Mask:
     """Replaces secrets, and long runs of digits, in everything that is logged."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = re.compile("|".join(map(re.escape, secrets))) if secrets else None
+    def __init__(self) -> None:
+        self._hidden: set[str] = set()
+        self._secrets: re.Pattern[str] | None = None
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        self._hidden.update(secrets)
+        # Longest first: one may be the beginning of another.
+        ordered = sorted(self._hidden, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {key: value if key.startswith("_") else self._masked(key, value) for key, value in event.items()}
@@ -97,3 +110,6 @@ class _Mask:
         if self._secrets is not None:
             text = self._secrets.sub("***", text)
         return text if key in _OWN_KEYS else _LONG_DIGITS.sub("***", text)
+
+
+_mask = _Mask()

@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
+from bridge.deliver.topics_check import TopicsCheck
 from bridge.observe.metrics import Histogram, Reading
+from bridge.receive.access import Rotation
 from bridge.receive.callbacks import Callbacks
 from bridge.registry.ids import RegisteredIds
 
@@ -30,12 +32,25 @@ class Readings:
         delivery: running.
         callbacks: the handler.
         schema_ids: the registry's.
+        topics: looks at them.
+        rotation: keeps the path's secrets up to date.
     """
 
-    def __init__(self, settings: Settings, delivery: Delivery, callbacks: Callbacks, schema_ids: RegisteredIds) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        delivery: Delivery,
+        callbacks: Callbacks,
+        schema_ids: RegisteredIds,
+        *,
+        topics: TopicsCheck,
+        rotation: Rotation,
+    ) -> None:
         self._delivery = delivery
         self._schema_ids = schema_ids
         self._callbacks = callbacks
+        self._topics = topics
+        self._rotation = rotation
         self._build = {
             "version": version("chatapp-bridge"),
             "python": platform.python_version(),
@@ -52,6 +67,7 @@ class Readings:
         yield from self._of_kafka()
         yield from self._of_lanes()
         yield from self._of_the_spool()
+        yield from self._of_what_is_set_up()
 
     def _of_callbacks(self) -> Iterator[Reading | Histogram]:
         tally = self._callbacks.tally
@@ -136,3 +152,13 @@ class Readings:
         text = "Damaged files that lie aside in the spool's directory."
         yield gauge("spool_damaged_files", text, stats.kept_damaged_files)
         yield gauge("spool_aside_reports", "Reports set aside in the spool.", stats.aside_reports)
+
+    def _of_what_is_set_up(self) -> Iterator[Reading]:
+        for topic, weak in self._topics.weak.items():
+            text = "What is missing or weaker than declared of a topic, as Kafka last told."
+            yield gauge("topics_weak", text, len(weak), topic=topic)
+        text = "When Kafka last told how the topics are, Unix time; 0 before it did."
+        yield gauge("topics_checked_timestamp_seconds", text, self._topics.checked_at)
+        text = "1 while the mounted files of secrets can be used; 0: those read before are in force."
+        yield gauge("secrets_usable", text, float(self._rotation.usable), of="path")
+        yield gauge("secrets_usable", text, float(self._delivery.producers.credentials_usable), of="kafka")

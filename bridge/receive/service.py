@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import socket
-from typing import Literal
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 from granian.constants import HTTPModes, Interfaces
@@ -13,12 +14,13 @@ from litestar import Litestar
 
 from bridge.config import Settings, path_secrets
 from bridge.deliver.connection import client_arguments
+from bridge.deliver.declared import declared_topics
 from bridge.deliver.delivery import Delivery
-from bridge.deliver.topics import declared_topics, weaknesses
+from bridge.deliver.topics_check import TopicsCheck
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
-from bridge.errors import ConfigurationError, ServerError, TopicsError
+from bridge.errors import ConfigurationError, ServerError
 from bridge.observe.metrics import Metrics
-from bridge.receive.access import Access
+from bridge.receive.access import Access, Rotation
 from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
 from bridge.receive.callbacks import Callbacks
 from bridge.receive.overview import Overview
@@ -36,10 +38,6 @@ _CONNECTIONS = 65_536
 _ANSWERED_SHARE, _DELIVERED_SHARE, _ENDED_SHARE = 0.3, 0.85, 0.9
 # For answers on their way to slow clients, when all callbacks are answered; who has sent half a request is not waited for longer.
 _LINGER_SECONDS = 1.0
-# For topics.check = refuse: a Kafka that takes longer to answer doesn't answer.
-_CHECK_SECONDS = 5.0
-# Between attempts to look at the topics while no Kafka answers.
-_CHECK_AGAIN_SECONDS = 10.0
 
 
 class Service:
@@ -71,23 +69,25 @@ class Service:
         port = _free_port(server.host, server.port, "server.port")
         admin_port = _free_port(server.admin_host, server.admin_port, "server.admin_port")
         client_arguments(self._settings.kafka)  # what can't be used stops the start, not each producer
-        self._require_room_for_bodies()
+        self._require_room_for_records()
+        topics, rotation = TopicsCheck(self._settings), Rotation(self._settings.access, self._access)
         if self._settings.topics.check == "refuse":
-            await self._refuse_weak_topics(told)
+            await topics.refuse_weak(told)
         schema_ids = RegisteredIds.of(self._settings)
         self.delivery = Delivery(self._settings, schema_ids)
         await self.delivery.start()
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, Tally())
-        metrics = Metrics(Readings(self._settings, self.delivery, self._callbacks, schema_ids))
+        readings = Readings(
+            self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, rotation=rotation
+        )
+        metrics = Metrics(readings)
         self._overview = Overview(self._settings, self.delivery, self._callbacks, lambda: self._stopping)
         self._overview.start()
         probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)
         public = self._server(public_app(self._callbacks), server.host, port)
         admin = self._server(admin_app(probes), server.admin_host, admin_port)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
-        beside = [asyncio.create_task(told.wait())]
-        if self._settings.topics.check == "warn":
-            beside.append(asyncio.create_task(self._warn_of_weak_topics()))
+        beside = [_beside("told", told.wait()), _beside("topics", topics.run()), _beside("secrets", rotation.run())]
         path = CALLBACK_PATH if self._access.open else f"{CALLBACK_PATH}/{{secret}}"
         log.info("serving", port=port, admin_port=admin_port, path=path)
         await asyncio.wait([beside[0], *listeners], return_when=asyncio.FIRST_COMPLETED)
@@ -111,41 +111,21 @@ class Service:
         await asyncio.wait(tasks, timeout=max(0.1, min(_LINGER_SECONDS, begun + bound * _ENDED_SHARE - loop.time())))
         log.info("stopped", after_seconds=round(loop.time() - begun, 3), waiting=self.delivery.waiting)
 
-    def _require_room_for_bodies(self) -> None:
-        """A whole body that can't be understood is one record of the quarantine, which must take it."""
+    def _require_room_for_records(self) -> None:
+        """The largest event fits the status topic; a whole body that can't be understood is one record of the quarantine."""
         settings = self._settings
-        declared = declared_topics(settings.topics)[settings.topics.quarantine]
-        largest = int(declared.config["max.message.bytes"]) - QUARANTINE_HEAD_BYTES
+        status, quarantine = declared_topics(settings.topics).values()
+        if settings.kafka.max_request_size > status.max_message_bytes:
+            raise ConfigurationError(
+                f"kafka.max_request_size: {settings.kafka.max_request_size} is more than a record of {status.name} may hold "
+                f"({status.max_message_bytes}, by max.message.bytes in topics.toml); lower it"
+            )
+        largest = quarantine.max_message_bytes - QUARANTINE_HEAD_BYTES
         if settings.limits.body_bytes > largest:
             raise ConfigurationError(
-                f"limits.body_bytes: {settings.limits.body_bytes} is more than a record of {declared.name} may hold "
+                f"limits.body_bytes: {settings.limits.body_bytes} is more than a record of {quarantine.name} may hold "
                 f"({largest}, by max.message.bytes in topics.toml), and a body that can't be understood is kept there; lower it"
             )
-
-    async def _refuse_weak_topics(self, told: asyncio.Event) -> None:
-        """With ``topics.check = refuse``: no start where Kafka answers and a topic is not as declared."""
-        looking, ending = asyncio.create_task(weaknesses(self._settings)), asyncio.create_task(told.wait())
-        await asyncio.wait([looking, ending], timeout=_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for task in (looking, ending):
-            task.cancel()
-        try:
-            weak = await looking
-        except (TopicsError, asyncio.CancelledError) as error:
-            log.warning("topics_unchecked", reason=str(error) or "Kafka did not answer in time")
-            return
-        if weak:
-            raise TopicsError("; ".join(weak) + "; mend it (chatapp-bridge topics check), or set topics.check=warn")
-
-    async def _warn_of_weak_topics(self) -> Literal[True]:
-        """With ``topics.check = warn``: say it once, as soon as Kafka can be asked."""
-        while True:
-            try:
-                for weakness in await weaknesses(self._settings):
-                    log.error("topic_weak", what=weakness, remedy="chatapp-bridge topics check")
-            except TopicsError:
-                await asyncio.sleep(_CHECK_AGAIN_SECONDS)
-            else:
-                return True
 
     def _server(self, app: Litestar, host: str, port: int) -> Server:
         limits = self._settings.limits
@@ -165,6 +145,18 @@ class Service:
             ),
             log_enabled=False,
         )
+
+
+def _beside(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A task of which nobody waits for the end; should it fail, that is said."""
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_failed", task=task.get_name(), exc_info=task.exception())
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(ended)
+    return task
 
 
 def _free_port(host: str, port: int, key: str) -> int:

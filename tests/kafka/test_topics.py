@@ -1,6 +1,7 @@
 """``topics apply`` and ``topics check`` on real clusters: what is declared is made, once, and nothing else is touched."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from support.topics import unique_name
 
 from bridge.cli import main
 from bridge.config import Topics, load
-from bridge.deliver.topics import DeclaredTopic, admin_client, create, declared_topics
+from bridge.deliver.declared import SETTINGS, DeclaredTopic, declared_topics
+from bridge.deliver.topics import admin_client, create
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
 from bridge.errors import TopicsError
@@ -23,7 +25,8 @@ class Names:
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
         self.status, self.quarantine = unique_name("status"), unique_name("quarantine")
-        self.declared = declared_topics(Topics(self.status, self.quarantine, "warn"))
+        self.own: Path | str = ""
+        self.declared = declared_topics(Topics(self.status, self.quarantine, "", "warn", 60))
 
     async def run(self, *command: str) -> int:
         """Run ``chatapp-bridge topics …``; its exit code."""
@@ -31,6 +34,7 @@ class Names:
             "kafka.bootstrap_servers": self.bootstrap,
             "topics.status": self.status,
             "topics.quarantine": self.quarantine,
+            "topics.file": self.own,
         }
         arguments = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
         return await asyncio.to_thread(main, ["topics", *command, *arguments])
@@ -102,39 +106,118 @@ async def test_one_broker_gets_nothing_unless_told_that_less_will_do(
     """What it can't give is said of each topic, and nothing made; with --dev just that is lowered, and it is made once."""
     names = Names(kafka_bootstrap)
 
-    assert await names.run("apply") == 1
-    said = capsys.readouterr().out
-    for name in (names.status, names.quarantine):
-        assert f"{name}: this cluster has 1 broker(s)" in said
-    assert "replication_factor 3 -> 1, min.insync.replicas 2 -> 1" in said
-    assert "nothing was created" in said
+    for command in ("plan", "apply"):
+        assert await names.run(command) == 1
+        said = capsys.readouterr()
+        for name in (names.status, names.quarantine):
+            assert f"{name}: this cluster has 1 broker(s)" in said.out
+        assert "replication_factor 3 -> 1, min.insync.replicas 2 -> 1" in said.out
+        assert "nothing was changed; use a larger cluster, or --dev" in said.err
+    assert await names.run("plan", "--dev") == 1
+    assert f"{names.status}: to create (12 partitions, replication 1)" in capsys.readouterr().out
     assert await described(kafka_bootstrap, names.status, names.quarantine) == {}
 
     for outcome in ("created", "as declared"):
         assert await names.run("apply", "--dev") == 0
         assert f"{names.status}: {outcome} (12 partitions, replication 1)" in capsys.readouterr().out
+    assert await names.run("plan", "--dev") == 0
     made = await described(kafka_bootstrap, names.status, names.quarantine)
     for name, topic in names.declared.items():
         assert_is(topic.lowered_to(1), made[name])
 
 
-async def test_what_exists_is_shown_and_never_changed(
+async def test_what_exists_is_brought_to_what_is_declared_and_nothing_else_of_it_is_touched(
     kafka_bootstrap: str, topic: MakeTopic, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A topic that is other than declared stays as it is, each difference is named, the other is made, the exit code is 1."""
+    """A setting that topics.toml doesn't name survives; partitions come only when told; plan says the same, and does nothing."""
     names = Names(kafka_bootstrap)
-    await topic(names.status, partitions=2, config={"retention.ms": "60000"})
-    before = await described(kafka_bootstrap, names.status)
-
-    for command in (("apply", "--dev"), ("check",)):
-        assert await names.run(*command) == 1
+    undeclared = {"segment.bytes": "1048576", "flush.messages": "7"}
+    await topic(
+        names.status,
+        partitions=2,
+        config={"retention.ms": "60000", "cleanup.policy": "compact,delete", "max.message.bytes": "9000", **undeclared},
+    )
+    before = await described(kafka_bootstrap, names.status, names.quarantine)
+    assert await names.run("check") == 1
+    said = capsys.readouterr().out
+    assert f"{names.status}: differs from what is declared" in said
+    for line in (
+        "partitions: declared 12, found 2 (weaker)",
+        "retention.ms: declared 3024000000, found 60000 (weaker)",
+        "cleanup.policy: declared delete, found compact,delete (weaker)",
+    ):
+        assert f"  {line}\n" in said
+    lines = (
+        "  retention.ms: 60000 -> 3024000000\n",
+        "  cleanup.policy: compact,delete -> delete\n",
+        "  max.message.bytes: 9000 -> 1048588\n",
+        "  partitions: stays 2 (declared 12): needs --add-partitions: keys move to other partitions",
+    )
+    for command, header in (("plan", "to change"), ("apply", "changed")):
+        assert before == await described(kafka_bootstrap, names.status, names.quarantine)
+        assert await names.run(command, "--dev") == 1
         said = capsys.readouterr().out
-        assert f"{names.status}: exists, and differs from what is declared; nothing was changed" in said
-        assert "  partitions: declared 12, found 2" in said
-        assert "  retention.ms: declared 3024000000, found 60000" in said
+        assert f"{names.status}: {header}\n" in said
+        assert [line for line in lines if line not in said] == []
+    assert await names.run("apply", "--dev") == 1
+    assert f"{names.status}: left as it is\n" in capsys.readouterr().out
+
+    assert await names.run("plan", "--dev", "--add-partitions") == 1
+    assert "  partitions: 2 -> 12; keys move" in capsys.readouterr().out
+    assert await names.run("apply", "--dev", "--add-partitions") == 0
+    capsys.readouterr()
+    assert await names.run("plan", "--dev") == 0
     after = await described(kafka_bootstrap, names.status, names.quarantine)
-    assert before[names.status] == after.pop(names.status)
-    assert list(after) == [names.quarantine]
+    for name, declared in names.declared.items():
+        assert_is(declared.lowered_to(1), after[name])
+    settings = after[names.status][2]
+    assert undeclared == {key: settings[key] for key in undeclared}
+
+
+async def test_nothing_is_weakened_unasked(
+    kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shorter retention, smaller records, fewer partitions: left, with words; the first two when told, the last never."""
+    names = Names(kafka_bootstrap)
+    await topic(names.status, partitions=20, config={"retention.ms": "-1", "max.message.bytes": "2000000"})
+    names.own = tmp_path / "topics.toml"
+    names.own.write_text('[status.config]\n"max.message.bytes" = 1500000\n')
+
+    assert await names.run("apply", "--dev") == 1
+    said = capsys.readouterr().out
+    assert "  retention.ms: stays -1 (declared 3024000000): records that are kept now would be deleted: needs" in said
+    assert (
+        "  max.message.bytes: stays 2000000 (declared 1500000): records that are taken now would be refused: " in said
+    )
+    refused = "  partitions: stays 20 (declared 12): partitions can't be taken away"
+    assert refused in said
+    settings = (await described(kafka_bootstrap, names.status))[names.status][2]
+    assert (settings["retention.ms"], settings["max.message.bytes"]) == ("-1", "2000000")
+
+    assert await names.run("apply", "--dev", "--allow-weaker", "--add-partitions") == 1
+    said = capsys.readouterr().out
+    assert "  retention.ms: -1 -> 3024000000; records that are kept now would be deleted\n" in said
+    assert refused in said
+    partitions, _, settings = (await described(kafka_bootstrap, names.status))[names.status]
+    assert (partitions, settings["retention.ms"], settings["max.message.bytes"]) == (20, "3024000000", "1500000")
+
+
+async def test_several_at_once_make_the_topics_once(kafka_bootstrap: str) -> None:
+    """Two releases' hooks, say: each finds the topics as declared afterwards."""
+    names = Names(kafka_bootstrap)
+
+    assert await asyncio.gather(*(names.run("apply", "--dev") for _ in range(3))) == [0, 0, 0]
+    made = await described(kafka_bootstrap, names.status, names.quarantine)
+    for name, topic in names.declared.items():
+        assert_is(topic.lowered_to(1), made[name])
+
+
+async def test_the_settings_that_may_be_declared_are_those_of_a_broker(kafka_bootstrap: str, topic: MakeTopic) -> None:
+    """Kafka 4.1's, each with what it holds there unless told: none is missing in our table, and none is made up."""
+    name = await topic()
+
+    settings = (await described(kafka_bootstrap, name))[name][2]
+    assert set(SETTINGS) == set(settings)
 
 
 async def test_a_topic_that_kafka_refuses_is_named_with_its_reason(kafka_bootstrap: str) -> None:
@@ -150,7 +233,7 @@ async def test_an_unreachable_kafka_is_a_clear_error(capsys: pytest.CaptureFixtu
     """Exit code 1, where it was looked for, which key says so; no traceback."""
     port = Port()
     try:
-        for command in ("apply", "check"):
+        for command in ("plan", "apply", "check"):
             assert await Names(port.address).run(command) == 1
             said = capsys.readouterr()
             assert f"chatapp-bridge: no Kafka answers at {port.address}; is kafka.bootstrap_servers right?" in said.err

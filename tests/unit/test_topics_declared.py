@@ -1,9 +1,13 @@
 """The topics as declared, and what counts as weaker than that."""
 
+from pathlib import Path
+
 import pytest
 
-from bridge.config import load
-from bridge.deliver.topics import DeclaredTopic, Difference, Finding, _differences, declared_topics
+from bridge.config import data_directory, load
+from bridge.deliver.declared import DeclaredTopic, declared_topics
+from bridge.deliver.topics import Difference, Finding, _differences
+from bridge.errors import ConfigurationError
 
 DECLARED = declared_topics(load(environment={}).settings.topics)
 STATUS, QUARANTINE = DECLARED.values()
@@ -44,6 +48,97 @@ def test_a_small_cluster_is_asked_for_what_it_can_give(brokers: int, replication
     assert lowered.partitions == STATUS.partitions
     others = STATUS.config.keys() - {"min.insync.replicas"}
     assert {key: lowered.config[key] for key in others} == {key: STATUS.config[key] for key in others}
+
+
+# --- a file of the deployment's own ---------------------------------------------------------------------------------------
+
+
+def own(path: Path, text: str) -> dict[str, DeclaredTopic]:
+    """What is declared with this over the package's."""
+    path.write_text(text)
+    return declared_topics(load(environment={}, assignments=[f"topics.file={path}"]).settings.topics)
+
+
+def test_a_file_of_ones_own_overrides_key_by_key(tmp_path: Path) -> None:
+    """Only what it names is other; an empty text leaves a setting to the cluster."""
+    status, quarantine = own(
+        tmp_path / "own.toml",
+        'status.partitions = 24\n[status.config]\n"retention.ms" = -1\n"segment.ms" = 3600000\n"compression.type" = ""\n',
+    ).values()
+
+    assert quarantine == QUARANTINE
+    assert (status.partitions, status.replication_factor) == (24, 3)
+    expected = {**STATUS.config, "retention.ms": "-1", "segment.ms": "3600000"}
+    del expected["compression.type"]
+    assert expected == status.config
+
+
+def test_a_size_left_to_the_cluster_is_the_brokers_default(tmp_path: Path) -> None:
+    """What the service reckons with where a topic declares none."""
+    status = own(tmp_path / "own.toml", '[status.config]\n"max.message.bytes" = ""\n')["chatapp.status.v1"]
+
+    assert status.max_message_bytes == 1_048_588
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[statsu]\npartitions = 1", "statsu: there is no such table; there are status and quarantine"),
+        ("status = 3", "status: there is no such table"),
+        ("[status]\npartition = 1", "status.partition: there is no such key; near it are partitions"),
+        ("[status]\npartitions = 0", "status.partitions = 0: expected `int` >= 1"),
+        ("[status]\npartitions = 1001", "status.partitions = 1001: expected `int` <= 1000"),
+        ('[status]\npartitions = "12"', 'status.partitions = "12": expected `int`'),
+        ("[status]\nreplication_factor = true", "status.replication_factor = true: expected `int`"),
+        ("[status]\nconfig = 1", "status.config: it is no table"),
+        (
+            '[status.config]\n"retention.mss" = 1',
+            'status.config."retention.mss": there is no such key; near it are retention.ms',
+        ),
+        ('[status.config]\n"retention.ms" = "soon"', 'status.config."retention.ms" = "soon": expected `int`'),
+        ('[status.config]\n"retention.ms" = -2', 'status.config."retention.ms" = -2: expected `int` >= -1'),
+        ('[status.config]\n"cleanup.policy" = "compact"', "compaction would remove events of a key"),
+        ('[status.config]\n"compression.type" = "brotli"', 'status.config."compression.type" = "brotli": invalid enum'),
+        ('[quarantine.config]\n"unclean.leader.election.enable" = "no"', "expected `bool`"),
+        ('[quarantine.config]\n"min.insync.replicas" = 4', "more than quarantine.replication_factor (3)"),
+        ("[status]\nreplication_factor = 1", "more than status.replication_factor (1)"),
+        ("[status", "is no TOML"),
+    ],
+)
+def test_what_is_wrong_in_it_is_named_with_the_file_and_the_key(tmp_path: Path, text: str, words: str) -> None:
+    """A typing error in a name, a value of another kind, a number out of range, a contradiction: no start."""
+    with pytest.raises(ConfigurationError) as refused:
+        own(tmp_path / "own.toml", text)
+
+    assert str(refused.value).startswith("topics.file: ")
+    assert str(tmp_path / "own.toml") in str(refused.value)
+    assert words in str(refused.value)
+
+
+def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
+    """Nobody should have to start four times."""
+    with pytest.raises(ConfigurationError) as refused:
+        own(
+            tmp_path / "own.toml",
+            '[status]\npartitions = 0\nx = 1\n[quarantine.config]\n"y.z" = 1\n"retention.ms" = "s"\n',
+        )
+
+    assert len(str(refused.value).splitlines()) == 5
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With the key that names it."""
+    topics = load(environment={}, assignments=[f"topics.file={tmp_path / 'none'}"]).settings.topics
+    with pytest.raises(ConfigurationError, match=r"topics\.file: can't read .*none: No such file.*; mount it"):
+        declared_topics(topics)
+
+
+def test_the_package_s_own_file_holds_itself_to_the_same(tmp_path: Path) -> None:
+    """topics.toml, given as one's own, is taken as it is."""
+    assert own(tmp_path / "own.toml", (data_directory("config") / "topics.toml").read_text()) == DECLARED
+
+
+# --- as they are ----------------------------------------------------------------------------------------------------------
 
 
 def found(*, partitions: int = 12, replicas: int = 3, **config: str) -> dict[str, bool]:

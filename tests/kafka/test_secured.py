@@ -1,0 +1,417 @@
+"""A broker with TLS, SCRAM, client certificates and an authorizer: who is let in, what is said where not, and nothing is lost."""
+
+import asyncio
+import contextlib
+import io
+import json
+import shlex
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no exports
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+from support.apart import run_apart
+from support.bridge_process import BridgeProcess, balance
+from support.callbacks import body, eventually, make_topics, report
+from support.certificates import Authority
+from support.secured import SecuredKafka, everything
+from support.topics import consume_all, create_topic, unique_name
+
+from bridge.cli import main
+from bridge.config import Kafka, load
+from bridge.deliver.connection import client_arguments
+from bridge.deliver.librdkafka import librdkafka_arguments
+from bridge.deliver.producer import Producer as BridgeProducer
+from bridge.embedded.java import run_java
+from bridge.errors import BridgeError
+
+PASSWORD, CHANGED = "right-until-it-is-changed", "right-from-then-on"
+PASSPHRASE = "the-passphrase-of-a-key"  # noqa: S105 - opens nothing
+SOON = {"topics.check_seconds": 1, "delivery.hedge_ms": 200, "delivery.abandon_seconds": 2}
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """One for the module."""
+    secured = SecuredKafka(tmp_path_factory.mktemp("secured"))
+    try:
+        run_apart(secured.kafka.start())
+        yield secured
+    finally:
+        run_apart(secured.kafka.close())
+
+
+@pytest.fixture
+async def user(secured: SecuredKafka) -> AsyncIterator[str]:
+    """One who can log in with ``PASSWORD``, and may do nothing."""
+    name = unique_name("user")
+    await secured.set_password(name, PASSWORD)
+    yield name
+    await secured.forget(name)
+
+
+def kafka_of(settings: Mapping[str, Any]) -> Kafka:
+    """``[kafka]`` of these settings."""
+    return load(environment={}, assignments=[f"{key}={value}" for key, value in settings.items()]).settings.kafka
+
+
+async def command(settings: Mapping[str, Any], *words: str) -> tuple[int, str]:
+    """Run ``chatapp-bridge topics``; its exit code and what it printed, complaints included."""
+    said = io.StringIO()
+    assignments = [f"{key}={value}" for key, value in settings.items()]
+    arguments = [part for assignment in assignments for part in ("--set", assignment)]
+
+    def run() -> int:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return main(["topics", *words, *arguments])
+
+    return await asyncio.to_thread(run), said.getvalue()
+
+
+def named(topics: tuple[str, str]) -> dict[str, Any]:
+    """The settings that name these topics."""
+    return {"topics.status": topics[0], "topics.quarantine": topics[1]}
+
+
+async def printed(topics: tuple[str, str], *words: str) -> list[AclBinding]:
+    """What ``topics acls`` prints for machines, as rules."""
+    code, text = await command(named(topics), "acls", "--format", "json", *words)
+    assert code == 0
+    return [
+        AclBinding(
+            ResourceType[acl["resource_type"]],
+            acl["resource_name"],
+            ResourcePatternType[acl["pattern_type"]],
+            acl["principal"],
+            acl["host"],
+            AclOperation[acl["operation"]],
+            AclPermissionType[acl["permission"]],
+        )
+        for acl in json.loads(text)
+    ]
+
+
+async def published(bridge: BridgeProcess, count: int) -> bool:
+    """Whether so many reports were acknowledged, none waits, and the account balances."""
+    metrics = await bridge.metrics()
+    assert balance(metrics).taken == balance(metrics).accounted
+    total = sum(value for name, value in metrics.items() if name.startswith("chatapp_bridge_reports_published_total"))
+    return total == count and metrics["chatapp_bridge_reports_waiting"] == 0
+
+
+async def metric(bridge: BridgeProcess, name: str, holds: Callable[[float], bool]) -> bool:
+    """Whether a sample is as it should be."""
+    return holds((await bridge.metrics())[f"chatapp_bridge_{name}"])
+
+
+async def said(bridge: BridgeProcess, words: str) -> bool:
+    """Whether the log has these words."""
+    return words in bridge.log()
+
+
+async def push(bridge: BridgeProcess, *names: str) -> None:
+    """A report of each name, in a callback of its own, each answered 200."""
+    answers = await asyncio.gather(*(bridge.post(body(report(name))) for name in names))
+    assert {answer.status for answer in answers} == {200}
+
+
+async def names_on(secured: SecuredKafka, topic: str) -> set[bytes | None]:
+    """The keys of a topic's records."""
+    return {record.key for record in await consume_all(secured.internal, topic)}
+
+
+# --- rights -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_rights_printed_for_the_bridge_are_enough_and_each_is_needed(
+    secured: SecuredKafka, user: str, tmp_path: Path
+) -> None:
+    """Kafka's own tool takes the commands as printed; without one of them what comes is kept and the log says why."""
+    topics = await make_topics(secured.internal)
+    settings = {**secured.connecting(user, PASSWORD), **named(topics), **SOON}
+    async with BridgeProcess("", tmp_path, settings) as bridge:
+        await push(bridge, "before")
+        await eventually(
+            partial(said, bridge, "no ACL lets this user write to a topic; see `chatapp-bridge topics acls`")
+        )
+
+        asked = {**named(topics), "kafka.bootstrap_servers": secured.internal}
+        _, text = await command(asked, "acls", "--bridge", f"User:{user}")
+        for line in text.splitlines():
+            if not line.startswith("#") and line:
+                tool, *arguments = shlex.split(line)
+                assert tool == "kafka-acls"
+                await run_java("org.apache.kafka.tools.AclCommand", arguments)
+        await eventually(partial(published, bridge, 1))
+        await push(bridge, "allowed")
+        assert (await bridge.post(b"[1]")).status == 200
+        await eventually(partial(published, bridge, 3))
+        await eventually(partial(metric, bridge, "topics_checked_timestamp_seconds", lambda at: at > 0))
+
+        rules = await printed(topics, "--bridge", f"User:{user}")
+        write, describe = (
+            [rule for rule in rules if rule.operation == operation and rule.name == topics[0]]
+            for operation in (AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
+        )
+        assert len(rules) == 4
+        await secured.disallow(describe)
+        await eventually(partial(said, bridge, f"the settings of topic {topics[0]} can't be read"))
+        await push(bridge, "unchecked")
+        await eventually(partial(published, bridge, 4))
+
+        await secured.disallow(write)
+        await eventually(partial(metric_after_push, bridge))
+        assert (await bridge.metrics())["chatapp_bridge_ready"] == 1
+        await secured.allow(write)
+        await eventually(partial(settled, bridge))
+        count = sum(value for name, value in (await bridge.metrics()).items() if "reports_received_total" in name)
+    records = await consume_all(secured.internal, topics[0])
+    assert len({dict(record.headers)["ce_id"] for record in records}) == count - 1
+    assert "unknown" not in {record.key for record in records}
+
+
+async def metric_after_push(bridge: BridgeProcess) -> bool:
+    """Push until something waits: a broker takes a right back in its own time."""
+    await push(bridge, unique_name("denied"))
+    return (await bridge.metrics())["chatapp_bridge_reports_waiting"] > 0
+
+
+async def settled(bridge: BridgeProcess) -> bool:
+    """Whether nothing waits."""
+    metrics = await bridge.metrics()
+    return metrics["chatapp_bridge_reports_waiting"] == 0
+
+
+async def test_the_operators_rights_make_the_topics_and_change_them(secured: SecuredKafka, user: str) -> None:
+    """``topics apply`` with exactly what is printed; without a right it says which topic was refused, or is hidden."""
+    topics = unique_name("status"), unique_name("quarantine")
+    settings = {**secured.connecting(user, PASSWORD), **named(topics)}
+    code, text = await command(settings, "apply", "--dev")
+    assert (code, f"topic {topics[0]} could not be created" in text) == (1, True), text
+
+    rules = await printed(topics, "--operator", f"User:{user}")
+    await secured.allow(rules)
+    for words, expected in ((["plan"], 1), (["apply"], 0), (["plan"], 0), (["check"], 1)):
+        code, text = await command(settings, *words, *(["--dev"] if words != ["check"] else []))
+        assert code == expected, text
+    own = secured.directory / "own.toml"
+    own.write_text('[status]\npartitions = 14\n[status.config]\n"retention.ms" = 3024000001\n')
+    changed = {**settings, "topics.file": own}
+    alter = [rule for rule in rules if rule.operation == AclOperation.ALTER_CONFIGS]
+    await secured.disallow(alter)
+    code, text = await command(changed, "apply", "--dev", "--add-partitions")
+    assert (code, f"topic {topics[0]} could not be changed" in text) == (1, True), text
+    await secured.allow(alter)
+    code, text = await command(changed, "apply", "--dev", "--add-partitions")
+    assert (code, "retention.ms: 3024000000 -> 3024000001" in text) == (0, True), text
+    assert (await command(changed, "plan", "--dev"))[0] == 0
+
+    await secured.disallow([rule for rule in rules if rule.operation != AclOperation.CREATE])
+    code, text = await command(settings, "apply", "--dev")
+    assert (code, "exists, but this user may not see it; give it the right Describe" in text) == (1, True), text
+
+
+async def test_the_rights_of_a_consumer_and_of_replay_do_what_they_are_for(secured: SecuredKafka, user: str) -> None:
+    """A group of aiokafka's reads and commits; librdkafka copies in a transaction that carries offsets; no further."""
+    topics = await make_topics(secured.internal, partitions=1)
+    target = await create_topic(secured.internal)
+    producer = Producer({"bootstrap.servers": secured.internal, "log_level": 0})
+    producer.produce(topics[0], b"value", b"key")
+    assert await asyncio.to_thread(producer.flush, 20) == 0
+    kafka = kafka_of(secured.connecting(user, PASSWORD))
+    principal = f"User:{user}"
+
+    consumers = await printed(topics, "--consumer", principal, "--group", "a-team")
+    await secured.allow(consumers)
+    consumer = AIOKafkaConsumer(topics[0], group_id="a-team", auto_offset_reset="earliest", **client_arguments(kafka))
+    async with asyncio.timeout(30), consumer:
+        assert (await consumer.getone()).key == b"key"
+        await consumer.commit()
+    await secured.disallow(consumers)
+
+    await secured.allow(await printed(topics, "--replay", principal, "--target", target))
+    await asyncio.to_thread(copy, kafka, topics[0], target)
+    assert await names_on(secured, target) == {b"key"}
+    with pytest.raises(Exception, match=r"(?i)authoriz"):
+        await asyncio.to_thread(copy, kafka, topics[0], target, own="somebody-elses")
+
+
+def copy(kafka: Kafka, source: str, target: str, own: str = "chatapp-bridge-replay-1") -> None:
+    """One record, exactly once, as replay does it."""
+    arguments = {**librdkafka_arguments(kafka), "log_level": 0}
+    reader = Consumer({**arguments, "group.id": own, "auto.offset.reset": "earliest", "enable.auto.commit": False})
+    writer = Producer({**arguments, "transactional.id": own})
+    try:
+        writer.init_transactions(10)
+        reader.assign([TopicPartition(source, 0, 0)])
+        message = reader.poll(20)
+        assert message is not None
+        assert message.error() is None
+        writer.begin_transaction()
+        writer.produce(target, message.value(), message.key())
+        writer.send_offsets_to_transaction([TopicPartition(source, 0, 1)], reader.consumer_group_metadata(), 10)
+        writer.commit_transaction(10)
+    finally:
+        reader.close()
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+REFUSED: dict[str, Callable[[SecuredKafka, Authority, str], tuple[dict[str, Any], str]]] = {
+    "another authority": lambda secured, stranger, user: (
+        {**secured.connecting(user, PASSWORD), "kafka.ssl_cafile": stranger.cafile},
+        "the broker's certificate is refused: unable to get local issuer certificate; look at kafka.ssl_cafile",
+    ),
+    "expired": lambda secured, _, __: (
+        secured.by_certificate(None, "EXPIRED"),
+        "the broker's certificate is refused: certificate has expired",
+    ),
+    "another host": lambda secured, _, __: (
+        secured.by_certificate(None, "OTHER"),
+        "IP address mismatch, certificate is not valid for '127.0.0.1'; look at kafka.bootstrap_servers",
+    ),
+    "wrong password": lambda secured, _, user: (
+        secured.connecting(user, "wrong"),
+        "the broker refuses the login: Authentication failed during authentication due to invalid credentials",
+    ),
+    "another mechanism": lambda secured, _, user: (
+        {**secured.connecting(user, PASSWORD), "kafka.sasl_mechanism": "PLAIN"},
+        "the broker does not offer kafka.sasl_mechanism",
+    ),
+    "no certificate": lambda secured, _, __: (
+        secured.by_certificate(None),
+        "look at kafka.security_protocol and kafka.ssl_certfile",
+    ),
+    "a stranger's certificate": lambda secured, stranger, __: (
+        secured.by_certificate(stranger.client("the-bridge")),
+        "look at kafka.security_protocol and kafka.ssl_certfile",
+    ),
+    "TLS where there is none": lambda secured, _, __: (
+        {**secured.by_certificate(None), "kafka.bootstrap_servers": secured.internal},
+        "the broker hung up; look at kafka.security_protocol",
+    ),
+    "no TLS where there is": lambda secured, _, __: (
+        {"kafka.bootstrap_servers": secured.kafka.bootstrap("MTLS")},
+        "the broker hung up; look at kafka.security_protocol",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_a_refused_connection_says_which_key_to_look_at(
+    secured: SecuredKafka, user: str, tmp_path: Path, case: str
+) -> None:
+    """Address, reason, key; no password."""
+    settings, words = REFUSED[case](secured, Authority(tmp_path, "stranger"), user)
+
+    with pytest.raises(BridgeError) as refused:
+        await BridgeProducer(kafka_of(settings), ["any"], 1).start(5)
+
+    said = str(refused.value)
+    assert said.startswith(settings["kafka.bootstrap_servers"] + ": ")
+    assert words in said
+    assert "wrong" not in said
+    assert PASSWORD not in said
+
+
+async def test_a_name_in_no_certificate_may_be_allowed(secured: SecuredKafka) -> None:
+    """``ssl_check_hostname = false``: the authority is asked for, the name is not."""
+    producer = BridgeProducer(kafka_of(secured.by_certificate(None, "OTHER", ssl_check_hostname="false")), ["any"], 1)
+
+    await producer.start(5)
+    assert not producer.dead
+    await producer.abandon()
+
+
+# --- secrets that change ----------------------------------------------------------------------------------------------
+
+
+async def test_certificates_are_rotated_while_it_runs_and_a_half_done_rotation_costs_nothing(
+    secured: SecuredKafka, tmp_path: Path
+) -> None:
+    """Mutual TLS with an encrypted key. A wrong authority at first, a new certificate, a key of another: kept, told, mended."""
+    topics = await make_topics(secured.internal)
+    await secured.allow(everything("User:the-bridge", topics))
+    first, second = (secured.authority.client("the-bridge", password=PASSPHRASE) for _ in range(2))
+    mounted = {name: tmp_path / name for name in ("ca.pem", "tls.crt", "tls.key", "passphrase")}
+    mounted["ca.pem"].write_bytes(Authority(tmp_path, "stranger").cafile.read_bytes())
+    mounted["tls.crt"].write_bytes(first.certfile.read_bytes())
+    mounted["tls.key"].write_bytes(first.keyfile.read_bytes())
+    mounted["passphrase"].write_text(PASSPHRASE)
+    settings = secured.by_certificate(
+        None, ssl_cafile=mounted["ca.pem"], ssl_certfile=mounted["tls.crt"], ssl_keyfile=mounted["tls.key"],
+        ssl_password_file=mounted["passphrase"],
+    )  # fmt: skip
+    async with BridgeProcess("", tmp_path, {**settings, **named(topics), **SOON}) as bridge:
+        await push(bridge, "while-the-authority-is-wrong")
+        await eventually(partial(said, bridge, "unable to get local issuer certificate; look at kafka.ssl_cafile"))
+        mounted["ca.pem"].write_bytes(secured.authority.cafile.read_bytes())
+        await eventually(partial(published, bridge, 1))
+
+        mounted["tls.crt"].write_bytes(second.certfile.read_bytes())
+        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 0))
+        await push(bridge, "half-done")
+        await eventually(partial(published, bridge, 2))
+        mounted["tls.key"].write_bytes(second.keyfile.read_bytes())
+        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 1))
+        await push(bridge, "with-the-new-one")
+        await eventually(partial(published, bridge, 3))
+        log = bridge.log()
+    assert await names_on(secured, topics[0]) == {b"while-the-authority-is-wrong", b"half-done", b"with-the-new-one"}
+    assert "they can't be used together" in log
+    assert PASSPHRASE not in log
+
+
+async def test_a_password_changed_at_the_broker_costs_nothing(secured: SecuredKafka, user: str, tmp_path: Path) -> None:
+    """Logins end every two seconds; then the password is another: what comes is on disk until the file has it."""
+    topics = await make_topics(secured.internal)
+    await secured.allow(everything(f"User:{user}", topics))
+    file = tmp_path / "password"
+    file.write_text(PASSWORD + "\n")
+    settings = {
+        **secured.connecting(user, "", "EXPIRING"),
+        "kafka.sasl_plain_password_file": file,
+        **named(topics),
+        **SOON,
+    }
+    pushed: list[str] = []
+
+    async def keep_pushing(bridge: BridgeProcess) -> None:
+        while True:
+            pushed.append(unique_name("message"))
+            await push(bridge, pushed[-1])
+            await asyncio.sleep(0.02)
+
+    async with BridgeProcess("", tmp_path, settings) as bridge:
+        pushing = asyncio.create_task(keep_pushing(bridge))
+        try:
+            # Through two ends of a login with the password as it is.
+            await eventually(
+                partial(metric, bridge, f'reports_published_total{{topic="{topics[0]}"}}', lambda n: n > 100)
+            )
+            await secured.set_password(user, CHANGED)
+            await eventually(partial(said, bridge, "the broker refuses the login"))
+            await eventually(partial(metric, bridge, "reports_waiting", lambda waiting: waiting > 20))
+            (tmp_path / "next").write_text(CHANGED + "\n")
+            (tmp_path / "next").replace(file)
+            await eventually(partial(metric, bridge, "reports_waiting", lambda waiting: waiting < 20))
+        finally:
+            pushing.cancel()
+        await asyncio.wait([pushing])
+        with contextlib.suppress(asyncio.CancelledError):
+            await pushing
+        await eventually(partial(settled, bridge))
+        log = bridge.log()
+    assert {name.encode() for name in pushed[:-1]} <= await names_on(secured, topics[0])
+    assert PASSWORD not in log
+    assert CHANGED not in log
