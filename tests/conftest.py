@@ -4,6 +4,7 @@
 ``topic``             makes topics on it: ``name = await topic(partitions=3)``
 ``cluster``           three embedded nodes, whole again after each test
 ``cluster_topic``     makes topics on those
+``registry``          a Schema Registry, whole again after each test; take subjects of unique names
 ``java``              the Java programs beside the tests; ``java_partitions``, ``java_read`` are two of them
 """
 
@@ -21,7 +22,7 @@ from support.apart import run_apart
 from support.java import JavaPrograms, compile_programs
 from support.topics import create_topic
 
-from bridge.embedded import EmbeddedKafka
+from bridge.embedded import EmbeddedKafka, EmbeddedRegistry
 
 with suppress(ImportError):  # asked for at the end, too, though what it needs is not here
     import schemathesis.reporting.allure  # noqa: F401
@@ -88,6 +89,24 @@ def cluster(_three_nodes: EmbeddedKafka) -> Iterator[EmbeddedKafka]:
 def cluster_topic(cluster: EmbeddedKafka) -> MakeTopic:
     """Makes topics of unique names on the three nodes, replicated three times unless told."""
     return partial(create_topic, cluster.bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def _registry() -> Iterator[EmbeddedRegistry]:
+    """One registry for the session; it belongs to no loop."""
+    registry = EmbeddedRegistry()
+    try:
+        run_apart(registry.start())
+        yield registry
+    finally:
+        run_apart(registry.close())
+
+
+@pytest.fixture
+def registry(_registry: EmbeddedRegistry) -> Iterator[EmbeddedRegistry]:
+    """A real Schema Registry, to be hurt at will: afterwards it is up again, with all that was registered."""
+    yield _registry
+    run_apart(_registry.heal())
 
 
 @pytest.fixture(scope="session")
