@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     from bridge.receive import status_command
     from bridge.registry import schema_command
     from bridge.replay.options import add_replay
+    from bridge.replay.repair_options import add_commands
     from bridge.simulate import run as simulation
 
     topics = commands.add_parser(
@@ -101,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: certifi's)"
     )
     probe.set_defaults(handler=_probe)
+
+    add_commands(commands, configured)
 
     demo = commands.add_parser("demo", help="the whole story on this machine: Kafka, the bridge, a provider, consumers")
     demonstration.add_arguments(demo)

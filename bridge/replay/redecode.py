@@ -1,0 +1,108 @@
+"""A quarantined record through today's decoder: the events that it should have been, and what still is none."""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from confluent_kafka import Message
+
+from bridge.config import Settings
+from bridge.consume import Decoder, Undecodable
+from bridge.encode.records import RecordEncoder
+from bridge.record import Record
+from bridge.replay.events import decoder_of
+from bridge.replay.notes import RUN_HEADER
+from bridge.replay.select import header
+from bridge.status.report import Item, Reason, Report, read_body
+
+_KEPT: Final = ("bridge_callback", "bridge_position")
+# A time in milliseconds has no more digits until 2286.
+_TIME_DIGITS: Final = 13
+
+
+class Event(NamedTuple):
+    """An item that is understood now: its place in the record's bytes, and its record on the status topic."""
+
+    path: str
+    record: Record
+
+
+class Failing(NamedTuple):
+    """An item that is still not understood."""
+
+    path: str
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}: {self.detail}"
+
+
+Redecoded: TypeAlias = Event | Failing
+
+
+class Redecoder:
+    """Today's decoder and encoder.
+
+    Args:
+        settings: the whole configuration.
+        run: the id that marks what is published.
+        max_record_bytes: of the status topic.
+    """
+
+    def __init__(self, settings: Settings, run: str, max_record_bytes: int) -> None:
+        self._encoder = RecordEncoder(
+            settings.topics.status, settings.topics.quarantine, settings.events.source, max_record_bytes
+        )
+        self._status_topic = settings.topics.status
+        self._run: Final = (RUN_HEADER, run.encode())
+        self._decoder = decoder_of(settings, settings.topics.status) or Decoder()
+
+    def items(self, message: Message) -> list[Redecoded]:
+        """What a record of the quarantine holds today, at least one; each path is there once."""
+        value = message.value()
+        if not value:
+            return [Failing("$", "empty", "The record has no value.")]
+        received_at_ms = _received_at(message)
+        items = self._read(message, value, received_at_ms)
+        if not items:
+            return [Failing("$", "empty", "There is no item in it.")]
+        headers: Any = message.headers()
+        records = self._encoder.encode(items, callback_id="", received_at_ms=received_at_ms, traceparent=None)
+        kept = [(name, found) for name in _KEPT if (found := header(headers, name)) is not None]
+        return list(self._redecoded(items, records, kept))
+
+    def _read(self, message: Message, value: bytes, received_at_ms: int) -> list[Item]:
+        items = read_body(value, received_at_ms)
+        headers: Any = message.headers()
+        if header(headers, "quarantine_reason") == Reason.TOO_LARGE.encode() and not any(
+            isinstance(i, Report) for i in items
+        ):
+            # Where the broker found it too large, it is the event that is kept.
+            try:
+                return [Report(self._decoder.decode(value), value, "$")]
+            except Undecodable:
+                pass
+        return items
+
+    def _redecoded(
+        self, items: list[Item], records: list[Record], kept: list[tuple[str, bytes]]
+    ) -> Iterator[Redecoded]:
+        for item, record in zip(items, records, strict=True):
+            if record.topic != self._status_topic:
+                named = dict(record.headers)
+                yield Failing(item.path, named["quarantine_reason"].decode(), named["quarantine_detail"].decode())
+                continue
+            headers = [(name, value) for name, value in record.headers if name not in _KEPT]
+            yield Event(
+                item.path,
+                Record(record.topic, record.key, record.value, [*headers, *kept, self._run], record.timestamp_ms),
+            )
+
+
+def _received_at(message: Message) -> int:
+    """When the callback was received: as its header says, else the record's time."""
+    headers: Any = message.headers()
+    digits = (header(headers, "received_at") or b"").decode(errors="replace")
+    if digits.isascii() and digits.isdecimal() and len(digits) <= _TIME_DIGITS:
+        return int(digits)
+    return max(0, message.timestamp()[1])
