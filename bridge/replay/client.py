@@ -55,6 +55,7 @@ def client_configuration(kafka: Kafka) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 2_000,
         # Its own lines on standard error would tear a progress bar; what matters comes as an error as well.
         "logger": log,
+        "log_level": 3,
     }
 
 

@@ -84,8 +84,8 @@ def main(options: argparse.Namespace) -> int:
             _say(f"run {job.run.id} is complete: {job.state.written:,} records were written to {_sink_name(job.run)}")
             return 0
         choose = _chooser(job)
-        _print_plan(options, job, choose)
         if not (options.execute or options.count):
+            _print_plan(options, job, choose)
             return 0
         return _execute(options, job, choose, asker)
 
@@ -251,6 +251,9 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
             ) as reader:
                 if attend := getattr(sink, "attend", None):
                     attend(reader.consumer)
+                # Whoever knows the run's id can take it up, whatever happens from here on.
+                sink.commit(state)
+                _print_plan(options, job, choose)
                 with Progress(state.left, state.read) as progress:
                     transfer(reader, sink, state, choose=choose, pace=Pace(options.rate), progress=progress, stop=stop)
                 _tell(job, state, reader, sink, progress.seconds)

@@ -23,6 +23,7 @@ REPLAY_HEADER: Final = "bridge_replay"
 """Marks a record as replayed; its value is the run's id."""
 
 _CALL_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 0.5
 _ABORT_SECONDS: Final = 10.0
 _TRANSACTION_MS: Final = 60_000
 # Bounds of the library's queue: what is written and not yet acknowledged.
@@ -137,9 +138,7 @@ class TopicSink:
                 self._producer.produce(self._topic, **arguments)
             except BufferError:
                 self._producer.poll(0.1)
-                raise KafkaException(
-                    self._last or KafkaError(KafkaError._QUEUE_FULL, "nothing is acknowledged", retriable=True)  # noqa: SLF001
-                ) from None
+                raise KafkaException(_unacknowledged()) from None
 
         self._patiently(produce, f"writing to topic {self._topic}")
 
@@ -152,9 +151,23 @@ class TopicSink:
         self._begin()
         doing = f"committing what was written to topic {self._topic}"
         offsets = to_offsets(state)
+        self._flush(doing)
         self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, self._group, _CALL_SECONDS), doing)
         self._patiently(lambda: self._producer.commit_transaction(_CALL_SECONDS), doing)
         self._open = False
+
+    def _flush(self, doing: str) -> None:
+        """Wait until all is acknowledged or refused; committing alone would not hear of what is refused."""
+        deadline = time.monotonic() + self._patience
+        left = self._producer.flush(_FLUSH_SECONDS)
+        while left and self._refusal is None:
+            if time.monotonic() > deadline:
+                raise self._failed(self._last or _unacknowledged(), doing)
+            before, left = left, self._producer.flush(_FLUSH_SECONDS)
+            if left < before:
+                deadline = time.monotonic() + self._patience
+        if self._refusal is not None:
+            raise self._failed(self._refusal, doing)
 
     def close(self) -> None:
         """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this run aborts it."""
@@ -210,3 +223,7 @@ class TopicSink:
 
     def _heard(self, error: KafkaError) -> None:
         self._last = error
+
+
+def _unacknowledged() -> KafkaError:
+    return KafkaError(KafkaError._QUEUE_FULL, "nothing is acknowledged", retriable=True)  # noqa: SLF001

@@ -122,7 +122,6 @@ def transfer(
         )
         committed = time.monotonic()
 
-    commit()
     for batch in reader:
         chosen = batch if choose is None else choose(batch)
         if chosen:

@@ -1,0 +1,182 @@
+"""A team's consumer group: shown, moved while it is stopped, and moved back."""
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from support.replaying import Put, arguments, delete_before, make_topic, write
+from support.topics import unique_name
+
+from bridge import cli
+
+NOON_MS = 1_764_072_000_000  # 2025-11-25T12:00:00Z
+Groups = Callable[..., int]
+
+
+@pytest.fixture
+def groups(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Groups:
+    """Runs ``replay groups`` on a topic, here, in a directory of the test's own; gives the exit code."""
+    for name in [name for name in os.environ if name.startswith("BRIDGE_") and "__" in name]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(topic: str, *words: str) -> int:
+        return cli.main(arguments(kafka_bootstrap, topic, ["replay", "groups", *words]))
+
+    return run
+
+
+def consumer(bootstrap: str, group: str) -> Consumer:
+    """One that commits only what it is told to."""
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "client.id": "billing-1",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
+
+
+def commit(bootstrap: str, group: str, topic: str, offsets: dict[int, int]) -> None:
+    """As a team's consumer did, before it was stopped."""
+    with consumer(bootstrap, group) as one:
+        one.commit(offsets=[TopicPartition(topic, *each) for each in offsets.items()], asynchronous=False)
+
+
+def committed(bootstrap: str, group: str, topic: str, partitions: int) -> dict[int, int | None]:
+    """What the group has, by partition."""
+    with consumer(bootstrap, group) as one:
+        places = one.committed([TopicPartition(topic, partition) for partition in range(partitions)], 30)
+    return {place.partition: place.offset if place.offset >= 0 else None for place in places}
+
+
+def filled(bootstrap: str) -> str:
+    """A topic of three partitions; in each ten records, a minute apart from noon on."""
+    topic = make_topic(bootstrap, 3)
+    write(bootstrap, topic, [Put(b"1", b"k", p, NOON_MS + n * 60_000) for p in range(3) for n in range(10)])
+    return topic
+
+
+@pytest.fixture
+def running(kafka_bootstrap: str) -> Iterator[Callable[[str, str], None]]:
+    """Starts a consumer of a group on a topic, which stays until the test ends."""
+    done = threading.Event()
+    threads = []
+
+    def run(group: str, topic: str) -> None:
+        assigned = threading.Event()
+
+        def consume() -> None:
+            one = consumer(kafka_bootstrap, group)
+            one.subscribe([topic], on_assign=lambda *_: assigned.set())
+            while not done.is_set():
+                one.poll(0.1)
+            one.close()
+
+        threads.append(threading.Thread(target=consume))
+        threads[-1].start()
+        assert assigned.wait(30)
+
+    yield run
+    done.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_show_tells_offsets_lag_and_the_time_of_what_comes_next(
+    kafka_bootstrap: str, groups: Groups, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a stopped group; also where it has no offset, one that expired, or one at the end."""
+    topic, group = filled(kafka_bootstrap), unique_name("billing")
+    commit(kafka_bootstrap, group, topic, {0: 4, 1: 10})
+    assert groups(topic, "show", group) == 0
+    said = capfd.readouterr().out
+    assert f"group {group}: empty, 0 members" in said
+    assert f"{topic}: 16 behind" in said
+    rows = [re.split(r"  +", line.strip()) for line in said.splitlines()]
+    assert ["0", "4", "10", "6", "2025-11-25T12:04:00Z"] in rows
+    assert ["1", "10", "10", "0", "at the end"] in rows
+    assert ["2", "none", "10", "10", "its auto.offset.reset decides"] in rows
+    delete_before(kafka_bootstrap, topic, {0: 7})
+    assert groups(topic, "show", group, "--topic", topic) == 0
+    assert "expired: oldest is 7" in capfd.readouterr().out
+    assert groups(topic, "show", unique_name("nobody")) == 1
+    assert "there is none" in capfd.readouterr().err
+
+
+def test_show_and_reset_of_a_running_group(
+    kafka_bootstrap: str, groups: Groups, running: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its members are named; it is not moved."""
+    topic, group = filled(kafka_bootstrap), unique_name("billing")
+    running(group, topic)
+    assert groups(topic, "show", group) == 0
+    said = capfd.readouterr().out
+    assert "1 member" in said
+    assert said.count("billing-1 at ") == 3
+    assert groups(topic, "reset", group, "--to-earliest", "--execute") == 1
+    assert "stop its consumers first" in capfd.readouterr().err
+    assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3))
+
+
+def test_reset_shows_its_plan_moves_and_moves_back(
+    kafka_bootstrap: str, groups: Groups, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it had is on disk and printed; the way back restores it, partitions without an offset included."""
+    topic, group = filled(kafka_bootstrap), unique_name("billing")
+    other = filled(kafka_bootstrap)
+    had = {0: 9, 1: 10, 2: None}
+    commit(kafka_bootstrap, group, topic, {0: 9, 1: 10})
+    commit(kafka_bootstrap, group, other, {0: 5})
+    words = ("reset", group, "--to-time", "2025-11-25T20:03:00+08:00")
+    assert groups(topic, *words) == 0
+    said = capfd.readouterr().out
+    assert "reads up to 13 records again" in said
+    assert "nothing was changed" in said
+    assert committed(kafka_bootstrap, group, topic, 3) == had
+    assert list(tmp_path.iterdir()) == []
+    undo = tmp_path / "undo.json"
+    assert groups(topic, *words, "--undo-file", str(undo), "--execute") == 0
+    said = capfd.readouterr().out
+    assert '{"0": 9, "1": 10, "2": null}' in said
+    assert f"--undo {undo} --execute" in said
+    assert json.loads(undo.read_text())["offsets"] == {"0": 9, "1": 10, "2": None}
+    assert committed(kafka_bootstrap, group, topic, 3) == {0: 3, 1: 3, 2: 3}
+    assert groups(topic, *words, "--undo-file", str(undo), "--execute") == 0
+    assert "already" in capfd.readouterr().out
+    assert groups(topic, "reset", group, "--to-latest", "--undo-file", str(undo), "--execute") == 1
+    assert "nothing was changed" in capfd.readouterr().err
+    assert groups(topic, "reset", group, "--undo", str(undo), "--execute") == 0
+    assert committed(kafka_bootstrap, group, topic, 3) == had
+    assert committed(kafka_bootstrap, group, other, 3) == {0: 5, 1: None, 2: None}
+    assert len(list(tmp_path.glob(f"{group}-*.undo.json"))) == 1
+    assert groups(topic, "reset", "another", "--undo", str(undo), "--execute") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--to-earliest"], {0: 6, 1: 0, 2: 0}),
+        (["--to-latest"], {0: 10, 1: 10, 2: 10}),
+        (["--to-offset", "4"], {0: 6, 1: 4, 2: 4}),
+        (["--to-offset", "1:3,2:99"], {0: None, 1: 3, 2: 10}),
+        (["--to-time", "2001-01-01T00:00:00Z"], {0: 6, 1: 0, 2: 0}),
+        (["--to-time", "now"], {0: 10, 1: 10, 2: 10}),
+    ],
+)
+def test_a_group_without_offsets_gets_some(
+    kafka_bootstrap: str, groups: Groups, words: list[str], expected: dict[int, int | None]
+) -> None:
+    """A new team's, before its first start: what lies outside of the topic is brought to its nearest end."""
+    topic, group = filled(kafka_bootstrap), unique_name("new-team")
+    delete_before(kafka_bootstrap, topic, {0: 6})
+    assert groups(topic, "reset", group, *words, "--execute") == 0
+    assert committed(kafka_bootstrap, group, topic, 3) == expected

@@ -1,0 +1,249 @@
+"""Runs that are cut short and go on: every record exactly once, whatever ended the process; and a topic as sink."""
+
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+from support.replaying import (
+    Put,
+    Read,
+    arguments,
+    delete_before,
+    event,
+    lines_of,
+    make_topic,
+    put_event,
+    read_all,
+    start,
+    write,
+)
+
+from bridge import cli
+from bridge.deliver.partition import partition_for
+
+LONG = os.environ.get("BRIDGE_LONG") == "1"
+ROUNDS = 25 if LONG else 3
+RECORDS = 12_000 if LONG else 4_000
+RATE = 2_000
+END_SECONDS = 60.0
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``replay`` on a topic, here; gives the exit code."""
+    for name in [name for name in os.environ if name.startswith("BRIDGE_") and "__" in name]:
+        monkeypatch.delenv(name)
+
+    def replay(topic: str, *words: str) -> int:
+        return cli.main(arguments(kafka_bootstrap, topic, ["replay", *words]))
+
+    return replay
+
+
+def filled(bootstrap: str, count: int = RECORDS) -> tuple[str, list[Read]]:
+    """A topic of three partitions, and what it holds."""
+    topic = make_topic(bootstrap, 3)
+    events = [event(f"m-{n}", ("Sent", "Delivered", "Read")[n % 3]) for n in range(count)]
+    write(bootstrap, topic, [put_event(each, partition=partition_for(each.message_id.encode(), 3)) for each in events])
+    return topic, read_all(bootstrap, topic, 3)
+
+
+def run_id(directory: Path, process: Popen[bytes]) -> str:
+    """The run's id, as its plan says it."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        said = (directory / "out").read_text() + (directory / "error").read_text()
+        if found := re.search(r"^run +(\S+)$", said, re.MULTILINE):
+            return found[1]
+        assert process.poll() is None, said
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def grown(file: Path, process: Popen[bytes]) -> bool:
+    """Whether lines come; waits for the first, unless the process is done."""
+    while process.poll() is None:
+        if file.exists() and file.stat().st_size:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def identity(record: Read) -> tuple[bytes | None, bytes | None, int, bytes | None]:
+    """What a replayed record has in common with the one it came from."""
+    return record.key, record.value, record.time_ms, dict(record.headers).get("ce_id")
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_holds_every_record_once_however_often_the_process_is_killed(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """At random moments; the last run ends by itself, and each partition is in order."""
+    topic, source = filled(kafka_bootstrap)
+    chance = random.Random(7)  # noqa: S311 - moments, no secrets
+    file = tmp_path / "out.ndjson"
+    words = ["replay", "--to-file", str(file), "--rate", str(RATE), "--execute"]
+    process = start(kafka_bootstrap, topic, *words, directory=tmp_path)
+    run = run_id(tmp_path, process)
+    for _ in range(ROUNDS):
+        grown(file, process)
+        time.sleep(chance.uniform(0, 0.4))
+        process.kill()
+        process.wait(END_SECONDS)
+        process = start(kafka_bootstrap, topic, *words, "--resume", run, directory=tmp_path)
+    assert process.wait(END_SECONDS) == 0, (tmp_path / "error").read_text()
+    lines = lines_of(file)
+    assert len(lines) == len(source)
+    found = [(line["partition"], line["offset"]) for line in lines]
+    for partition in range(3):
+        mine = [offset for place, offset in found if place == partition]
+        assert mine == [record.offset for record in source if record.partition == partition]
+
+
+def test_a_topic_holds_every_record_once_however_often_the_process_is_killed(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """As a reader of what is committed sees it; each key's records in order, each key where Java would put it."""
+    topic, source = filled(kafka_bootstrap)
+    target = make_topic(kafka_bootstrap, 5)
+    chance = random.Random(8)  # noqa: S311 - moments, no secrets
+    process = start(
+        kafka_bootstrap, topic, "replay", "--to-topic", target, "--rate", str(RATE), "--execute", directory=tmp_path
+    )
+    run = run_id(tmp_path, process)
+    for _ in range(ROUNDS):
+        time.sleep(chance.uniform(0.1, 1.2))
+        process.kill()
+        process.wait(END_SECONDS)
+        process = start(
+            kafka_bootstrap, topic, "replay", "--resume", run, "--rate", str(RATE), "--execute", directory=tmp_path
+        )
+    assert process.wait(END_SECONDS) == 0, (tmp_path / "error").read_text()
+    found = read_all(kafka_bootstrap, target, 5)
+    assert Counter(map(identity, found)) == Counter(map(identity, source))
+    assert {dict(record.headers)["bridge_replay"] for record in found} == {run.encode()}
+    assert [r for r in found if r.partition != partition_for(r.key or b"", 5)] == []
+    for key in {record.key for record in source[:200]}:
+        theirs = [record.value for record in found if record.key == key]
+        assert theirs == [record.value for record in source if record.key == key]
+
+
+def test_sigterm_ends_it_in_order_and_it_goes_on_from_there(
+    kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 143, the words for going on; and another's options are refused."""
+    topic, source = filled(kafka_bootstrap, 3_000)
+    file = tmp_path / "out.ndjson"
+    process = start(
+        kafka_bootstrap, topic, "replay", "--to-file", str(file), "--rate", "1000", "--execute", directory=tmp_path
+    )
+    assert grown(file, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(END_SECONDS) == 128 + signal.SIGTERM
+    said = (tmp_path / "error").read_text()
+    assert "stopped by SIGTERM; go on with: chatapp-bridge replay --resume" in said
+    words = re.search(r"replay (--resume .*)$", said, re.MULTILINE)
+    assert words is not None
+    assert 0 < len(lines_of(file)) < len(source)
+    assert run(topic, "--to-file", str(file), "--execute") == 1
+    assert "holds a part of run" in capfd.readouterr().err
+    assert run(topic, *words[1].split(), "--status", "FAILED") == 2
+    assert run(topic, *words[1].split()) == 0
+    assert sorted((line["partition"], line["offset"]) for line in lines_of(file)) == [
+        (record.partition, record.offset) for record in source
+    ]
+
+
+def test_what_expires_while_it_is_away_is_told(
+    kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between two attempts the head of the topic went: the rest comes, the exit code says that it is not all."""
+    topic = make_topic(kafka_bootstrap)
+    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(3_000)])
+    file = tmp_path / "out.ndjson"
+    process = start(
+        kafka_bootstrap, topic, "replay", "--to-file", str(file), "--rate", "500", "--execute", directory=tmp_path
+    )
+    assert grown(file, process)
+    process.terminate()
+    process.wait(END_SECONDS)
+    there = len(lines_of(file))
+    assert there < 2_900
+    delete_before(kafka_bootstrap, topic, {0: 2_950})
+    assert run(topic, "--resume", str(file), "--execute") == 3
+    assert f"partition 0: {2_950 - there:,} offsets from {there:,} on expired" in capfd.readouterr().err
+    assert [line["offset"] for line in lines_of(file)] == [*range(there), *range(2_950, 3_000)]
+
+
+# --- a topic as sink --------------------------------------------------------------------------------------------------
+
+
+def test_records_arrive_as_they_were(kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """Key, value, timestamp and headers, and one more; without a key where they were; null stays null."""
+    topic, target = make_topic(kafka_bootstrap, 3), make_topic(kafka_bootstrap, 3)
+    one = event("m-1")
+    records = [
+        put_event(one, partition=partition_for(b"m-1", 3), time_ms=1691043638123),
+        Put(b"\xff", None, 2, 1691043638124, [("h", b"1"), ("h", None)]),
+        Put(None, b"", partition_for(b"", 3), 1691043638125),
+    ]
+    write(kafka_bootstrap, topic, records)
+    assert run(topic, "--to-topic", target, "--execute") == 0
+    run_name = re.search(r"^run +(\S+)$", capfd.readouterr().out, re.MULTILINE)
+    assert run_name is not None
+    mark = ("bridge_replay", run_name[1].encode())
+    expected = [(put.partition, put.time_ms, put.key, put.value, [*(put.headers or []), mark]) for put in records]
+    found = read_all(kafka_bootstrap, target, 3)
+    assert sorted((r.partition, r.time_ms, r.key, r.value, r.headers) for r in found) == sorted(expected)
+    # Taken up again it is complete, and writes nothing twice.
+    assert run(topic, "--resume", run_name[1], "--execute") == 0
+    assert "complete: 3 records" in capfd.readouterr().err
+    assert len(read_all(kafka_bootstrap, target, 3)) == 3
+
+
+def test_the_source_is_written_to_only_when_forced(
+    kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And then ends, though it makes its own source longer; a topic that is not there is never made."""
+    topic = make_topic(kafka_bootstrap)
+    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(10)])
+    assert run(topic, "--to-topic", topic, "--execute") == 2
+    assert "--force-source" in capfd.readouterr().err
+    assert run(topic, "--to-topic", topic, "--force-source", "--execute") == 0
+    assert len(read_all(kafka_bootstrap, topic)) == 20
+    assert run(topic, "--to-topic", f"{topic}-not-there", "--execute") == 1
+    assert "no such topic" in capfd.readouterr().err
+    assert run(topic, "--to-topic", f"{topic}-not-there", "--execute") == 1
+
+
+def test_a_target_that_refuses_a_record_ends_it_with_words_and_nothing_half_done(
+    kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A record larger than the target takes; what was committed before it stays, what was not is not seen."""
+    topic = make_topic(kafka_bootstrap)
+    target = make_topic(kafka_bootstrap, 1, {"max.message.bytes": "20000"})
+    records = [put_event(event(f"m-{n}")) for n in range(50)]
+    write(kafka_bootstrap, topic, [*records, Put(os.urandom(30_000), b"large"), *records])
+    assert run(topic, "--to-topic", target, "--execute") == 1
+    said = capfd.readouterr().err
+    assert "max.message.bytes" in said
+    assert "--resume" in said
+    assert len(read_all(kafka_bootstrap, target)) in {0, 50}
+
+
+def test_a_run_that_nobody_knows_is_refused(kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """With words, not with a run of nothing."""
+    topic = make_topic(kafka_bootstrap)
+    assert run(topic, "--resume", "20200101T000000Z-000000", "--execute") == 1
+    assert "there is no run" in capfd.readouterr().err
