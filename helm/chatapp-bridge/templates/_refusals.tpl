@@ -36,6 +36,9 @@
 {{- else if and $file $open -}}
 {{- $found = append $found "config.access.allow_open: true contradicts the secrets that are set; remove one or the other" -}}
 {{- end -}}
+{{- if regexMatch "//[^/]*@" (dig "registry" "url" "" .Values.config) -}}
+{{- $found = append $found "config.registry.url: has a password in it, which would stand in a ConfigMap for all to read; give config.registry.username and secrets.registry.password_file" -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if and (regexMatch "^BRIDGE_[A-Z]+__" .name) (not (hasKey . "valueFrom")) -}}
 {{- $found = append $found (printf "extraEnv: %s would overrule what the chart reckons with; put it under config, or under secrets where it is one" .name) -}}

@@ -1,0 +1,129 @@
+"""The chart as a whole: linted, packaged, described; and what in it follows from something else is up to date."""
+
+import importlib.util
+import itertools
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import helm
+
+from bridge import cli
+
+ROOT = helm.ROOT
+
+
+def generator() -> Any:
+    """``helm/generate.py``."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "helm/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    """`make chart` writes the schema of the configuration and the table of values anew."""
+    made = generator()
+    assert made.schema() == made.SCHEMA.read_text(), "run make chart"
+    assert made.readme() == made.README.read_text(), "run make chart"
+
+
+def test_every_value_is_described_and_known_to_the_schema() -> None:
+    """In both directions: a value without a comment, or one that only the schema knows, would be found by nobody."""
+    described = {line.split("`")[1] for line in generator().values_table().splitlines()[2:]}
+
+    def leaves(values: Any, schema: dict[str, Any], path: str) -> list[str]:
+        if path in described:
+            return []
+        assert isinstance(values, dict), f"{path} has no comment"
+        assert set(values) == set(schema["properties"]) - {"global"}, path
+        return list(
+            itertools.chain(
+                *(leaves(each, schema["properties"][key], f"{path}.{key}".lstrip(".")) for key, each in values.items())
+            )
+        )
+
+    assert leaves(helm.defaults(), helm.json_of(helm.CHART / "values.schema.json"), "") == []
+
+
+@pytest.mark.parametrize("values", [None, helm.MINIMAL], ids=["defaults", "minimal"])
+def test_lint_finds_nothing(values: dict[str, Any] | None) -> None:
+    """Strictly, with the values that have to be given and without any."""
+    done = helm.run("lint", "--strict", helm.CHART, "--kube-version", helm.NEWEST, values=values)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_is_the_chart(tmp_path: Path) -> None:
+    """What is packaged needs nothing of the checkout and makes the same objects, alerts and dashboard included."""
+    done = helm.run("package", helm.CHART, "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("*.tgz")
+    assert package.name == f"chatapp-bridge-{helm.chart()['version']}.tgz"
+    values = {"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "prometheusRule", "dashboard")}}
+    assert helm.render(values, chart=package) == helm.render(values)
+
+
+def test_versions_agree() -> None:
+    """The chart installs the bridge that it is released with; both follow semantic versioning."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = helm.chart()
+    assert chart["appVersion"] == project["version"]
+    for version in (chart["version"], chart["appVersion"]):
+        assert re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?", version)
+
+
+def notes(values: dict[str, Any]) -> str:
+    """What a person reads after the installation."""
+    done = helm.run("install", helm.RELEASE, helm.CHART, "--dry-run=client", values=helm.overlaid(helm.MINIMAL, values))
+    if "unable to get" in done.stderr or "cluster unreachable" in done.stderr:  # Helm 3 looks at the cluster even so
+        pytest.skip("this Helm renders notes with a cluster only")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:\n")[2]
+
+
+def test_the_notes_give_the_address_and_the_next_three_commands() -> None:
+    """The shape of the address as the provider needs it, never the secret; commands that exist."""
+    plain = notes({})
+    assert "http://release-chatapp-bridge.space.svc:80/callbacks/chatapp/status/SECRET\n" in plain
+    commands = [line.strip() for line in plain.splitlines() if line.startswith(("  kubectl", "  helm"))]
+    assert [command.split()[0] for command in commands] == ["kubectl", "helm", "kubectl"]
+    _, _, inside = commands[2].partition(" -- chatapp-bridge ")
+    cli._parser().parse_args(shlex.split(inside))
+
+    routed = notes({"ingress": {"enabled": True, "hosts": ["a.example"], "tls": [{"secretName": "tls"}]}})
+    assert "https://a.example/callbacks/chatapp/status/SECRET\n" in routed
+    clear = notes({"ingress": {"enabled": True, "hosts": ["a.example"]}})
+    assert "the secret travels in the clear" in clear
+
+
+def test_commands_in_pods_are_the_programs_own() -> None:
+    """Every pod's arguments are taken by the command line."""
+    values = {"spool": {"drain": [4]}, "config": {"registry": {"url": "http://registry"}}}
+    for each in helm.render(values):
+        spec = each["spec"] if each["kind"] == "Pod" else each.get("spec", {}).get("template", {}).get("spec", {})
+        for container in spec.get("containers", []):
+            cli._parser().parse_args(container["args"])
+
+
+def test_the_readmes_commands_are_taken() -> None:
+    """Its values too: the example that Helm is given there is rendered."""
+    text = (helm.CHART / "README.md").read_text()
+    command = next(line for line in text.replace("\\\n", " ").splitlines() if line.startswith("helm install"))
+    arguments = [word for word in shlex.split(command)[2:] if word != "--wait"]
+    arguments[1] = str(helm.CHART)
+    done = subprocess.run(
+        [helm.helm(), "template", *arguments, "--kube-version", helm.NEWEST],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    example = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert helm.refusal(example) == ""

@@ -1,0 +1,202 @@
+"""What the chart does not take: each with words that name the values and say what to do; and everything at once."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import helm
+
+from bridge import config
+
+SASL = {"kafka": {"security_protocol": "SASL_SSL"}}
+PASSWORD = {"kafka": {"sasl_plain_password_file": {"name": "kafka", "key": "password"}}}
+RULE = {"metrics": {"prometheusRule": {"enabled": True}}}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    # What JSON Schema says of a single value.
+    "an unknown value": ({"replicaCount": 2}, "additional properties 'replicaCount' not allowed"),
+    "an unknown value below": ({"spool": {"sise": "1Gi"}}, "at '/spool': additional properties 'sise' not allowed"),
+    "an unknown section": ({"config": {"kafkaa": {}}}, "at '/config': additional properties 'kafkaa' not allowed"),
+    "an unknown key": ({"config": {"kafka": {"bootstrapServers": "a:1"}}}, "additional properties 'bootstrapServers'"),
+    "a key of the wrong type": ({"config": {"spool": {"max_bytes": "10Gi"}}}, "at '/config/spool/max_bytes'"),
+    "a key of a value there is not": ({"config": {"log": {"level": "loud"}}}, "at '/config/log/level'"),
+    "a secret of a key that is no file": ({"secrets": {"kafka": {"client_id": {}}}}, "'client_id' not allowed"),
+    "a secret in clear": (
+        {"secrets": {"access": {"path_secrets_file": "abc"}}},
+        "at '/secrets/access/path_secrets_file'",
+    ),
+    "half a secret": (
+        {"secrets": {"access": {"path_secrets_file": {"name": "a", "key": None}}}},
+        "missing property 'key'",
+    ),
+    "a digest that is none": ({"image": {"digest": "latest"}}, "at '/image/digest'"),
+    "a label of the selectors": ({"podLabels": {"app.kubernetes.io/name": "x"}}, "invalid propertyName 'app.kubernetes.io/name'"),
+    "a volume for many": ({"spool": {"accessModes": ["ReadWriteMany"]}}, "at '/spool/accessModes/0'"),
+    # What contradicts something else.
+    "no broker": (
+        {"config": {"kafka": {"bootstrap_servers": []}}},
+        "config.kafka.bootstrap_servers: names no broker; give at least one host:port",
+    ),
+    "nobody's secret": (
+        {"secrets": {"access": {"path_secrets_file": None}}},
+        "secrets.access.path_secrets_file: names no Secret, so anyone could publish; make one",
+    ),
+    "open with a secret": ({"config": {"access": {"allow_open": True}}}, "config.access.allow_open: true contradicts"),
+    "two files for one key": (
+        {"config": {"access": {"path_secrets_file": "/x"}}},
+        "config.access.path_secrets_file: secrets.access.path_secrets_file mounts a file for the same key; keep one",
+    ),
+    "a variable for a key": (
+        {"extraEnv": [{"name": "BRIDGE_SERVER__PORT", "value": "1"}]},
+        "extraEnv: BRIDGE_SERVER__PORT would overrule what the chart reckons with; put it under config",
+    ),
+    "a password in an address": (
+        {"config": {"registry": {"url": "https://user:password@registry"}}},
+        "config.registry.url: has a password in it",
+    ),
+    "SASL without a password": ({"config": SASL}, "secrets.kafka.sasl_plain_password_file: names no Secret, and"),
+    "OAuth with a password": (
+        {"config": {"kafka": {**SASL["kafka"], "sasl_mechanism": "OAUTHBEARER"}}, "secrets": PASSWORD},
+        "secrets.kafka.sasl_plain_password_file: is not used with config.kafka.security_protocol SASL_SSL and this",
+    ),
+    "a password without SASL": (
+        {"secrets": PASSWORD},
+        "is not used with config.kafka.security_protocol PLAINTEXT; remove",
+    ),
+    "certificates without TLS": (
+        {"secrets": {"kafka": {"ssl_cafile": {"name": "a", "key": "b"}}}},
+        "secrets.kafka.ssl_cafile: is not used with config.kafka.security_protocol PLAINTEXT; take SSL or SASL_SSL",
+    ),
+    "a grace that is too short": (
+        {"preStopSeconds": 5, "terminationGracePeriodSeconds": 17},
+        (
+            "terminationGracePeriodSeconds: 17 is not above preStopSeconds (5) + config.delivery.ack_deadline_seconds (2) + "
+            "config.server.shutdown_seconds (10), so that a bridge would be killed while it saves what it promised"
+        ),
+    ),
+    "a stop too short for answers": (
+        {"config": {"server": {"shutdown_seconds": 5}}},
+        (
+            "config.server.shutdown_seconds: 5 is too short: three tenths of it are for answering what is in flight, which may "
+            "take config.delivery.ack_deadline_seconds (2); raise it to 7"
+        ),
+    ),
+    "a volume too small": (
+        {"spool": {"size": "10Gi"}},
+        "spool.size: 10Gi can't hold config.spool.max_bytes (10737418240) and config.spool.min_free_bytes (268435456)",
+    ),
+    "a spool too large": ({"config": {"spool": {"max_bytes": 13_000_000_000}}}, "spool.size: 12Gi can't hold"),
+    "a limit too low": (
+        {"resources": {"limits": {"memory": "500Mi"}}},
+        "resources.limits.memory: 500Mi is less than twice config.delivery.memory_bytes and config.limits.in_flight_bytes",
+    ),
+    "scaling that orphans spools unseen": (
+        {"autoscaling": {"enabled": True}},
+        (
+            "autoscaling.enabled: with the spool on, scaling down during an outage leaves reports on a volume that nobody "
+            "mounts, and nobody would be told; turn on metrics.prometheusRule.enabled"
+        ),
+    ),
+    "scaling the wrong way": (
+        {"autoscaling": {"enabled": True, "minReplicas": 9}, **RULE},
+        "autoscaling.minReplicas: 9 is more than autoscaling.maxReplicas (6); lower it",
+    ),
+    "scaling by what is not there": (
+        {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}, **RULE},
+        "autoscaling.enabled: it measures CPU in percent of resources.requests.cpu, which is not set",
+    ),
+    "a budget that holds all nodes": (
+        {"podDisruptionBudget": {"minAvailable": 2}},
+        "podDisruptionBudget.minAvailable: 2 of 2 bridges may never be away, so that no node could be drained; lower it",
+    ),
+    "a budget of all": (
+        {"podDisruptionBudget": {"minAvailable": "100%"}},
+        "podDisruptionBudget.minAvailable: 100% lets",
+    ),
+    "draining a replica that runs": ({"spool": {"drain": [1]}}, "spool.drain: 1 is the ordinal of a replica that runs"),
+    "draining what has no volume": (
+        {"spool": {"enabled": False, "drain": [3]}},
+        "spool.drain: 3: with spool.enabled=false there are no volumes to drain",
+    ),
+    "an ingress for all hosts": (
+        {"ingress": {"enabled": True}},
+        "ingress.hosts: is empty, so that the ingress would take",
+    ),
+    "a route from nowhere": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: is empty"),
+    "annotations for nobody": (
+        {"serviceAccount": {"create": False, "annotations": {"a": "b"}}},
+        "serviceAccount.annotations: are for an account that the chart makes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED.values(), ids=REFUSED)
+def test_it_is_refused_with_words(values: dict[str, Any], words: str) -> None:
+    """Nothing is made of it, and what is said can be acted upon."""
+    assert words in helm.refusal(values)
+
+
+def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
+    """All are named at once; secrets with the place where they belong. Their values are not repeated."""
+    text = {"path_secrets": ["hush-hush-hush-hush"]}
+    secrets = {key: text["path_secrets"] if key == "access.path_secrets" else "hush" for key in config.SECRET_KEYS}
+    chart = {"server.port": 1, "server.host": "::", "server.admin_port": 2, "server.admin_host": "::"}
+    chart |= {"spool.enabled": False, "spool.directory": "/x"}
+    values: dict[str, Any] = {}
+    for key, value in {**secrets, **chart}.items():
+        section, name = key.split(".")
+        values = helm.overlaid(values, {section: {name: value}})
+    said = helm.refusal({"config": values})
+    for key in secrets:
+        assert f"config.{key}: a secret would stand in a ConfigMap for all to read;" in said
+        assert f"secrets.{key}_file" in said
+    assert all(f"config.{key}: the chart sets it; remove it" in said for key in chart)
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"autoscaling": {"enabled": True}, **RULE},
+        {"autoscaling": {"enabled": True}, "spool": {"enabled": False}},
+        {"terminationGracePeriodSeconds": 23},
+        {"config": {"spool": {"max_bytes": 5_000_000_000}}, "spool": {"size": "5.5G"}},
+        {"config": {"access": {"allow_open": True}}, "secrets": {"access": None}},
+        {"config": {"access": {"path_secrets_file": "/vault/secrets"}}, "secrets": {"access": None}},
+        {
+            "extraEnv": [
+                {"name": "BRIDGE_KAFKA__SSL_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}
+            ]
+        },
+        {"global": {"anything": 1}},
+    ],
+    ids=str,
+)
+def test_what_is_just_right_is_taken(values: dict[str, Any]) -> None:
+    """The refusals end where there is no contradiction."""
+    assert helm.refusal(values) == ""
+
+
+def test_the_defaults_alone_say_what_is_missing() -> None:
+    """Both, in one go."""
+    said = helm.refusal({}, over={})
+    assert "config.kafka.bootstrap_servers: names no broker" in said
+    assert "secrets.access.path_secrets_file: names no Secret" in said
+
+
+def test_every_object_of_the_schema_is_closed_or_free_on_purpose() -> None:
+    """No place where a typing error would be taken in silence, but those that are Kubernetes' own or the user's."""
+    free = {
+        "global", "config", "behavior", "requests", "limits", "podSecurityContext", "securityContext", "affinity",
+    }  # fmt: skip
+    schema = json.loads((helm.CHART / "values.schema.json").read_text())
+    for name, each in _objects(schema["properties"]):
+        closed = each.get("additionalProperties") is False or "additionalProperties" in each
+        assert closed or name in free, name
+
+
+def _objects(properties: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, each in properties.items():
+        if each.get("type") == "object":
+            yield name, each
+            yield from _objects(each.get("properties", {}))
