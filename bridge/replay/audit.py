@@ -25,15 +25,12 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from bridge import config
 from bridge.replay.client import Asker, Reader
-from bridge.replay.proof import Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
-from bridge.replay.repair_options import SLOTS
+from bridge.replay.proof import SLOTS_MS, Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
 from bridge.replay.select import time_text
 
 _PROGRESS_SECONDS: Final = 5.0
-_MINUTE_MS: Final = 60_000
 # What people are shown; with more minutes than that, hours, and then days.
 _LINES: Final = 60
-_SLOTS_MS: Final = dict(zip(SLOTS, (_MINUTE_MS, 60 * _MINUTE_MS, 1440 * _MINUTE_MS), strict=True))
 _TYPE_PREFIX: Final = "chatapp.status."
 _STATUSES: Final = ("SENT", "DELIVERED", "READ", "FAILED", "DELETED", "UNKNOWN")
 _OUTCOMES: Final = ("repeat", "quarantined", "replayed", "redriven")
@@ -233,13 +230,13 @@ class _Progress:
 
 def _slot_ms(options: argparse.Namespace, proof: Proof) -> int:
     if options.by:
-        return _SLOTS_MS[options.by]
+        return SLOTS_MS[options.by]
     if options.format == "text":
-        for slot_ms in _SLOTS_MS.values():
+        for slot_ms in SLOTS_MS.values():
             if proof.slots(slot_ms) <= _LINES:
                 return slot_ms
-        return _SLOTS_MS["day"]
-    return _MINUTE_MS
+        return SLOTS_MS["day"]
+    return SLOTS_MS["minute"]
 
 
 def _word(count: Count) -> str:
@@ -297,7 +294,7 @@ def _table(counts: Iterator[Count], slot_ms: int) -> Iterator[str]:
     total = sum(slots.values(), Counter())
     columns = [*_STATUSES, *sorted(set(total) - {*_STATUSES, *_OUTCOMES}), *_OUTCOMES]
     columns = [column for column in columns if total[column]]
-    slot = next(name for name, ms in _SLOTS_MS.items() if ms == slot_ms)
+    slot = next(name for name, ms in SLOTS_MS.items() if ms == slot_ms)
     body = [(time_text(at), [slots[at][column] for column in columns]) for at in sorted(slots)]
     widths = [max(len(column), len(f"{total[column]:,}")) for column in columns]
     yield f"{slot:<20}  " + "  ".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))

@@ -19,6 +19,9 @@ Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 REDRIVE_HEADER: Final = "bridge_redrive"
 REPLAY_HEADER: Final = "bridge_replay"
 
+SLOTS_MS: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+"""Lengths of time by which records are counted."""
+
 _CACHE_KIB: Final = 32_768
 _PAGE: Final = 5_000
 _SHOWN: Final = 100

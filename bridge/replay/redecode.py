@@ -1,5 +1,6 @@
 """A quarantined record through today's decoder: the events that it should have been, and what still is none."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -8,10 +9,14 @@ from confluent_kafka import Message
 from bridge.config import Settings
 from bridge.consume import Decoder, Undecodable
 from bridge.encode.records import RecordEncoder
+from bridge.encode.values import value_format
+from bridge.errors import RegistryError
 from bridge.record import Record
+from bridge.registry.client import RegistryClient
 from bridge.replay.events import decoder_of
 from bridge.replay.notes import RUN_HEADER
 from bridge.replay.select import header
+from bridge.schemas import known_schemas, written_schema
 from bridge.status.report import Item, Reason, Report, read_body
 
 _KEPT: Final = ("bridge_callback", "bridge_position")
@@ -47,12 +52,22 @@ class Redecoder:
         settings: the whole configuration.
         run: the id that marks what is published.
         max_record_bytes: of the status topic.
+
+    Raises:
+        RegistryError: the registry does not give the schema's id.
     """
 
     def __init__(self, settings: Settings, run: str, max_record_bytes: int) -> None:
+        registry = bool(settings.registry.url)
         self._encoder = RecordEncoder(
-            settings.topics.status, settings.topics.quarantine, settings.events.source, max_record_bytes
+            settings.topics.status,
+            settings.topics.quarantine,
+            settings.events.source,
+            max_record_bytes,
+            value_format(settings.events.format, registry=registry),
         )
+        # What the registry's id of the schema makes of bare Avro.
+        self._frame = asyncio.run(_frame(settings)) if registry and settings.events.format == "avro" else b""
         self._status_topic = settings.topics.status
         self._run: Final = (RUN_HEADER, run.encode())
         self._decoder = decoder_of(settings, settings.topics.status) or Decoder()
@@ -95,8 +110,34 @@ class Redecoder:
             headers = [(name, value) for name, value in record.headers if name not in _KEPT]
             yield Event(
                 item.path,
-                Record(record.topic, record.key, record.value, [*headers, *kept, self._run], record.timestamp_ms),
+                Record(
+                    record.topic,
+                    record.key,
+                    self._frame + record.value,
+                    [*headers, *kept, self._run],
+                    record.timestamp_ms,
+                ),
             )
+
+
+async def _frame(settings: Settings) -> bytes:
+    """Confluent's frame for the present schema.
+
+    Raises:
+        RegistryError: the registry does not give the id.
+    """
+    topic, fingerprint = settings.topics.status, written_schema().fingerprint
+    async with RegistryClient(settings.registry) as client:
+        for schema in known_schemas():
+            # Several releases may have the same, but for what is said about it.
+            if schema.fingerprint == fingerprint:
+                number = await client.lookup(f"{topic}-value", schema.text)
+                if number is not None:
+                    return b"\x00" + number.to_bytes(4, "big")
+    raise RegistryError(
+        f"the registry has no schema of this release for subject {topic}-value, so nobody could read what would be published; "
+        "register it: chatapp-bridge schema register"
+    )
 
 
 def _received_at(message: Message) -> int:

@@ -3,10 +3,10 @@
 import argparse
 from typing import Any, Final
 
+from bridge.replay.proof import SLOTS_MS
 from bridge.replay.select import LATEST, add_filter_arguments, parse_bound, parse_time, take_times
 
 GROUP: Final = "chatapp-bridge-redrive"
-SLOTS: Final = ("minute", "hour", "day")
 
 _LISTED: Final = 50
 _MARGIN_SECONDS: Final = 60.0
@@ -70,7 +70,11 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--from", dest="since", type=parse_time, metavar="TIME", help=f"{_TIME} (default: the oldest there is)")
     add("--to", dest="until", type=parse_time, metavar="TIME", help=f"{_TIME}, itself not included (default: now)")
-    add("--by", choices=SLOTS, help="slots of the counts (default: minute; in text the finest that gives few lines)")
+    add(
+        "--by",
+        choices=list(SLOTS_MS),
+        help="slots of the counts (default: minute; in text the finest that gives few lines)",
+    )
     add(
         "--list",
         type=int,
