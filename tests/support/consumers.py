@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bridge.embedded.java import spawn
 from support.topics import unique_name, until
@@ -132,17 +132,24 @@ class Team:
 
     def _is_at_the_end(self) -> bool:
         """Ask Kafka, without joining the group; False where it gives no answer yet."""
-        asking = Consumer({"bootstrap.servers": self._bootstrap, "group.id": self.group})
+        asking = Consumer({"bootstrap.servers": self._bootstrap, "group.id": self.group, "enable.partition.eof": True})
         try:
             partitions = asking.list_topics(self._topic, timeout=_ASK_SECONDS).topics[self._topic].partitions
             committed = asking.committed(
                 [TopicPartition(self._topic, each) for each in partitions], timeout=_ASK_SECONDS
             )
             ends = [asking.get_watermark_offsets(each, timeout=_ASK_SECONDS)[1] for each in committed]
+            behind = [each for each, end in zip(committed, ends, strict=True) if end > max(each.offset, 0)]
+            # Behind the last record there may be the marker of a transaction's end, which no consumer gets to see.
+            return all(each.offset >= 0 for each in behind) and all(self._only_markers(asking, each) for each in behind)
         except KafkaException:
             return False
         finally:
             asking.close()
-        return all(
-            each.offset == end or (each.offset < 0 and end == 0) for each, end in zip(committed, ends, strict=True)
-        )
+
+    def _only_markers(self, asking: Consumer, place: TopicPartition) -> bool:
+        """Whether no record is to be read from there on."""
+        asking.assign([place])
+        found = asking.poll(_ASK_SECONDS)
+        error = None if found is None else found.error()
+        return error is not None and error.code() == KafkaError._PARTITION_EOF
