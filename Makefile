@@ -58,6 +58,9 @@ check-asyncapi: ## validate avro/asyncapi.yaml with its official parser; needs n
 	npm ci --prefix "$$tools" --ignore-scripts --no-audit --no-fund --silent; \
 	node "$$tools/check.mjs" avro/asyncapi.yaml
 
+check-prometheus: $(READY) ## alerts, metrics and dashboard on a real Prometheus; needs prometheus and promtool
+	$(BIN)/python -m pytest tests/observed/test_rules.py tests/observed/test_prometheus.py $(ARGS)
+
 bench: $(READY) ## callbacks per second, beside an empty handler on the same server
 	$(BIN)/python benchmarks/callbacks.py $(ARGS)
 

@@ -49,6 +49,7 @@ class Readings:
         self._delivery = delivery
         self._schema_ids = schema_ids
         self._callbacks = callbacks
+        self._min_free_bytes = settings.spool.min_free_bytes
         self._topics = topics
         self._rotation = rotation
         self._build = {
@@ -144,6 +145,7 @@ class Readings:
         yield gauge("spool_bytes", "Size of the spool's files, in bytes.", stats.file_bytes)
         yield gauge("spool_limit_bytes", "Bytes the spool may hold.", self._delivery.spool_limit_bytes)
         yield gauge("spool_free_bytes", "What the file system has left, in bytes.", stats.free_bytes)
+        yield gauge("spool_min_free_bytes", "Bytes that must stay free on it.", self._min_free_bytes)
         text = "Age of the oldest append not durable yet."
         yield gauge("spool_oldest_commit_seconds", text, spool.oldest_waiting_seconds)
         yield counter("spool_commits", "Transactions that were written and synced.", stats.commits)
