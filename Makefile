@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Arguments for whatever runs: make demo ARGS='…', make test ARGS='-k spool -x'.
 ARGS ?=
+# Tests run at once; most of them wait most of the time. WORKERS=0 runs one after the other.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +37,7 @@ demo: $(READY) ## the whole story on this machine: Kafka, the bridge, a provider
 	$(BIN)/chatapp-bridge demo $(ARGS)
 
 test: $(READY) ## every test, on a real Kafka
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
 
 test-unit: $(READY) ## the tests that need no Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)
@@ -67,6 +69,9 @@ check-asyncapi: ## validate avro/asyncapi.yaml with its official parser; needs n
 
 check-prometheus: $(READY) ## alerts, metrics and dashboard on a real Prometheus; needs prometheus and promtool
 	$(BIN)/python -m pytest tests/observed/test_rules.py tests/observed/test_prometheus.py $(ARGS)
+
+check-page: $(READY) ## the operators' page in headless Chromium; needs chromium
+	$(BIN)/python -m pytest tests/observed/test_page.py $(ARGS)
 
 bench: $(READY) ## callbacks per second, beside an empty handler on the same server
 	$(BIN)/python benchmarks/callbacks.py $(ARGS)

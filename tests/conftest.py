@@ -22,6 +22,12 @@ from support import brokers
 from support.apart import run_apart
 from support.java import JavaPrograms, compile_programs
 from support.topics import create_topic
+from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
+    pytest_collection_modifyitems,
+    pytest_runtest_protocol,
+    pytest_sessionfinish,
+    pytest_testnodedown,
+)
 
 from bridge.embedded import EmbeddedKafka, EmbeddedRegistry
 

@@ -23,7 +23,7 @@ from support.apart import run_apart
 from support.bridge_process import BridgeProcess
 from support.callbacks import make_topics
 from support.consumers import MOMENTS, Team
-from support.topics import consume_all
+from support.topics import consume_all, until
 
 from bridge.demo.campaign import Pushing
 from bridge.demo.consumers import Alerting, Billing, Crm
@@ -94,6 +94,16 @@ async def a_bridge(bootstrap: str, directory: Path) -> AsyncIterator[tuple[Bridg
         yield bridge, topics[0]
 
 
+async def on_kafka(bridge: BridgeProcess) -> None:
+    """Wait until all that it answered 200 is on Kafka; what its spool holds would stay there when it stops."""
+
+    async def nothing_waits() -> bool:
+        return (await bridge.metrics())["chatapp_bridge_reports_waiting"] == 0
+
+    async with asyncio.timeout(30):
+        await until(nothing_waits, 0.05)
+
+
 @pytest.fixture(scope="module")
 def pushed(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Pushed:
     """A campaign with repeats, reordering and odd reports, pushed through a bridge; it has come to its end."""
@@ -102,6 +112,7 @@ def pushed(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Pu
         async with a_bridge(kafka_bootstrap, tmp_path_factory.mktemp("bridge")) as (bridge, topic):
             pushing = Pushing(bridge.url, MESSAGES, RATE, seed=5)
             await pushing.run()
+            await on_kafka(bridge)
             await bridge.stop()
         expected = Expected.of(pushing.ledger.entries.values())
         return Pushed(topic, await consume_all(kafka_bootstrap, topic), expected)
@@ -148,6 +159,7 @@ async def test_three_groups_come_to_their_tables_while_the_bridge_pushes(
             await pushing.run()
             billing.kill()
             billing.start()
+        await on_kafka(bridge)
         for team in (crm, billing, alerting):
             await team.caught_up()
         tables = Tables.of(await consume_all(kafka_bootstrap, topic))

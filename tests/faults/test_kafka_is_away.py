@@ -100,6 +100,7 @@ SICK = [
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("placement", "spool"), SICK if LONG else SICK[:2])
 async def test_a_sick_partition_does_not_slow_its_neighbours(
     cluster: EmbeddedKafka, make_arena: MakeArena, placement: tuple[dict[int, list[int]], int], *, spool: bool
