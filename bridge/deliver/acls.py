@@ -16,6 +16,8 @@ import msgspec
 from bridge import config
 
 BRIDGE, OPERATOR, REPLAY, CONSUMER = "bridge", "operator", "replay", "consumer"
+# With this the groups and transactional ids of ``replay`` and ``redrive`` begin.
+_OWN: Final = "chatapp-bridge-"
 _ROLES: Final = {
     BRIDGE: "the service, and `spool drain`: writes both topics; DescribeConfigs is for topics.check, which warns without it",
     OPERATOR: "`topics check|plan|apply`: makes the topics and their settings",
@@ -56,19 +58,19 @@ def rules(settings: config.Settings, group: str, targets: Sequence[str]) -> list
     """The least rights of every role.
 
     Args:
-        settings: have the topics' names, and the client's, with which the names of replay's groups and transactions begin.
+        settings: have the topics' names.
         group: of the consumer.
-        targets: topics that ``replay`` may write to, beside the status topic, which ``redrive`` does.
+        targets: topics that ``replay`` may write to; ``redrive`` writes events to the one topic and its notes to the other.
     """
-    topics, own = settings.topics, settings.kafka.client_id
+    topics = settings.topics
     both = [topics.status, topics.quarantine]
     return [
         Rule(BRIDGE, ["Write", "DescribeConfigs"], "topic", both),
         Rule(OPERATOR, ["Create", "Describe", "Alter", "DescribeConfigs", "AlterConfigs"], "topic", both),
         Rule(REPLAY, ["Read"], "topic", both),
-        Rule(REPLAY, ["Write"], "topic", [topics.status, *targets]),
-        Rule(REPLAY, ["Read"], "group", [own], "prefixed"),
-        Rule(REPLAY, ["Write"], "transactional-id", [own], "prefixed"),
+        Rule(REPLAY, ["Write"], "topic", [*both, *targets]),
+        Rule(REPLAY, ["Read"], "group", [_OWN], "prefixed"),
+        Rule(REPLAY, ["Write"], "transactional-id", [_OWN], "prefixed"),
         Rule(CONSUMER, ["Read"], "topic", [topics.status]),
         Rule(CONSUMER, ["Read"], "group", [group]),
     ]

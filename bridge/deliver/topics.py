@@ -24,7 +24,7 @@ _TOPIC_ALREADY_EXISTS = 36
 # Longer than the producers': a cluster creates a topic in its own time.
 _ADMIN_TIMEOUT_MS = 15_000
 # Until every broker knows of a topic that another client just made.
-_SIGHT_SECONDS, _AGAIN_SECONDS = 5.0, 0.2
+_SIGHT_SECONDS, _AGAIN_SECONDS = 3.0, 0.2
 
 
 class Difference(msgspec.Struct, frozen=True):

@@ -30,7 +30,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "missing property 'key'",
     ),
     "a digest that is none": ({"image": {"digest": "latest"}}, "at '/image/digest'"),
-    "a label of the selectors": ({"podLabels": {"app.kubernetes.io/name": "x"}}, "invalid propertyName 'app.kubernetes.io/name'"),
+    "a label of the selectors": (
+        {"podLabels": {"app.kubernetes.io/name": "x"}},
+        "invalid propertyName 'app.kubernetes.io/name'",
+    ),
     "a volume for many": ({"spool": {"accessModes": ["ReadWriteMany"]}}, "at '/spool/accessModes/0'"),
     # What contradicts something else.
     "no broker": (

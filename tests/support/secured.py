@@ -4,6 +4,7 @@
 ``EXPIRING``   the same; a login is good for two seconds, then the broker hangs up
 ``EXPIRED``    SSL, its certificate has expired
 ``OTHER``      SSL, its certificate is another host's
+``ASTRAY``     SSL, and told of by an address where nothing is
 ``MTLS``       SSL, a client's certificate required; its common name is the user's name
 ``INTERNAL``   plaintext, a super user: for the tests' own hands
 """
@@ -51,7 +52,14 @@ class SecuredKafka:
         scram = "scram-sha-512.sasl.jaas.config"
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         self.kafka = EmbeddedKafka(
-            listeners={"SCRAM": "SASL_SSL", "EXPIRING": "SASL_SSL", "EXPIRED": "SSL", "OTHER": "SSL", "MTLS": "SSL"},
+            listeners={
+                "SCRAM": "SASL_SSL",
+                "EXPIRING": "SASL_SSL",
+                "EXPIRED": "SSL",
+                "OTHER": "SSL",
+                "ASTRAY": "SSL",
+                "MTLS": "SSL",
+            },
             properties={
                 "sasl.enabled.mechanisms": "SCRAM-SHA-512",
                 f"listener.name.scram.{scram}": login,
@@ -70,6 +78,8 @@ class SecuredKafka:
                 "super.users": "User:ANONYMOUS",
             },
         )
+
+        self.kafka.nodes[0].advertised["ASTRAY"] = "127.0.0.1:1"
 
     def _store(self, certificate: Certificate) -> str:
         """As Kafka wants it: key and chain in one file."""

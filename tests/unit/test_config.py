@@ -480,8 +480,14 @@ def test_without_a_secret_nothing_starts_unless_told_to_run_open(tmp_path: Path)
     """No secret at all, or a file with comments only, is refused by the key to set; ``allow_open`` is the only way around."""
     for given, words in (
         (access(), r"access\.path_secrets: no secret is set"),
-        (access("# none yet\n", path=tmp_path / "secrets"), r"access\.path_secrets_file: there is no secret in .*secrets; "),
-        (access("\n", SECRET, path=tmp_path / "secrets"), r"access\.path_secrets_file: there is no secret in .*secrets; "),
+        (
+            access("# none yet\n", path=tmp_path / "secrets"),
+            r"access\.path_secrets_file: there is no secret in .*secrets; ",
+        ),
+        (
+            access("\n", SECRET, path=tmp_path / "secrets"),
+            r"access\.path_secrets_file: there is no secret in .*secrets; ",
+        ),
     ):
         with pytest.raises(ConfigurationError, match=words):
             config.path_secrets(given)

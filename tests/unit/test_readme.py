@@ -16,7 +16,12 @@ from bridge.receive import callbacks, limits
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "chatapp-bridge"
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "avro/CONTRACT.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "avro/CONTRACT.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in DOCUMENTS}
 KEYS = {value.key for value in config.load(environment={}).values}
 SECTIONS = {key.partition(".")[0] for key in KEYS}
