@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
@@ -237,38 +237,60 @@ def _export(options: argparse.Namespace) -> int:
                 _say(f"{options.output}: {error.strerror}; a new file is wanted")
                 return 2
             out = stack.enter_context(os.fdopen(fd, "w", encoding="utf-8"))
-        records, damaged = _export_queue(reader, out)
+        exported = _Exported(out)
+        damaged = _export_queue(reader, exported)
         if options.aside:
             for row in _aside(reader):
-                records += _export_aside(row, out)
+                _export_aside(row, exported)
         out.flush()
-    _say(f"{records:,} records exported")
+    _say(f"{exported.records:,} records exported")
+    if exported.described:
+        _say(
+            f"{exported.described:,} values are in Avro's single-object encoding: `serve` and `spool drain` put the registry's "
+            "id of their schema in place of its fingerprint"
+        )
     if damaged:
         _say(f"{damaged:,} rows are damaged and were left out: see `spool verify`")
     return 1 if damaged else 0
 
 
-def _export_queue(reader: SpoolReader, out: TextIO) -> tuple[int, int]:
-    records = damaged = 0
+class _Exported:
+    """What was written, counted; ``described`` are values that aren't yet as they will be published."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.records = self.described = 0
+
+    def write(self, records: Sequence[Record], about: dict[str, Any] | None = None) -> None:
+        """A line for each record."""
+        more = {} if about is None else {"aside": about}
+        self._out.writelines(json.dumps({**_exported(record), **more}) + "\n" for record in records)
+        self.records += len(records)
+        self.described += sum(record.schema is not None for record in records)
+
+    def write_damaged(self, line: dict[str, Any]) -> None:
+        """What is left of a row."""
+        self._out.write(json.dumps(line) + "\n")
+
+
+def _export_queue(reader: SpoolReader, out: _Exported) -> int:
+    """Every whole row that waits; how many are damaged."""
+    damaged = 0
     for lane, stats in sorted(reader.stats().lanes.items()):
         for row in _rows(reader, lane, stats):
             if isinstance(row, _Damaged):
                 damaged += 1
                 continue
-            out.writelines(json.dumps(_exported(record)) + "\n" for record in row.records)
-            records += len(row.records)
-    return records, damaged
+            out.write(row.records)
+    return damaged
 
 
-def _export_aside(row: AsideRow, out: TextIO) -> int:
+def _export_aside(row: AsideRow, out: _Exported) -> None:
     about = {"id": row.id, "reason": row.reason, "at": _time(row.at_ms)}
-    if not row.whole:
-        line = {"aside": about, "damaged_body": {"base64": base64.b64encode(row.body).decode()}}
-        out.write(json.dumps(line) + "\n")
-        return 0
-    records = row.records()
-    out.writelines(json.dumps({**_exported(record), "aside": about}) + "\n" for record in records)
-    return len(records)
+    if row.whole:
+        out.write(row.records(), about)
+    else:
+        out.write_damaged({"aside": about, "damaged_body": {"base64": base64.b64encode(row.body).decode()}})
 
 
 def _exported(record: Record) -> dict[str, Any]:
@@ -277,7 +299,7 @@ def _exported(record: Record) -> dict[str, Any]:
         "key": None if record.key is None else _text_or_base64(record.key),
         "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
         "timestamp_ms": record.timestamp_ms,
-        "value": _text_or_base64(record.value),
+        "value": _text_or_base64(record.described_value),
     }
 
 

@@ -20,7 +20,7 @@ import structlog
 
 from bridge import config
 from bridge.errors import BridgeError, RegistryError
-from bridge.registry.client import RegistryClient
+from bridge.registry.client import RegistryClient, subject_of
 from bridge.schemas import EventSchema, known_schemas, written_schema
 
 log = structlog.get_logger(__name__)
@@ -164,7 +164,7 @@ class RegisteredIds:
         return not self._open
 
     async def _look_up(self, client: RegistryClient, key: _Key) -> None:
-        subject = _subject(key[0])
+        subject = subject_of(key[0])
         for text in self._texts[key[1]]:
             number = await client.lookup(subject, text)
             if number is not None:
@@ -177,17 +177,17 @@ class RegisteredIds:
             )
         if not 0 <= number <= _LAST_ID:
             raise RegistryError(f"registry {self._settings.url}, subject {subject}: {number} is no id of a schema")
+        await self._keep(key, number)  # before it is used: what was published with it can go on after a restart
         prefix = _prefix(number)
         del self._open[key]
         if prefix != self._prefixes.get(key):
             self._prefixes[key] = prefix
             log.info("schema_id_found", subject=subject, schema=key[1].hex(), id=number)
-        await self._keep(key, number)
 
     def _forget(self, key: _Key) -> None:
         """The registry answers, and has no such schema: no consumer could read what names the id it had."""
         if self._prefixes.pop(key, None) is not None:
-            log.error("schema_id_lost", subject=_subject(key[0]), schema=key[1].hex())
+            log.error("schema_id_lost", subject=subject_of(key[0]), schema=key[1].hex())
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class RegisteredIds:
 
     async def _keep(self, key: _Key, number: int) -> None:
         """Every address of the registry is the same registry."""
-        subjects = [self._cache.setdefault(url, {}).setdefault(_subject(key[0]), {}) for url in self._settings.urls]
+        subjects = [self._cache.setdefault(url, {}).setdefault(subject_of(key[0]), {}) for url in self._settings.urls]
         if self._file is None or all(ids.get(key[1].hex()) == number for ids in subjects):
             return
         for ids in subjects:
@@ -211,16 +211,12 @@ class RegisteredIds:
             log.warning("schema_ids_not_kept", file=str(self._file), reason=error.strerror)
 
 
-def _subject(topic: str) -> str:
-    return f"{topic}-value"
-
-
 def _prefix(number: int) -> bytes:
     return _MAGIC + number.to_bytes(4, "big")
 
 
 def _say_not_known(key: _Key, reason: str, remedy: str) -> None:
-    log.error("schema_id_unknown", subject=_subject(key[0]), schema=key[1].hex(), reason=reason, remedy=remedy)
+    log.error("schema_id_unknown", subject=subject_of(key[0]), schema=key[1].hex(), reason=reason, remedy=remedy)
 
 
 def _ended(task: "asyncio.Task[None]") -> None:

@@ -15,6 +15,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from msgspec import structs
+
 from bridge.config import Settings, load
 from bridge.deliver.delivery import Delivery
 from bridge.deliver.lane import Lane, Receipt, size_in_memory
@@ -50,14 +52,16 @@ class ScriptedBatch:
 
     def __init__(self, most: int) -> None:
         self.records: list[Record] = []
+        self.sent: list[Record] = []
+        """As Kafka gets them."""
         self._most = most
 
     def append(self, record: Record, prefix: bytes = b"") -> bool:
         """As aiokafka's: a first one always fits."""
-        del prefix
         if self.records and len(self.records) >= self._most:
             return False
         self.records.append(record)
+        self.sent.append(structs.replace(record, value=prefix + record.value) if prefix else record)
         return True
 
 
@@ -116,7 +120,7 @@ class ScriptedProducer:
 
     def send(self, topic: str, partition: int, batch: ScriptedBatch) -> "asyncio.Future[None]":
         """Take it down; the test resolves it."""
-        return self._cluster.take(topic, partition, list(batch.records))
+        return self._cluster.take(topic, partition, list(batch.sent))
 
 
 class Scripted:
