@@ -1,6 +1,7 @@
 """The chart in many combinations of its values: what must hold in every one of them, template by template."""
 
 import itertools
+import json
 import random
 import tomllib
 from functools import cache
@@ -324,7 +325,7 @@ def loaded(values: dict[str, Any]) -> config.Settings:
 
 def test_the_bridge_takes_the_configuration(objects: list[Object], values: dict[str, Any], tmp_path: Path) -> None:
     """Every key is one of the bridge's, of its type, and holds what was given; secrets are files."""
-    maps = [each for each in of(objects, "ConfigMap") if "bridge.toml" in (each["data"] or {})]
+    maps = [each for each in of(objects, "ConfigMap") if "bridge.toml" in each["data"]]
     assert len({each["data"]["bridge.toml"] for each in maps}) == 1
     document = tomllib.loads(maps[0]["data"]["bridge.toml"])
     for section, keys in values["config"].items():
@@ -489,9 +490,10 @@ def test_prometheus_finds_the_bridges_and_learns_of_orphans(objects: list[Object
         ]
     for rules in of(objects, "PrometheusRule"):
         names = [rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
-        assert ("ChatappBridgeSpoolOrphaned" in names) is values["spool"]["enabled"]
+        assert "ChatappBridgeSpoolLeftBehind" in names
         assert all(rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"])
     assert len(of(objects, "ServiceMonitor")) == metrics["serviceMonitor"]["enabled"]
     assert len(of(objects, "PrometheusRule")) == metrics["prometheusRule"]["enabled"]
     dashboards = [each for each in of(objects, "ConfigMap") if each["metadata"]["name"].endswith("-dashboard")]
     assert len(dashboards) == metrics["dashboard"]["enabled"]
+    assert all(json.loads(text)["panels"] for each in dashboards for text in each["data"].values())

@@ -229,8 +229,3 @@ volumes:
 {{- end -}}
 {{- $ports | uniq | toJson }}
 {{- end }}
-
-{{- /* Matchers of the series of this release's bridges. */ -}}
-{{- define "bridge.ownSeries" -}}
-namespace={{ .Release.Namespace | quote }}, pod=~"{{ include "bridge.fullname" . }}-[0-9]+"
-{{- end }}
