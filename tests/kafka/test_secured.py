@@ -386,7 +386,9 @@ async def test_certificates_are_rotated_while_it_runs_and_a_half_done_rotation_c
         None, ssl_cafile=mounted["ca.pem"], ssl_certfile=mounted["tls.crt"], ssl_keyfile=mounted["tls.key"],
         ssl_password_file=mounted["passphrase"],
     )  # fmt: skip
-    async with BridgeProcess("", tmp_path, {**settings, **named(topics), **SOON}) as bridge:
+    # Nothing but the files is to bring another producer.
+    patient = {**SOON, "delivery.hedge_ms": 1500}
+    async with BridgeProcess("", tmp_path, {**settings, **named(topics), **patient}) as bridge:
         await push(bridge, "while-the-authority-is-wrong")
         await eventually(partial(said, bridge, "unable to get local issuer certificate; look at kafka.ssl_cafile"))
         mounted["ca.pem"].write_bytes(secured.authority.cafile.read_bytes())

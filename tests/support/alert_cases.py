@@ -40,6 +40,8 @@ def counting(step: float, well: float = 0) -> str:
 
 
 HEALTHY = {
+    'chatapp_bridge_topics_weak{topic="chatapp.status.v1"}': steady(0),
+    'chatapp_bridge_secrets_usable{of="path"}': steady(1),
     "up": steady(1),
     "chatapp_bridge_build_info": steady(1),
     "chatapp_bridge_ready": steady(1),
@@ -180,6 +182,16 @@ CASES = {
     ),
     "ChatappBridgeSchemaIds": Case(
         {'chatapp_bridge_schema_ids{state="missing"}': meanwhile(0, 1)}, {"ChatappBridgeSchemaIds"}, not_yet=BEGINS + 4
+    ),
+    "ChatappBridgeTopicsWeak": Case(
+        {'chatapp_bridge_topics_weak{topic="chatapp.status.v1"}': meanwhile(0, 2)},
+        {"ChatappBridgeTopicsWeak"},
+        not_yet=BEGINS + 4,
+    ),
+    "ChatappBridgeSecretsUnusable": Case(
+        {'chatapp_bridge_secrets_usable{of="path"}': meanwhile(1, 0)},
+        {"ChatappBridgeSecretsUnusable"},
+        not_yet=BEGINS + 1,
     ),
     "ChatappBridgeAckLatency": Case(
         {
