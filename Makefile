@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage faults lock clean image chart \
+.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage bench-replay faults lock clean image chart \
 	test-image test-kubernetes
 
 help: ## list the targets
@@ -75,6 +75,9 @@ check-page: $(READY) ## the operators' page in headless Chromium; needs chromium
 
 bench: $(READY) ## callbacks per second, beside an empty handler on the same server
 	$(BIN)/python benchmarks/callbacks.py $(ARGS)
+
+bench-replay: $(READY) ## replay's records/s and memory, beside Kafka's console consumer and kcat
+	$(BIN)/python benchmarks/replay.py $(ARGS)
 
 bench-outage: $(READY) ## memory and rates of an outage with a million reports spooled
 	$(BIN)/python benchmarks/outage.py --overload 15 $(ARGS)

@@ -37,7 +37,7 @@ from bridge.replay.select import (
     parse_bound,
     topic_named,
 )
-from bridge.replay.state import Run, State, new_run_id
+from bridge.replay.state import Run, State, group_of, new_run_id
 from bridge.replay.target import check_target, find_run, open_target
 from bridge.replay.transfer import Choose, Pace, Stop, batch_records, chooser, transfer
 
@@ -195,7 +195,7 @@ def _sink_name(run: Run) -> str:
 
 def _taken_up(options: argparse.Namespace, settings: config.Settings, asker: Asker) -> _Job:
     checkpoint = _find_checkpoint(options.resume, options.to_file)
-    state = checkpoint.state if checkpoint else find_run(asker, options.resume)
+    state = checkpoint.state if checkpoint else find_run(asker, settings.kafka.client_id, options.resume)
     if state is None:
         raise ReplayError(
             f"there is no run {options.resume}: neither a checkpoint of it in this directory (--to-file names its file), nor a "
@@ -245,7 +245,7 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
                 kafka,
                 job.run.topic,
                 state.rest,
-                group=job.run.group if job.run.target else None,
+                group=group_of(kafka.client_id, job.run.id) if job.run.target else None,
                 patience_seconds=options.patience,
                 batch_records=batch_records(options.rate, BATCH_RECORDS),
             ) as reader:
@@ -303,7 +303,7 @@ class _Tally:
             kind = header(headers, "ce_type") or header(headers, "quarantine_reason") or b"without a type"
             self.types[kind.decode(errors="replace")] += 1
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: State, *, wait: bool = True) -> None:
         """There is nothing to keep."""
 
     def close(self) -> None:

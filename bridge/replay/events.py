@@ -4,7 +4,6 @@ import asyncio
 
 from bridge.config import Registry, Settings
 from bridge.consume import Decoder
-from bridge.registry.client import RegistryClient
 
 
 def decoder_of(settings: Settings, topic: str) -> Decoder | None:
@@ -20,6 +19,8 @@ def decoder_of(settings: Settings, topic: str) -> Decoder | None:
 
 
 async def _schema(registry: Registry, schema_id: int) -> str:
+    from bridge.registry.client import RegistryClient  # noqa: PLC0415 - needed by nobody who has no registry
+
     async with RegistryClient(registry) as client:
         schema = await client.schema_by_id(schema_id)
     if schema is None:

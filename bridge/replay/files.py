@@ -9,6 +9,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,8 +32,8 @@ class Sink(Protocol):
     def write(self, messages: Sequence[Message]) -> None:
         """Take messages, in their order."""
 
-    def commit(self, state: State) -> None:
-        """Make what was written durable, together with how far the run came."""
+    def commit(self, state: State, *, wait: bool = True) -> None:
+        """Make what was written durable, together with how far the run came; without ``wait``, soon."""
 
     def close(self) -> None:
         """Let go of it; what was not committed may be lost."""
@@ -92,7 +93,7 @@ class StreamSink:
         """Write them at once."""
         _write_all(self._out, self._lines.encode(messages))
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: State, *, wait: bool = True) -> None:  # noqa: ARG002 - it is done
         """Nothing is left to be done."""
         state.undecodable = self._lines.undecodable
 
@@ -132,6 +133,9 @@ class FileSink:
             os.close(self._out)
             raise
         lines.undecodable = checkpoint.state.undecodable if checkpoint else 0
+        # A disk may take as long as all the rest: it works beside it.
+        self._disk: Final = ThreadPoolExecutor(1, "disk")
+        self._syncing: Future[None] | None = None
 
     def _lock(self) -> None:
         try:
@@ -155,17 +159,30 @@ class FileSink:
         if len(self._buffer) >= _BUFFER_BYTES:
             self._flush()
 
-    def commit(self, state: State) -> None:
-        """The file first, then the checkpoint; each on disk before the next."""
+    def commit(self, state: State, *, wait: bool = True) -> None:
+        """The file first, then the checkpoint; each on disk before the next.
+
+        Raises:
+            ReplayError: the disk failed; perhaps at an earlier commit that was not waited for.
+        """
         self._flush()
         state.undecodable = self._lines.undecodable
-        complete = state.left == 0
+        if self._syncing is not None and (wait or self._syncing.done()):
+            self._syncing.result()
+            self._syncing = None
+        if self._syncing is None:
+            checkpoint = Checkpoint(state=state, bytes=self._bytes, complete=state.left == 0)
+            self._syncing = self._disk.submit(self._sync, msgspec.json.encode(checkpoint))
+        if wait:
+            self._syncing.result()
+
+    def _sync(self, checkpoint: bytes) -> None:
         path = checkpoint_path(self._file)
         beside = path.with_name(path.name + ".new")
         try:
             os.fdatasync(self._out)
             with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as out:
-                out.write(msgspec.json.encode(Checkpoint(state=state, bytes=self._bytes, complete=complete)))
+                out.write(checkpoint)
                 out.flush()
                 os.fsync(out.fileno())
             beside.replace(path)
@@ -179,6 +196,7 @@ class FileSink:
 
     def close(self) -> None:
         """Close the file, which lets others write it."""
+        self._disk.shutdown()
         os.close(self._out)
 
     def _flush(self) -> None:

@@ -10,7 +10,6 @@ from confluent_kafka import TopicPartition
 from bridge.errors import ReplayError
 from bridge.replay.select import Filters
 
-GROUP_PREFIX: Final = "chatapp-bridge-replay-"
 # What brokers take of an offset's metadata unless told otherwise (offset.metadata.max.bytes).
 _METADATA_BYTES: Final = 4096
 
@@ -31,11 +30,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     asked: dict[str, Any] = {}
     file: str | None = None
     target: str | None = None
-
-    @property
-    def group(self) -> str:
-        """The consumer group whose offsets are the progress of a run into a topic."""
-        return GROUP_PREFIX + self.id
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -66,6 +60,11 @@ class State(msgspec.Struct, kw_only=True):
     def rest(self) -> dict[int, tuple[int, int]]:
         """What is still to be read, by partition."""
         return {partition: (position, self.ranges[partition][1]) for partition, position in self.positions.items()}
+
+
+def group_of(client_id: str, run_id: str) -> str:
+    """The consumer group whose offsets are the progress of a run into a topic; its transactional id as well."""
+    return f"{client_id}-replay-{run_id}"
 
 
 def new_run_id() -> str:

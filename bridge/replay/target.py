@@ -8,7 +8,7 @@ from bridge.config import Settings
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.replay.client import Asker
 from bridge.replay.progress import duration
-from bridge.replay.state import GROUP_PREFIX, State, from_offsets
+from bridge.replay.state import State, from_offsets, group_of
 from bridge.replay.topic import TopicSink
 
 _FOR_EVER: Final = -1
@@ -75,25 +75,26 @@ def open_target(
     )
     if taken_up:
         # What was at hand when the last process died is committed or aborted by now.
-        again = find_run(asker, run.id, stable=True)
+        again = find_run(asker, settings.kafka.client_id, run.id, stable=True)
         if again is None:
             raise ReplayError(f"run {run.id}: the offsets of its group are gone; what it wrote can't be told any more")
         state = again
     return sink, state
 
 
-def find_run(asker: Asker, run_id: str, *, stable: bool = False) -> State | None:
+def find_run(asker: Asker, client_id: str, run_id: str, *, stable: bool = False) -> State | None:
     """The state of a run into a topic; None where Kafka knows of none.
 
     Args:
         asker: asks.
+        client_id: ``kafka.client_id``, which the run was begun with.
         run_id: of the run.
         stable: wait for transactions that are being committed.
 
     Raises:
         ReplayError, KafkaAway: of the asker.
     """
-    request = ConsumerGroupTopicPartitions(GROUP_PREFIX + run_id)
+    request = ConsumerGroupTopicPartitions(group_of(client_id, run_id))
 
     def ask() -> Any:
         (future,) = asker.admin.list_consumer_group_offsets([request], require_stable=stable).values()

@@ -15,7 +15,7 @@ from bridge.config import Kafka
 from bridge.deliver.partition import partition_for
 from bridge.errors import KafkaAway, ReplayError
 from bridge.replay.client import PATIENCE_SECONDS, client_configuration, error_of, hopeless, in_words, make
-from bridge.replay.state import State, to_offsets
+from bridge.replay.state import State, group_of, to_offsets
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class TopicSink:
         self._group: Any = None
         configuration = {
             **client_configuration(kafka),
-            "transactional.id": f"chatapp-bridge-replay-{run_id}",
+            "transactional.id": group_of(kafka.client_id, run_id),
             "transaction.timeout.ms": _TRANSACTION_MS,
             # Java's, so that a key is where every other producer would have put it.
             "partitioner": "murmur2_random",
@@ -142,7 +142,7 @@ class TopicSink:
 
         self._patiently(produce, f"writing to topic {self._topic}")
 
-    def commit(self, state: State) -> None:
+    def commit(self, state: State, *, wait: bool = True) -> None:  # noqa: ARG002 - a transaction is waited for
         """Commit what was written, together with how far the run came.
 
         Raises:

@@ -110,10 +110,10 @@ def transfer(
     read, written = state.read, state.written
     committed = time.monotonic()
 
-    def commit() -> None:
+    def commit(*, wait: bool = False) -> None:
         nonlocal committed
         after = State(run=state.run, ranges=state.ranges, positions=dict(reader.positions), read=read, written=written)
-        sink.commit(after)
+        sink.commit(after, wait=wait)
         state.positions, state.read, state.written, state.undecodable = (
             after.positions,
             read,
@@ -138,4 +138,4 @@ def transfer(
                 break
         if stop.signal is not None:
             break
-    commit()
+    commit(wait=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +13,12 @@ import pytest
 from support.replaying import (
     Put,
     arguments,
+    clean_at_once,
     delete_before,
     event,
     lines_of,
     make_topic,
+    offsets_of,
     put_event,
     read_all,
     single_object,
@@ -173,6 +176,25 @@ def test_an_aborted_transaction_is_left_out_and_an_open_one_does_not_hold_it_up(
     assert len(lines_of(said.out)) == 5
     assert "up to 7 records from 16 on stand behind an open transaction" in said.err
     hanging.abort_transaction(30)
+
+
+def test_what_compaction_left_out_is_passed_over(
+    kafka_bootstrap: str, replay: Replay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also from an offset that is in a gap; every record that is left comes."""
+    clean_at_once(kafka_bootstrap)
+    config = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.001", "segment.bytes": "1048576"}
+    topic = make_topic(kafka_bootstrap, 1, config)
+    padding = os.urandom(40_000).hex().encode()
+    write(kafka_bootstrap, topic, [Put(padding, b"k-%d" % (n % 5)) for n in range(60)], **{"batch.size": 1})
+    deadline = time.monotonic() + 60
+    while len(left := read_all(kafka_bootstrap, topic)) == 60:  # compaction works in its own time
+        assert time.monotonic() < deadline
+    assert replay(topic, "--from", "1", "--to-file", "-", "--execute") == 0
+    found = offsets(lines_of(capfd.readouterr().out))
+    # More may have been compacted meanwhile.
+    assert set(offsets_of(read_all(kafka_bootstrap, topic))) <= set(found) <= set(offsets_of(left))
+    assert len(found) < 59
 
 
 def test_a_replay_of_a_busy_topic_ends_where_it_ended_at_the_start(
