@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaProducer, ConsumerRecord
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
 from conftest import MakeTopic
 from support.apart import run_apart
 from support.bridge_process import BridgeProcess
@@ -183,6 +185,15 @@ def test_the_demo_s_teams_come_to_the_same_tables(pushed: Pushed) -> None:
     assert {key: state.name for key, state in crm.messages.items()} == tables.states
     assert billing.charged == tables.charges.keys()
     assert {kind for kind in alerting.failures if alerting.failures[kind]} == tables.rate_by_category.keys()
+
+
+def test_the_cloudevents_sdk_reads_every_record(pushed: Pushed) -> None:
+    """As it lies on Kafka, in JSON: the attributes are valid, and those of the event."""
+    for record in pushed.records:
+        read = from_binary(KafkaMessage(dict(record.headers), record.key, record.value), JSONFormat())
+        event: Any = read.get_data()
+        assert (read.get_id(), read.get_subject()) == (event["event_id"], event["message_id"])
+        assert read.get_type() == f"chatapp.status.{event['status'].lower()}"
 
 
 async def test_billing_is_exact_when_it_is_killed_at_the_worst_moments(pushed: Pushed, teams: Any) -> None:

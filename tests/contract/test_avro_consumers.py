@@ -6,6 +6,7 @@ events: what was pushed, as the JSON of them says it.
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,9 +17,11 @@ import httpx
 import msgspec
 import pytest
 from aiokafka import ConsumerRecord
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
+from confluent_kafka import DeserializingConsumer
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
-from confluent_kafka.serialization import MessageField, SerializationContext
 from support.apart import run_apart
 from support.bridge_process import BridgeProcess
 from support.callbacks import make_topics
@@ -51,6 +54,7 @@ BODIES = [
         ]
     ).encode(),
 ]
+READ_SECONDS = 60.0
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -161,15 +165,29 @@ async def test_java_reads_single_objects_with_avro_s_own_decoder(single: Written
     assert {each["event_id"]: each for each in found} == single.expected
 
 
-def test_confluent_s_own_deserialiser_reads_frames(framed: Written) -> None:
-    """The one of confluent-kafka; it gives times as times."""
+def test_librdkafka_reads_frames_with_confluent_s_own_deserialiser(kafka_bootstrap: str, framed: Written) -> None:
+    """In a group, as a team with confluent-kafka would; it gives times as times."""
     assert framed.registry is not None
-    deserialise = AvroDeserializer(SchemaRegistryClient({"url": framed.registry.url}))
-    context = SerializationContext(framed.topic, MessageField.VALUE)
-    found = [deserialise(record.value, context) for record in framed.records]
-    assert {
-        each["event_id"]: {name: _plain(value) for name, value in each.items()} for each in found
-    } == framed.expected
+    settings = {
+        "bootstrap.servers": kafka_bootstrap,
+        "group.id": unique_name("confluent"),
+        "auto.offset.reset": "earliest",
+        "value.deserializer": AvroDeserializer(SchemaRegistryClient({"url": framed.registry.url})),
+    }
+    consumer = DeserializingConsumer(settings)
+    consumer.subscribe([framed.topic])
+    found: dict[str, dict[str, Any]] = {}
+    deadline = time.monotonic() + READ_SECONDS
+    try:
+        while len(found) < len(framed.expected) and time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is not None:
+                assert message.error() is None
+                event: Any = message.value()
+                found[event["event_id"]] = {name: _plain(value) for name, value in event.items()}
+    finally:
+        consumer.close()
+    assert found == framed.expected
 
 
 def _plain(value: Any) -> Any:
@@ -187,6 +205,16 @@ def test_bridge_consume_reads_both(framed: Written, single: Written) -> None:
         for topic in (framed, single):
             found = [decoder.read(record) for record in topic.records]
             assert {event.event_id: msgspec.to_builtins(event) for event in found} == topic.expected
+
+
+def test_the_cloudevents_sdk_reads_both(framed: Written, single: Written) -> None:
+    """Each record as it lies on Kafka, in its binary mode."""
+    for record in (*framed.records, *single.records):
+        read = from_binary(KafkaMessage(dict(record.headers), record.key, record.value), JSONFormat())
+        expected = framed.expected[read.get_id()]
+        assert read.get_subject() == expected["message_id"] == record.key.decode()
+        assert read.get_type() == f"chatapp.status.{expected['status'].lower()}"
+        assert read.get_datacontenttype() == "application/avro"
 
 
 async def test_a_team_s_program_follows_frames(kafka_bootstrap: str, framed: Written, tmp_path: Path) -> None:

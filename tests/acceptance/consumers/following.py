@@ -54,8 +54,10 @@ def follow(team: str, tables: str, apply: Apply) -> None:
     signal.signal(signal.SIGTERM, _stop)
     with contextlib.suppress(_Stopped):
         while True:
-            messages = consumer.consume(500, timeout=0.2)
-            records = [message for message in messages if message.error() is None]
+            records = consumer.consume(500, timeout=0.2)
+            for record in records:
+                if (error := record.error()) is not None:
+                    raise KafkaException(error)
             if records:
                 new = take(records, decoder, database, apply)
                 commit(consumer)
