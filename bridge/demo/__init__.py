@@ -1,7 +1,8 @@
 """The whole story on one machine: ``chatapp-bridge demo``.
 
 consumers.py    three teams that use the events, small enough to copy; nothing of Kafka in them
-groups.py       a consumer group that feeds one of them from Kafka, and can go back to the beginning
+groups.py       a consumer group that feeds one of them from Kafka
+tool.py         the bridge's own commands, run as people run them
 process.py      the bridge, as a process of its own: started, killed, asked for its metrics
 stage.py        all that runs: Kafka, topics, bridge, groups; taken down whatever happens
 campaign.py     the provider's campaigns and their ledgers

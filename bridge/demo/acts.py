@@ -1,6 +1,9 @@
 """The story, in acts."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import msgspec
 
 from bridge.demo.campaign import RETRY_SCALE, Pushing
 from bridge.demo.consumers import Audit, Billing, Consumer
@@ -8,6 +11,7 @@ from bridge.demo.dashboard import milliseconds
 from bridge.demo.reckoning import Reckoning, reckon
 from bridge.demo.screen import Screen
 from bridge.demo.stage import DemoFailedError, Stage
+from bridge.demo.tool import typed
 from bridge.simulate.ledger import Attempt
 
 Act = Callable[[Stage, Screen], Awaitable[None]]
@@ -71,22 +75,55 @@ async def rewind(stage: Stage, screen: Screen) -> None:
     screen.act(
         3,
         "a team starts over, and another arrives late",
-        "Look at billing, which falls to nothing and counts up to the same total, and at the audit beside it.",
+        "Look at the plans, which come before anything is done, and at billing, which counts up to the same total.",
     )
     if not stage.campaigns:
         async with stage.pushing(stage.options.messages, seed=1):
             pass
         await settled(stage)
+    before = await _start_over(stage, screen)
+    await _arrive_late(stage, screen, before)
+
+
+async def _start_over(stage: Stage, screen: Screen) -> int:
+    """Billing goes back to before all it knew; its total."""
     billing = next(group for group in stage.groups if isinstance(group.consumer, Billing))
     before = billing.consumer.total
+    began = datetime.fromtimestamp(stage.began_at - 1, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    screen.say(
+        f"billing loses its table of {before:,} charges; its consumer is stopped, and its group moved back", "yellow"
+    )
+    await stage.leave(billing)
+    reset = ("replay", "groups", "reset", billing.group_id, "--to-time", began)
+    await _type(stage, screen, *reset)
+    undo = str(stage.directory / "billing.undo.json")
+    await _type(stage, screen, *reset, "--undo-file", undo, "--execute", lines=2)
     billing.start_over(Billing())
-    screen.say(f"billing loses its table of {before:,} charges and resets its offsets to the beginning", "yellow")
+    stage.follow(billing)
     await settled(stage)
     _same(screen, billing.consumer, before)
-    audit = stage.join(Audit())
-    screen.say("a team nobody planned for arrives, a new group, and reads from the first event on", "yellow")
+    return before
+
+
+async def _arrive_late(stage: Stage, screen: Screen, before: int) -> None:
+    """A team loads what there is from a file, and follows from then on."""
+    screen.say(
+        "a team nobody planned for arrives, and takes all there is, from the first event on, as a file", "yellow"
+    )
+    file = stage.directory / "events.ndjson"
+    replay = ("replay", "--from", "earliest", "--to-file", str(file))
+    await _type(stage, screen, *replay)
+    await _type(stage, screen, *replay, "--execute", lines=0)
+    audit = Audit()
+    for line in file.read_bytes().splitlines():
+        record = _decode_line(line)
+        audit.receive(record.headers["ce_id"], bytes(record.value))
+    screen.say(f"it loaded {audit.events + audit.repeats:,} lines")
+    _same(screen, audit, before)
+    stage.join(audit)
+    screen.say("now it follows with a group of its own, and drops what it has by the event's id")
     await settled(stage)
-    _same(screen, audit.consumer, before)
+    _same(screen, audit, before)
 
 
 ACTS: dict[int, Act] = {1: campaign, 2: outage, 3: rewind}
@@ -153,6 +190,23 @@ async def settled(stage: Stage) -> None:
 
 
 # --- parts of acts ----------------------------------------------------------------------------------------------------
+
+
+class _Line(msgspec.Struct):
+    """Of a line that a replay wrote: all the team needs."""
+
+    headers: dict[str, str]
+    value: msgspec.Raw
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+async def _type(stage: Stage, screen: Screen, *words: str, lines: int | None = None) -> None:
+    """Run a command and show what it said, or its last lines."""
+    said = (await stage.tool.run(*words)).splitlines()
+    shown = said if lines is None else said[len(said) - lines :]
+    screen.quote("\n".join(f"    {line}".rstrip() for line in (f"$ {typed(words)}", *shown)))
 
 
 async def _kill_bridge(stage: Stage, screen: Screen) -> None:

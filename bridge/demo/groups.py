@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 from confluent_kafka import Consumer as Client
 
 from bridge.demo.consumers import Consumer
@@ -53,7 +52,6 @@ class Group:
         }
         # the offset behind the last record taken, by partition
         self._reached: dict[int, int] = {}
-        self._started_over: Consumer | None = None
 
     @property
     def records(self) -> int:
@@ -61,12 +59,14 @@ class Group:
         return sum(self._reached.values())
 
     def start_over(self, consumer: Consumer) -> None:
-        """Go back to the beginning of the topic with an empty table, before the next batch."""
-        self._started_over = consumer
+        """Begin anew with that table, wherever its offsets are then; only while it does not run."""
+        self.consumer = consumer
+        self.assigned = False
+        self._reached = {}
 
     def caught_up(self, ends: Mapping[int, int]) -> bool:
         """Whether it has taken every record before these offsets, by partition."""
-        return self._started_over is None and all(self._reached.get(place, 0) >= end for place, end in ends.items())
+        return all(self._reached.get(place, 0) >= end for place, end in ends.items())
 
     async def run(self) -> None:
         """Follow the topic until cancelled, through any outage of Kafka."""
@@ -83,7 +83,6 @@ class Group:
 
     def _turn(self, client: Client) -> None:
         """Take what there is, and commit."""
-        self._go_back(client)
         records = [message for message in client.consume(_POLL_RECORDS, _POLL_SECONDS) if message.error() is None]
         self.assigned = bool(client.assignment())
         for record in records:
@@ -93,19 +92,6 @@ class Group:
         if records:
             # Where it fails, the next commit covers it; until then a crash means repeats.
             client.commit(asynchronous=True)
-
-    def _go_back(self, client: Client) -> None:
-        """Reset the group's offsets by the client's own means; the empty table takes over only then."""
-        assigned = client.assignment()
-        if self._started_over is None or not assigned:
-            return
-        try:
-            for place in assigned:
-                client.seek(TopicPartition(place.topic, place.partition, OFFSET_BEGINNING))
-        except KafkaException:
-            return  # a partition is not being read yet; the next turn tries again
-        self.consumer, self._started_over = self._started_over, None
-        self._reached = {}
 
 
 def header(record: ConsumerRecord, name: str) -> str:

@@ -27,6 +27,7 @@ from bridge.demo.campaign import Pushing
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
 from bridge.demo.groups import Group, read_topic
 from bridge.demo.process import HOST, Bridge, Reading
+from bridge.demo.tool import Tool
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
 from bridge.errors import TopicsError
@@ -65,10 +66,12 @@ class Stage:
         kafka: the embedded one; None where the user's is used.
         kafka_state: ``up``, ``killed`` or ``starting``.
         bridge: the bridge's process.
+        tool: the bridge's other commands.
         reading: how the bridge said it is, a moment ago; None while it does not answer.
         history: reports waiting in the bridge, reading by reading.
         groups: the consumer groups, in the order of their arrival.
         campaigns: what was pushed so far.
+        began_at: before anything was pushed, seconds since the epoch.
         deaths: when the bridge was killed and when it took callbacks again, on the monotonic clock.
     """
 
@@ -79,6 +82,7 @@ class Stage:
         self._run = secrets.token_hex(3)
         self._exits = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self._following: dict[str, asyncio.Task[None]] = {}
         self.kafka: EmbeddedKafka | None = None
         self.kafka_state = "starting"
         self.reading: Reading | None = None
@@ -86,6 +90,7 @@ class Stage:
         self.groups: list[Group] = []
         self.campaigns: list[Pushing] = []
         self.deaths: list[tuple[float, float]] = []
+        self.began_at = time.time()
         self._bridge_expected = False
         self._clean = self._keep_log = False
         self._log_file = Path()
@@ -123,6 +128,7 @@ class Stage:
         bootstrap = await self._kafka()
         assignments = self._assignments(bootstrap, port, admin_port)
         self.settings = config.load(environment=environment, assignments=assignments).settings
+        self.tool = Tool([each for each in assignments if each.startswith(("kafka.", "topics."))], environment)
         self.connecting = client_arguments(self.settings.kafka)
         self.bridge = Bridge(
             assignments,
@@ -225,8 +231,20 @@ class Stage:
         group_id = f"demo-{consumer.name.lower()}{suffix}"
         group = Group(consumer, group_id, self.settings.topics.status, librdkafka_arguments(self.settings.kafka))
         self.groups.append(group)
-        self._spawn(f"the group {group_id}", group.run())
+        self.follow(group)
         return group
+
+    def follow(self, group: Group) -> None:
+        """The team's consumer starts, where the group's offsets are."""
+        task = self._spawn(f"the group {group.group_id}", group.run())
+        self._following[group.group_id] = task
+
+    async def leave(self, group: Group) -> None:
+        """The team's consumer is stopped, in good order."""
+        task = self._following.pop(group.group_id)
+        self._tasks.remove(task)
+        task.cancel()
+        await asyncio.wait([task])
 
     def entries(self) -> list[Entry]:
         """Every callback of every campaign, as the provider's ledgers have it."""
@@ -312,8 +330,9 @@ class Stage:
             self.history.append(self.reading.waiting if self.reading else self.history[-1])
             await asyncio.sleep(_WATCH_SECONDS)
 
-    def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self._tasks.append(asyncio.create_task(coroutine, name=name))
+        return self._tasks[-1]
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:

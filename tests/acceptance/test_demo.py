@@ -103,6 +103,9 @@ def test_the_whole_story_ends_with_counts_that_agree(place: Path) -> None:
     assert counts["audit: charges"][1] == counts["billing: charges"][1] != "0"
     for act in ("Act 1", "Act 2", "Act 3", "Kafka is killed", "the bridge is killed, too", "every count agrees"):
         assert act in run.stdout
+    plan, moved = run.stdout.index("reads again"), run.stdout.index("Moved. The way back: chatapp-bridge replay groups")
+    written, loaded = run.stdout.index("This is the plan; nothing was written"), run.stdout.index("it loaded ")
+    assert plan < moved < written < loaded
     assert run.stderr == ""
     _until_gone(place)
 
