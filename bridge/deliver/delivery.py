@@ -208,12 +208,17 @@ class Delivery:
         return self._kafka_ready
 
     @property
+    def schema_ids_ready(self) -> bool:
+        """Whether the ids are known that what is encoded now needs; else its lanes wait for them."""
+        return self._schema_ids.ready
+
+    @property
     def _kafka_ready(self) -> bool:
         producer = self.producers.pick(sick=False)
         return (
             producer is not None
             and self.producers.ready
-            and self._schema_ids.ready
+            and self.schema_ids_ready
             and all(producer.partitions(topic) for topic in self._configured)
             and not all(lane.sick for lane in self.all_lanes())
         )

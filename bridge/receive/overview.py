@@ -115,7 +115,9 @@ class Overview:
         if self._stopping():
             return STOPPING, "It was told to stop: what is in flight is finished, what waits stays on disk."
         if not self._delivery.ready:
-            away = "Kafka does not take records" + (", and the spool is full or failed" if self._delivery.spool else "")
+            known = self._delivery.schema_ids_ready
+            away = "Kafka does not take records" if known else "The registry has not told the id of the events' schema"
+            away += ", and the spool is full or failed" if self._delivery.spool else ""
             return REFUSING, f"{away}: callbacks are answered 503. The provider tries again after 1 and 5 minutes only."
         refused = self._grown(lambda sample: sample.answers, _RATE_SAMPLES)[1]
         if refused:
@@ -129,6 +131,8 @@ class Overview:
         """Why reports go to disk, or are still there; empty where they don't and aren't."""
         if not self._delivery.producers.ready:
             return "Kafka does not answer: what comes is stored on disk, and published when it is back."
+        if not self._delivery.schema_ids_ready:
+            return "The registry has not told the id of the events' schema: they are stored on disk until it does."
         rows = self._delivery.spool.stats.rows if self._delivery.spool is not None else 0
         if rows and self._delivery.drain_per_second > 0:
             left = self._delivery.drained_in_seconds
@@ -146,8 +150,10 @@ class Overview:
         ack = self._latency(lambda sample: sample.acks, self._callbacks.tally.ack_latency, 0.99)
         limit = self._settings.delivery.ack_deadline_seconds
         near = ack is not None and ack > limit * _NEAR_LIMIT_SHARE
+        unknown = "The id of a schema is not known: schema_id_not_found in the log says why."
         found = [
-            (near, f"Answers come late: one of a hundred near the limit of {limit:g} s.", "ChatappBridgeAckLatency")
+            (near, f"Answers come late: one of a hundred near the limit of {limit:g} s.", "ChatappBridgeAckLatency"),
+            (not self._delivery.schema_ids_ready, unknown, "ChatappBridgeSchemaIds"),
         ]
         if self._delivery.spool is not None:
             stats = self._delivery.spool.stats

@@ -655,6 +655,14 @@ async def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Pat
     await house.close()
 
 
+async def test_a_spool_is_marked_for_what_an_older_bridge_would_misread(house: House) -> None:
+    """Only where it may come, and then for good: records that lack their schema's id are of format 2."""
+    for schemas, version in ((False, "1\n"), (True, "2\n"), (False, "2\n")):
+        await house.open(schemas=schemas)
+        await house.close()
+        assert (house.directory / "format").read_text() == version
+
+
 @pytest.mark.parametrize("where", ["marker", "header"])
 @pytest.mark.parametrize("wal", [True, False], ids=["with a -wal left", "closed"])
 async def test_a_newer_format_is_refused_and_not_a_byte_is_touched(

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import fastavro
 import pytest
+from support import raw_http
 from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, kept, make_topics, mark, report
 from support.proxy import Proxy
@@ -168,6 +169,9 @@ async def test_a_registry_that_is_away_at_the_first_start_costs_nothing(
         await eventually(counts(bridge, f'reports_published_total{{topic="{topics[1]}"}}', 1))
         assert (await bridge.metrics())['chatapp_bridge_schema_ids{state="missing"}'] == 1
         assert await says(bridge, "schema_id_not_found", "can't be reached")()
+        seen = json.loads((await raw_http.get(bridge.admin_port, "/status.json")).body)
+        assert ("on_disk", True) == (seen["verdict"], "registry" in seen["why"])
+        assert ["ChatappBridgeSchemaIds"] == [notice["entry"] for notice in seen["notices"]]
         bridge.kill()
         await bridge.start()
         await push(bridge, "Read", message="m-1")
@@ -200,6 +204,7 @@ async def test_without_a_spool_it_is_not_ready_until_the_id_is_known(
     async with BridgeProcess(kafka_bootstrap, tmp_path, settings, topics, wait="live") as bridge:
         await eventually(says(bridge, "schema_id_not_found", "can't be reached"))
         assert (await bridge.post(body(report("m-1")))).status == 503
+        assert "registry" in json.loads((await raw_http.get(bridge.admin_port, "/status.json")).body)["why"]
         assert (await bridge.post(b"no JSON")).body == SUCCESS
         await bridge.wait_for("/readyz", 503, 0.5)
         async with door.open():

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.encode.records import MAX_QUARANTINE_KEY_BYTES, RecordEncoder, record_bytes_bound
+from bridge.encode.values import JSON, ValueFormat, value_format
 from bridge.record import Record
+from bridge.schemas import written_schema
 from bridge.status.report import Quarantined, Reason, Report, read_body
 
 RECEIVED = 1_764_000_000_007
@@ -16,9 +18,9 @@ GOOD = b'{"MessageId":"m-1","Status":"Read"}'
 BROKEN = b'{"MessageId":"m-2","x":"\xff"}'
 
 
-def encoder_of(max_record_bytes: int = 1_000_000) -> RecordEncoder:
+def encoder_of(max_record_bytes: int = 1_000_000, values: ValueFormat = JSON) -> RecordEncoder:
     """An encoder to the topics "status" and "quarantine"."""
-    return RecordEncoder("status", "quarantine", "urn:test", max_record_bytes)
+    return RecordEncoder("status", "quarantine", "urn:test", max_record_bytes, values)
 
 
 def records_of(body: bytes, encoder: RecordEncoder | None = None, traceparent: bytes | None = None) -> list[Record]:
@@ -33,6 +35,23 @@ def test_an_event_s_record_is_keyed_by_its_message() -> None:
     assert ("status", "m-é😀".encode(), RECEIVED) == (record.topic, record.key, record.timestamp_ms)
     assert json.loads(record.value)["message_id"] == "m-é😀"
     assert record.key == dict(record.headers)["ce_subject"]
+
+
+def test_a_value_is_as_the_format_says() -> None:
+    """Avro is bare where a registry numbers schemas, with its schema's fingerprint beside it; else it says it itself."""
+    bare, single = (
+        records_of(b"[" + GOOD + b"]", encoder_of(values=value_format("avro", registry=registry)))[0]
+        for registry in (True, False)
+    )
+    fingerprint = written_schema().fingerprint
+    assert (fingerprint, None) == (bare.schema, single.schema)
+    assert b"\xc3\x01" + fingerprint + bare.value == single.value == single.described_value == bare.described_value
+    for record, media in (
+        (bare, b"application/avro"),
+        (single, b"application/avro"),
+        (records_of(GOOD)[0], b"application/json"),
+    ):
+        assert dict(record.headers)["content-type"] == media
 
 
 def test_a_quarantined_record_is_what_came() -> None:
@@ -109,10 +128,12 @@ def test_a_huge_message_id_is_no_key_in_the_quarantine(length: int) -> None:
         max_size=5,
     ),
     st.none() | st.binary(max_size=80),
+    st.sampled_from([JSON, value_format("avro", registry=False), value_format("avro", registry=True)]),
 )
-def test_no_record_is_larger_than_its_bound(items: list[bytes], traceparent: bytes | None) -> None:
-    """Against the size that the client's own batch builder gives a record in a batch of its own."""
-    for record in records_of(b"[" + b",".join(items) + b"]", traceparent=traceparent):
+def test_no_record_is_larger_than_its_bound(items: list[bytes], traceparent: bytes | None, values: ValueFormat) -> None:
+    """Against the size that the client's own batch builder gives a record in a batch of its own, its schema's id before it."""
+    encoder = encoder_of(values=values)
+    for record in records_of(b"[" + b",".join(items) + b"]", encoder, traceparent):
         builder = DefaultRecordBatchBuilder(
             magic=2,
             compression_type=0,
@@ -122,7 +143,8 @@ def test_no_record_is_larger_than_its_bound(items: list[bytes], traceparent: byt
             base_sequence=-1,
             batch_size=10_000_000,
         )
-        builder.append(0, record.timestamp_ms, record.key, record.value, record.headers)
+        prefix = b"" if record.schema is None else b"\0four"
+        builder.append(0, record.timestamp_ms, record.key, prefix + record.value, record.headers)
         assert len(builder.build()) <= record_bytes_bound(record) <= len(builder.build()) + 250
 
 
