@@ -200,8 +200,11 @@ class TextPrinter:
 
     def print(self, messages: list[Message]) -> None:
         """Write them, and flush."""
-        self._console.print(Text("\n").join(map(self._line, messages)))
-        self._console.file.flush()
+        with self._console.capture() as capture:
+            self._console.print(Text("\n").join(map(self._line, messages)))
+        # Not by the console: it would end the process itself where the pipe is closed.
+        sys.stdout.write(capture.get())
+        sys.stdout.flush()
 
     def _line(self, message: Message) -> Text:
         headers: Any = message.headers()
