@@ -13,7 +13,7 @@ UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi bench bench-outage bench-replay faults lock clean image chart \
+.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-outage bench-replay faults lock clean image chart \
 	test-image test-kubernetes
 
 help: ## list the targets

@@ -76,6 +76,8 @@ _COUNT_SECONDS: Final = 5.0
 """Between counts of the files set aside as damaged."""
 _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a file that could not be opened, and to make a ballast that had to be freed."""
+_ORDINARY_BYTES: Final = 16 << 10
+"""What an append of ordinary size costs: where there is less room, it is as good as none."""
 _COMMIT_BYTES: Final = 4 << 20
 """Bodies beyond which what is queued is left for the next commit."""
 _RULES: Final = (
@@ -110,7 +112,7 @@ class SpoolStats(msgspec.Struct, frozen=True):
 
     ``file_bytes`` is the disk the file and its WAL take, ``free_bytes`` what the file system has left for us.
     ``kept_damaged_files`` lie aside in the directory, those of earlier lives too, as ``damaged_files`` are this life's.
-    ``pending_deletes`` are lanes with a delete not done yet. ``writable``: an append would be taken now.
+    ``pending_deletes`` are lanes with a delete not done yet. ``writable``: an append of ordinary size would be taken now.
     """
 
     lanes: dict[int, LaneStats] = {}
@@ -694,7 +696,7 @@ class _Writer:
             self._settled_appends,
             self._settled_bytes,
             self._events,
-            self._stats(refusal is None),
+            self._stats(self._refusal(_ORDINARY_BYTES) is None),
             self._meta,
             self._room(),
             refusal,

@@ -26,7 +26,7 @@ PROVIDER_SECONDS: Final = 3.0
 """The provider takes a later answer for none."""
 
 _SAMPLES = 300
-_RATE_SAMPLES, _LATENCY_SAMPLES = 10, 60
+_DRAIN_SAMPLES, _RATE_SAMPLES, _LATENCY_SAMPLES = 3, 10, 60
 _NEAR_FULL_SHARE, _NEAR_LIMIT_SHARE = 0.8, 0.75
 _LIBRARIES = ("aiokafka", "granian", "litestar")
 
@@ -38,6 +38,7 @@ class _Sample(NamedTuple):
     answers: tuple[int, ...]
     outcomes: tuple[int, ...]
     quarantined: int
+    published: int
     waiting: int
     acks: tuple[int, ...]
     batches: tuple[int, ...]
@@ -134,7 +135,7 @@ class Overview:
         if not self._delivery.schema_ids_ready:
             return "The registry has not told the id of the events' schema: they are stored on disk until it does."
         rows = self._delivery.spool.stats.rows if self._delivery.spool is not None else 0
-        if rows and self._delivery.drain_per_second > 0:
+        if rows and self._grown(lambda sample: [sample.published], _DRAIN_SAMPLES)[0]:
             left = self._delivery.drained_in_seconds
             time_left = f", about {_duration(left)} more" if math.isfinite(left) else ""
             return f"Kafka takes records: what is on disk is being published{time_left}."
@@ -265,6 +266,7 @@ class Overview:
             (taken, refused, sum(tally.callbacks.values()) - taken - refused),
             tuple(sum(counts.values()) for counts in tally.reports.values()),
             sum(tally.quarantined.values()),
+            sum(self._delivery.counters.published.values()),
             self._delivery.waiting,
             tuple(tally.ack_latency.counts),
             tuple(self._delivery.producers.traffic.latency.counts),
