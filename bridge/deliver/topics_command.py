@@ -1,13 +1,14 @@
 """``chatapp-bridge topics``: look at the topics, bring them to what is declared, say who needs which right.
 
-Exit codes: ``check`` and ``plan`` 0 where all is as declared, else 1; ``apply`` 0 where all is as declared afterwards, 1 where
-something was left; 2 for a wrong usage or configuration, as everywhere.
+Exit codes: ``check`` 0 where all is as declared, else 1; ``apply`` 0 where nothing is weaker than declared afterwards, else 1;
+``plan`` 0 where there is nothing to do and ``apply`` would say 0, else 1; 2 for a wrong usage or configuration, as everywhere.
 """
 
 import argparse
 import asyncio
 import logging
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import groupby
@@ -23,6 +24,8 @@ from bridge.deliver.topics_plan import CREATE, Allowed, Step, plan
 from bridge.errors import TopicsError
 
 _CHANGE_SECONDS = 30.0
+# Until every broker knows of what was done.
+_SEEN_SECONDS, _AGAIN_SECONDS = 5.0, 0.2
 _silent = logging.getLogger(f"{__name__}.client")
 _silent.setLevel(logging.CRITICAL + 1)
 
@@ -104,7 +107,7 @@ async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:
         declared = await _within_reach(client, settings, dev=options.dev)
         steps = await _planned(client, declared, options)
     _show(declared, steps, done=False)
-    return int(bool(steps))
+    return int(any(step.weaker or not step.refused for step in steps))
 
 
 # --- change -----------------------------------------------------------------------------------------------------------
@@ -125,8 +128,25 @@ async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
                 changes[step.topic.name][step.what] = step.declared
         if changes:
             await asyncio.to_thread(_set, settings.kafka, changes)
+        await _seen(client, declared, options)
     _show(declared, steps, done=True)
-    return int(any(step.refused for step in steps))
+    return int(any(step.weaker and step.refused for step in steps))
+
+
+async def _seen(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic], options: argparse.Namespace) -> None:
+    """Wait until the brokers tell of what was done: each hears of it in its own time.
+
+    Raises:
+        TopicsError: they do not.
+    """
+    deadline = time.monotonic() + _SEEN_SECONDS
+    while left := [step for step in await _planned(client, declared, options) if not step.refused]:
+        if time.monotonic() > deadline:
+            raise TopicsError(
+                f"Kafka took what was asked for topic {left[0].topic.name}, and does not show it ({left[0].what}); does this "
+                "user have the right Describe? See `chatapp-bridge topics check`"
+            )
+        await asyncio.sleep(_AGAIN_SECONDS)
 
 
 def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:

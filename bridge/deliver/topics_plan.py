@@ -36,6 +36,7 @@ class Step(msgspec.Struct, frozen=True):
     Attributes:
         what: ``create``, ``partitions``, ``replication_factor``, or a setting's name.
         remark: what to know of a step that is taken.
+        weaker: what is found can cost records, or their order, that are kept as declared.
     """
 
     topic: DeclaredTopic
@@ -44,6 +45,7 @@ class Step(msgspec.Struct, frozen=True):
     declared: str = ""
     remark: str = ""
     refused: str = ""
+    weaker: bool = True
 
 
 def plan(findings: Sequence[Finding], allowed: Allowed) -> list[Step]:
@@ -57,7 +59,8 @@ def _steps(finding: Finding, allowed: Allowed) -> Iterator[Step]:
         return
     for difference in finding.differences:
         refused, remark = _judged(finding, difference, allowed)
-        yield Step(finding.topic, difference.what, difference.found, difference.declared, remark, refused)
+        step = Step(finding.topic, difference.what, difference.found, difference.declared, remark, refused)
+        yield msgspec.structs.replace(step, weaker=difference.weaker)
 
 
 def _judged(finding: Finding, difference: Difference, allowed: Allowed) -> tuple[str, str]:

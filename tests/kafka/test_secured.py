@@ -221,7 +221,7 @@ async def test_the_operators_rights_make_the_topics_and_change_them(secured: Sec
 
     await secured.disallow([rule for rule in rules if rule.operation != AclOperation.CREATE])
     code, text = await command(settings, "apply", "--dev")
-    assert (code, "exists, but this user may not see it; give it the right Describe" in text) == (1, True), text
+    assert (code, "does this user have the right Describe?" in text) == (1, True), text
 
 
 async def test_the_rights_of_a_consumer_let_a_group_read(secured: SecuredKafka, user: str) -> None:
