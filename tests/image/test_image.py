@@ -1,9 +1,7 @@
 """The container image, run as people run it: against a real Kafka, as any user, on a read-only root, without a shell."""
 
 import json
-import os
 import sqlite3
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,33 +11,16 @@ import msgspec
 import pytest
 from support.bridge_process import BridgeProcess, balance
 from support.callbacks import SUCCESS, body, make_topics, report
+from support.image import docker
 from support.topics import consume_all
 
-ROOT = Path(__file__).parents[2]
+pytest_plugins = ("support.image",)
+
 BASE = "python:3.11-slim-bookworm"
 LARGEST_BYTES = 150_000_000
 # As a platform would run it at its strictest; whoever the user is, it is not the one of the image.
 STRICT = ("--read-only", "--user=12345:23456", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=host")
 SHELLS = ("/bin/sh", "/bin/bash", "/bin/dash")
-
-
-def docker(*arguments: str | Path, succeed: bool = True) -> str:
-    """Run Docker's client; what it printed, both streams."""
-    command = ["docker", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if succeed:
-        assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def image() -> str:
-    """The image of this checkout; ``BRIDGE_TEST_IMAGE`` names one that was built elsewhere."""
-    given = os.environ.get("BRIDGE_TEST_IMAGE")
-    if given:
-        return given
-    docker("build", "--tag", "chatapp-bridge:dev", "--build-arg", "VERSION=1.2.3", ROOT)
-    return "chatapp-bridge:dev"
 
 
 @pytest.fixture(scope="session")

