@@ -79,7 +79,14 @@ class RegisteredIds:
         """Begin to look up; the directory of the file is there and is this process's own."""
         if self._settings.urls:
             self._task = asyncio.create_task(self._run(), name="schema-ids")
-            self._task.add_done_callback(_ended)
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # Without it what waits for an id would wait for ever.
+            log.error("schema_ids_failed", exc_info=task.exception())
+            self._wake.set()
+            asyncio.get_running_loop().call_later(_BACKOFF_SECONDS[1], self.start)
 
     async def stop(self) -> None:
         """End looking up."""
@@ -147,7 +154,8 @@ class RegisteredIds:
         """Ask for everything that is open; whether nothing is any more."""
         failures = []
         try:
-            async with RegistryClient(self._settings) as client:  # a new one: certificates may have been renewed
+            # A new one, as certificates may have been renewed; in a thread, as reading them takes its time.
+            async with await asyncio.to_thread(RegistryClient, self._settings) as client:
                 for key in list(self._open):
                     try:
                         await self._look_up(client, key)
@@ -217,11 +225,6 @@ def _prefix(number: int) -> bytes:
 
 def _say_not_known(key: _Key, reason: str, remedy: str) -> None:
     log.error("schema_id_unknown", subject=subject_of(key[0]), schema=key[1].hex(), reason=reason, remedy=remedy)
-
-
-def _ended(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.error("schema_ids_failed", exc_info=task.exception())
 
 
 def _read(file: Path) -> _Cache:
