@@ -5,6 +5,7 @@ It dies with this process, however this one dies.
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,17 @@ _ASK_SECONDS = 1.0
 _STOP_SECONDS = 12.0
 _TAIL_LINES = 12
 _OK = b" 200 "
+_DESKTOPS = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+def open_on_desktop(url: str) -> bool:
+    """Open it in the browser of whoever sits at this machine's desktop; False where nobody does."""
+    opener = shutil.which("xdg-open")
+    if opener is None or not sys.stdout.isatty() or not any(map(os.environ.get, _DESKTOPS)):
+        return False
+    silent = subprocess.DEVNULL
+    subprocess.Popen([opener, url], stdin=silent, stdout=silent, stderr=silent, start_new_session=True)  # noqa: S603
+    return True
 
 
 class Reading(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.demo.campaign import Pushing
 from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
 from bridge.demo.groups import Group, read_topic
-from bridge.demo.process import HOST, Bridge, Reading
+from bridge.demo.process import HOST, Bridge, Reading, open_on_desktop
 from bridge.demo.tool import Tool
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
@@ -142,6 +142,9 @@ class Stage:
         self._exits.push_async_callback(self._end_bridge)
         await self.start_bridge()
         self._on_step(f"the bridge is up, a process of its own; callbacks go to {HOST}:{port}")
+        page = f"http://{HOST}:{admin_port}/"
+        self._on_step(f"is all safe now? its page says so, live: {page}")
+        open_on_desktop(page)
         self._exits.push_async_callback(self._end_tasks)
         self._spawn("watching the bridge", self._watch())
         for team in (Crm(), Billing(), Alerting()):
