@@ -28,7 +28,9 @@ def schema() -> str:
     for section, reference in components["Settings"]["properties"].items():
         keys = components[reference["$ref"].rpartition("/")[2]]["properties"]
         config[section] = _closed({key: _portable(hint) for key, hint in keys.items()})
-        files = {key: {"$ref": "#/definitions/secretKey"} for key in keys if key.endswith("file")}
+        files = {
+            key: {"$ref": "#/definitions/secretKey"} for key in keys if key.endswith("file") and section != "topics"
+        }
         if files:
             secrets[section] = _closed(files)
     document["properties"] |= {"config": _closed(config), "secrets": _closed(secrets)}

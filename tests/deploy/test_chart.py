@@ -15,6 +15,7 @@ import referencing
 from support import helm
 
 from bridge import config
+from bridge.deliver.declared import declared_topics
 
 Object = dict[str, Any]
 
@@ -42,6 +43,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "image": [{"image": {"digest": "sha256:" + "0" * 64}}, {"image": {"tag": "2.0"}, "imagePullSecrets": [{"name": "x"}]}],
     "spool": [{"spool": {"enabled": False}}, {"spool": {"storageClassName": "fast", "drain": [6, 7]}}],
     "config": [{"config": CONFIG_VALUES}],
+    "topics": [{"topics": {"status": {"partitions": 24, "config": {"retention.ms": 604_800_000, "cleanup.policy": ""}}}}],
     "kafka": [{"config": TLS, "secrets": {"kafka": TLS_SECRETS}}],
     "registry": [{"config": {"registry": {"url": "https://registry:8443,http://other"}}}],
     "service": [{"service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}}}],
@@ -332,16 +334,23 @@ def test_the_bridge_takes_the_configuration(objects: list[Object], values: dict[
         assert keys.items() <= document[section].items()
     mounted = {"/etc/chatapp-bridge/secrets/" + path for path in projected(bridge(objects))}
     named = {value for keys in document.values() for key, value in keys.items() if key.endswith("file")}
-    assert named == mounted
+    topics = {"/etc/chatapp-bridge/config/topics.toml"} if values["topics"] else set()
+    assert named == mounted | topics
     files = {path: tmp_path / Path(path).name for path in mounted}
     for file in files.values():
         file.write_text("a-secret-of-the-tests")
     text = maps[0]["data"]["bridge.toml"]
     for path, file in files.items():
         text = text.replace(path, str(file))
+    for path in topics:
+        (tmp_path / "topics.toml").write_text(maps[0]["data"]["topics.toml"])
+        text = text.replace(path, str(tmp_path / "topics.toml"))
     (tmp_path / "bridge.toml").write_text(text)
     settings = config.load(tmp_path / "bridge.toml", environment={}, serving=True).settings
     assert settings.spool.enabled is values["spool"]["enabled"]
+    declared = declared_topics(settings.topics)[settings.topics.status]
+    assert declared.partitions == (24 if values["topics"] else 12)
+    assert declared.config["retention.ms"] == ("604800000" if values["topics"] else "3024000000")
 
 
 def projected(pod: Object) -> dict[str, tuple[str, str]]:
@@ -362,6 +371,7 @@ def test_a_changed_configuration_rolls_the_pods_and_a_changed_secret_does_not() 
 
     before = template({})
     assert template({"config": {"log": {"level": "debug"}}}) != before
+    assert template({"topics": {"status": {"partitions": 24}}}) != before
     assert template({"metrics": {"dashboard": {"enabled": True}}, "service": {"port": 81}, "replicas": 9}) == before
 
 

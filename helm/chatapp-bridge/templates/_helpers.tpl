@@ -74,6 +74,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- /* bridge.toml: what the values say, over it what the chart decides. JSON's texts, numbers and lists are TOML's. */ -}}
 {{- define "bridge.toml" -}}
 {{- $own := dict "spool" (dict "enabled" .Values.spool.enabled "directory" "/var/lib/chatapp-bridge/spool") -}}
+{{- if .Values.topics -}}
+{{- $_ := set $own "topics" (dict "file" "/etc/chatapp-bridge/config/topics.toml") -}}
+{{- end -}}
 {{- range $section, $keys := .Values.secrets -}}
 {{- range $key, $_ := $keys -}}
 {{- $path := printf "/etc/chatapp-bridge/secrets/%s.%s" $section $key -}}
@@ -88,6 +91,27 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ end -}}
 {{- end }}
 {{ end -}}
+{{- end }}
+
+{{- /* The content of the ConfigMap: bridge.toml, and topics.toml where topics are declared otherwise. */ -}}
+{{- define "bridge.configuration" -}}
+bridge.toml: |
+  {{- include "bridge.toml" . | nindent 2 }}
+{{- with .Values.topics }}
+topics.toml: |
+  {{- range $topic, $keys := . }}
+  [{{ $topic }}]
+  {{- range $key, $value := omit $keys "config" }}
+  {{ $key }} = {{ toJson $value }}
+  {{- end }}
+  {{- with $keys.config }}
+  [{{ $topic }}.config]
+  {{- range $key, $value := . }}
+  {{ quote $key }} = {{ toJson $value }}
+  {{- end }}
+  {{- end }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{- /* Volumes of every pod that runs the image. Takes a dict of root and config, the ConfigMap's name. */ -}}

@@ -4,7 +4,7 @@ metadata:
   labels:
     {{- merge (deepCopy .Values.podLabels) (deepCopy .Values.commonLabels) (include "bridge.bridgeSelector" . | fromYaml) | toYaml | nindent 4 }}
   annotations:
-    checksum/config: {{ include "bridge.toml" . | sha256sum }}
+    checksum/config: {{ include "bridge.configuration" . | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
