@@ -321,10 +321,10 @@ class Delivery:
                 self._undecided += 1
             elif not group.refused:
                 self.counters.set_aside += 1
-            log.error("record_set_aside", topic=record.topic, reason=reason)
+            log.error("record_set_aside", topic=record.topic, reason=reason, callback=_callback_of(record))
         elif group.receipt is not None:
             self._refuse(group.receipt, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
-            log.error("record_refused", topic=record.topic, reason=reason)
+            log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
 
     async def _quarantine(self, group: Group, record: Record) -> None:
         """The broker found an event too large that the bridge did not: quarantine it, as its value."""
@@ -349,7 +349,7 @@ class Delivery:
             try:
                 await receipt.outcome
             except DeliveryError as error:
-                log.warning("quarantine_delayed", error=str(error))
+                log.warning("quarantine_delayed", error=str(error), callback=_callback_of(record))
                 await asyncio.sleep(1.0)
             else:
                 self._take_over(group, lane, stand_in)
@@ -426,3 +426,8 @@ class Delivery:
 
     def _on_spool_event(self, event: SpoolEvent) -> None:
         log.error("spool", **msgspec.to_builtins(event))
+
+
+def _callback_of(record: Record) -> str:
+    """The id of the callback it came with, which ties lines of the log together."""
+    return next((value.decode(errors="replace") for name, value in record.headers if name == "bridge_callback"), "")

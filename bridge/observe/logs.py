@@ -1,12 +1,17 @@
 """Structured logs: JSON, or readable on a terminal. No telephone number, message id or secret, at any level.
 
-The bridge logs no data; the masking here is for what comes in by an error's text or another library. aiokafka's level is
-pinned, as its DEBUG lines hold keys and values.
+The bridge logs no data; the masking here is for what comes in by an error's text or another library. aiokafka's lines below
+ERROR hold keys and values: its level is pinned, and they are dropped here whoever raises it.
+
+A callback is a line at DEBUG only, and every line about one has its id as ``callback``, which is the header
+``bridge_callback`` of its records. Above DEBUG what repeats itself is sampled: the first fifty lines of an event within ten
+seconds; the next after them says how many were left out.
 """
 
 import logging
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +25,9 @@ _LONG_DIGITS = re.compile(r"\d{8,}")
 _LONG = 10**7
 _SECRET_PATH = re.compile(r"(/callbacks/chatapp/status/)[^\s\"'?]+")
 # Keys whose values are the bridge's own, and may hold long numbers: what a topic's settings are, where a file is.
-_OWN_KEYS = frozenset({"timestamp", "level", "logger", "what", "path"})
+_OWN_KEYS = frozenset({"timestamp", "level", "logger", "what", "path", "callback"})
+# So many lines of an event within so many seconds, and the rest of them is left out.
+_BURST, _WINDOW_SECONDS = 50, 10.0
 
 
 def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
@@ -63,6 +70,8 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_is_free_of_data)
+    handler.addFilter(Sampler())
     level = logging.getLevelName(settings.level.upper())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -78,6 +87,38 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
 def hide(secrets: Sequence[str]) -> None:
     """From now on these texts never appear in a log; nor do those of before, which somebody may still use."""
     _mask.hide(secrets)
+
+
+def _is_free_of_data(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or not record.name.startswith("aiokafka")
+
+
+class Sampler(logging.Filter):
+    """Leaves out what repeats itself; never a line at DEBUG, which is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # by logger, level and event: when its window began, and how many came in it
+        self._windows: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        if record.levelno <= logging.DEBUG:
+            return True
+        message: Any = record.msg  # structlog's is the event's dict
+        event = str(message.get("event")) if isinstance(message, dict) else str(message)
+        key, now = (record.name, record.levelno, event), time.monotonic()
+        began, count = self._windows.get(key, (now, 0))
+        left_out = 0
+        if now - began >= _WINDOW_SECONDS:
+            left_out = max(0, count - _BURST)
+            began, count = now, 0
+        self._windows[key] = began, count + 1
+        if left_out and isinstance(message, dict):
+            record.msg = {**message, "left_out": left_out}
+        elif left_out:
+            record.left_out = left_out
+        return count < _BURST
 
 
 class _Mask:

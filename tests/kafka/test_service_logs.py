@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, make_topics, report
-from support.raw_http import chunked, connection, exchange, request
+from support.raw_http import chunked, connection, exchange, get, request
+from support.topics import consume_all
 
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
@@ -59,6 +61,28 @@ def bodies() -> list[bytes]:
         b"[" * 5000 + number.encode(),
         b"",
         b"[]",
+        *stranger_ones(raw),
+    ]
+
+
+def stranger_ones(raw: bytes) -> list[bytes]:
+    """What older senders, sibling callbacks and mistakes look like, and the provider's own examples."""
+    number, other, third = NUMBERS
+    name = NAME.encode()
+    return [
+        *(path.read_bytes() for path in sorted((Path(__file__).parents[1] / "fixtures").glob("page-*.json"))),
+        json.dumps(json.dumps([{"MessageId": IDS[0], "To": number}])).encode(),
+        body({"messageid ": IDS[1], " STATUS": "sent", "to": other, "Timestamp": "1691132091"}),
+        body({"MessageId": int(IDS[0]), "Status": "Failed", "Error": f"OUT_OF_SERVICE to {number}", "To": third}),
+        body({"MessageId": IDS[0], "Status": f"Played by {number}", "ErrorDescription": f"131026:{other}"}),
+        b'[{"MessageId":"' + IDS[0].encode() + b'","MessageId":"' + IDS[1].encode() + b'","Status":"Read"}]',
+        b'{"MessageId":"' + name + b'\\ud800","Status":"Sent"}',
+        b'{"MessageId":"' + name + b'","Status":"Sent","Timestamp":' + number.encode() * 40 + b"}",
+        b'{"' + name + b'":' + b'{"a":' * 2000 + number.encode() + b"}" * 2001,
+        raw.replace(b'"Sent"', b"NaN"),
+        raw[:-20],
+        raw.decode().encode("utf-16"),
+        raw + b"\x00" + name,
     ]
 
 
@@ -92,19 +116,53 @@ async def said(bridge: BridgeProcess, event: str) -> bool:
     return f'"event": "{event}"' in bridge.log()
 
 
-def assert_nothing_betrayed(text: str) -> None:
-    """No datum of this module, whole or in part, and no number as long as a telephone's."""
+LOUD = """
+import logging, os, sys
+from bridge import cli
+from bridge.observe import logs
+
+configure = logs.configure
+
+def loud(*arguments):
+    configure(*arguments)
+    told = logging.FileHandler(os.environ["TOLD"])
+    for name in ["aiokafka", *(name for name in logging.root.manager.loggerDict if name.startswith("aiokafka."))]:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    logging.getLogger("aiokafka").addHandler(told)
+
+logs.configure = loud
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""The bridge with aiokafka at DEBUG, against what ``logs`` decides; what aiokafka says goes to the file TOLD."""
+
+
+def lines_of(bridge: BridgeProcess, event: str) -> list[dict[str, Any]]:
+    """What it logged of that event."""
+    said = (json.loads(line) for line in bridge.log().splitlines())
+    return [line for line in said if line["event"] == event]
+
+
+def assert_no_datum(text: str) -> None:
+    """Nothing of this module's, whole or in part."""
     for datum in (*NUMBERS, *IDS, NAME, SECRET, SECOND, WRONG, PASSWORD, "15123456789"):
         assert datum not in text
+
+
+def assert_nothing_betrayed(text: str) -> None:
+    """No datum of this module, whole or in part, and no number as long as a telephone's."""
+    assert_no_datum(text)
     # Times apart, whose fractions are digits, no run of them is as long as a number or an id.
     timeless = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "", text)
+    # Nor is the id of a callback anybody's: sixteen hexadecimal digits and a number.
+    timeless = re.sub(r'"callback": "[0-9a-f]{16}-\d+"', "", timeless)
     assert [] == [match for match in re.findall(r"\d{8,}", timeless) if match]
 
 
 async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     """All bodies with Kafka up, standing still, dead and up again, wrong secrets, cut requests, the end: nothing is betrayed.
 
-    Two bridges, one with a spool and one without.
+    Two bridges, one with a spool and one without, both at DEBUG; the first with aiokafka at DEBUG, too. What their admin ports
+    say betrays as little.
     """
     topics = await make_topics(kafka.bootstrap_servers, names=("events", "quarantined"))
     settings = {
@@ -116,7 +174,15 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
         "limits.body_read_seconds": 0.2,
     }
     node = kafka.nodes[0]
-    spooling = BridgeProcess(kafka.bootstrap_servers, tmp_path / "spooling", settings, topics)
+    told = tmp_path / "aiokafka.log"
+    spooling = BridgeProcess(
+        kafka.bootstrap_servers,
+        tmp_path / "spooling",
+        settings,
+        topics,
+        program=(sys.executable, "-c", LOUD),
+        environment={"TOLD": str(told)},
+    )
     without = BridgeProcess(kafka.bootstrap_servers, tmp_path / "without", {**settings, "spool.enabled": False}, topics)
     async with spooling, without:
         bridges = (spooling, without)
@@ -131,6 +197,11 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
         for bridge in bridges:
             await eventually(partial(takes, bridge))
             await eventually(partial(said, bridge, "lane_healthy"))
+            await eventually(partial(idle, bridge))
+            for path in ("/", "/status.json", "/metrics"):
+                assert_no_datum((await get(bridge.admin_port, path)).body.decode())
+            answers = {name: count for name, count in (await bridge.metrics()).items() if "_callbacks_total{" in name}
+            assert len(lines_of(bridge, "callback")) == sum(answers.values())
             assert (await bridge.stop()).code == 0
 
         for text in (bridge.log() for bridge in bridges):
@@ -140,6 +211,26 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
             # What a topic's settings are is told in numbers that are long, and nobody's.
             lines = [line for line in text.splitlines() if json.loads(line)["event"] != "topic_weak"]
             assert_nothing_betrayed("\n".join(lines))
+        assert NUMBERS[0] in told.read_text()  # aiokafka did say it, and it went no further
+        await assert_ids_tie_lines_to_records(kafka.bootstrap_servers, topics, spooling)
+
+
+async def assert_ids_tie_lines_to_records(bootstrap: str, topics: tuple[str, str], bridge: BridgeProcess) -> None:
+    """The line of a callback has the id that its records have as a header."""
+    lines = [line for line in lines_of(bridge, "callback") if line["reports"]]
+    logged, taken = (
+        {line["callback"] for line in lines if line["answer"] in answers} for answers in (("200", "503"), ("200",))
+    )
+    (own,) = {callback.partition("-")[0] for callback in logged}
+    records = [record for topic in topics for record in await consume_all(bootstrap, topic)]
+    published = {dict(record.headers)["bridge_callback"].decode() for record in records}
+    assert taken <= {callback for callback in published if callback.startswith(own)} <= logged
+    assert len(taken) > 50
+
+
+async def idle(bridge: BridgeProcess) -> bool:
+    """Whether nothing waits."""
+    return (await bridge.metrics())["chatapp_bridge_reports_waiting"] == 0
 
 
 async def takes(bridge: BridgeProcess) -> bool:

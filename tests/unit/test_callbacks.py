@@ -1,10 +1,12 @@
 """The handler of a callback: in which order it decides, when it answers, and what it never does."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.config import Settings, load
 from bridge.errors import DeadlineExceeded, Overloaded
@@ -239,6 +241,29 @@ async def test_answers_quarantined_reports_and_latency_are_counted() -> None:
     assert {"SENT": 1, "NONE": 3} == said(handler.tally.reports["kafka"])
     reasons = [(fault.reason, fault.path) for fault in handler.tally.faults]
     assert reasons == [("not_json", "$"), ("not_an_object", "$[0]"), ("no_status", "$[1].Status")]
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+async def test_a_callback_is_a_line_at_debug_and_only_there(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the id that its records have, what was answered, what became of it; refusals with their reason."""
+    monkeypatch.setattr(logging.getLogger("bridge.receive.callbacks"), "level", level)
+    logging.getLogger("bridge.receive.callbacks")._cache.clear()  # type: ignore[attr-defined]
+    handler = Handler()
+    with capture_logs() as lines:
+        pushing = asyncio.create_task(handler.push(b"[1,%s]" % REPORT))
+        await asyncio.sleep(0.01)
+        handler.delivery.receipts[0].outcome.set_result(None)
+        await pushing
+        await handler.push(b"")
+    if level > logging.DEBUG:
+        assert lines == []
+        return
+    told, refused = lines
+    (records, _), *_ = handler.delivery.submitted
+    assert told["callback"] == dict(records[0].headers)["bridge_callback"].decode()
+    assert {"answer": "200", "outcome": "kafka", "reports": 2, "quarantined": 1}.items() <= told.items()
+    assert (refused["answer"], refused["why"]) == ("400", "the body is empty")
+    assert {line["log_level"] for line in lines} == {"debug"}
 
 
 async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

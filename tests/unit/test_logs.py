@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -176,3 +177,58 @@ def test_a_missing_topic_or_broker_is_not_told_of_at_every_look(written: Callabl
     logging.getLogger("aiokafka.producer.sender").error("Unexpected error in sender routine")
 
     assert written().count("\n") == 1
+
+
+# --- what repeats itself ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_repeats_itself_is_sampled(
+    written: Callable[[], str], monkeypatch: pytest.MonkeyPatch, foreign: bool
+) -> None:
+    """Fifty lines of an event in ten seconds; the next after them says how many were left out; another event has its own."""
+    now = [100.0]
+    monkeypatch.setattr("bridge.observe.logs.time.monotonic", lambda: now[0])
+
+    def say(event: str) -> None:
+        if foreign:
+            logging.getLogger("somebody").warning(event)
+        else:
+            structlog.get_logger("bridge").warning(event)
+
+    for _ in range(1000):
+        say("again")
+    say("another")
+    assert (written().count("again"), written().count("another")) == (50, 1)
+    now[0] += 10.0
+    say("again")
+    assert written().count("again") == 51
+    assert re.search(r"left_out\W+950\b", re.sub(r"\x1b\[[0-9;]*m", "", written()))
+    now[0] += 10.0
+    say("again")
+    assert written().count("left_out") == 1
+
+
+def test_a_line_at_debug_is_asked_for_and_never_left_out(written: Callable[[], str]) -> None:
+    """One a callback, however many."""
+    for _ in range(200):
+        structlog.get_logger("bridge").debug("callback")
+    assert written().count("callback") == 200
+
+
+def test_aiokafka_says_nothing_below_error_whoever_raises_its_level(written: Callable[[], str]) -> None:
+    """Its lines hold keys and values."""
+    for name in ("aiokafka", "aiokafka.cluster", "aiokafka.producer.sender"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+            logging.getLogger(name).log(level, "a value")
+        logging.getLogger(name).error("a fault")
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    assert "a value" not in written()
+    assert written().count("a fault") == 3
+
+
+def test_the_id_of_a_callback_is_not_masked(written: Callable[[], str]) -> None:
+    """It ties lines and records together, and may hold many digits."""
+    structlog.get_logger("bridge").info("event", callback="0123456789012345-123456789")
+    assert "0123456789012345-123456789" in written()
