@@ -39,6 +39,7 @@ class Decoder:
 
     Older and newer versions decode alike, in both formats: a field that the writer did not know has its default, one that
     is unknown here is passed over, an unknown symbol of ``status``, ``error_category`` or ``error_retry`` is UNKNOWN.
+    Threads may share one.
 
     Args:
         schema_of_id: gives a schema's text by the registry's id, such as `registry_schemas`; asked once for each id, and

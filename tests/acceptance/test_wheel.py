@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.bridge_process import BridgeProcess
 
+from bridge.schemas import written_schema
+
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements/runtime.txt"
 NOWHERE = "127.0.0.1:1"
@@ -67,6 +69,19 @@ def test_it_prints_its_configuration(installed: Path, tmp_path: Path) -> None:
     printed = run([installed / "chatapp-bridge", "config"], tmp_path)
     assert 'topics.status = "chatapp.status.v1"' in printed
     assert all(line.endswith("# default") for line in printed.splitlines())
+
+
+def test_consuming_teams_can_decode_with_it(installed: Path, tmp_path: Path) -> None:
+    """The released schemas, by which Avro values are told apart, come out of the wheel."""
+    schema = written_schema()
+    program = f"""
+from bridge.consume import Decoder, Undecodable
+try:
+    Decoder().decode(b"\\xc3\\x01" + bytes.fromhex("{schema.fingerprint.hex()}"))
+except Undecodable as error:
+    print(error)
+"""
+    assert "not the Avro of chatapp.status.v1.StatusEvent" in run([installed / "python", "-c", program], tmp_path)
 
 
 async def test_it_serves_without_kafka(installed: Path, tmp_path: Path) -> None:
