@@ -25,10 +25,10 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from bridge import config
 from bridge.replay.client import Asker, Reader
+from bridge.replay.progress import Progress
 from bridge.replay.proof import SLOTS_MS, Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
 from bridge.replay.select import time_text
 
-_PROGRESS_SECONDS: Final = 5.0
 # What people are shown; with more minutes than that, hours, and then days.
 _LINES: Final = 60
 _TYPE_PREFIX: Final = "chatapp.status."
@@ -109,6 +109,7 @@ class Audit:
         self._margin_ms = int(margin_seconds * 1000)
         self._judged_since = 0
         self._expired = 0
+        self._beside = 0
         self._now_ms = time.time_ns() // 1_000_000
 
     @property
@@ -129,33 +130,49 @@ class Audit:
                 ranges[topic] = {p: (ends[p] if start is None else start, ends[p]) for p, start in starts.items()}
                 # Only where it is read from the very beginning can what was there before be missed.
                 heads[topic] = {p for p, each in offsets.items() if 0 < each.earliest == starts[p]}
-        progress = _Progress(sum(end - start for each in ranges.values() for start, end in each.values()))
-        for topic, name in self._topics.items():
-            with Reader(self._settings.kafka, name, ranges[topic]) as reader:
-                self._read_topic(topic, reader, heads[topic], proof, progress)
+        left = sum(end - start for each in ranges.values() for start, end in each.values())
+        with Progress(left) as progress:
+            for topic, name in self._topics.items():
+                with Reader(self._settings.kafka, name, ranges[topic]) as reader:
+                    left -= reader.left
+                    for messages in self._judgeable(reader, heads[topic]):
+                        self._take(topic, messages, proof)
+                        progress.show(proof.records + self._beside, proof.records, left + reader.left)
         proof.complete()
 
-    def _read_topic(self, topic: Topic, reader: Reader, cut: set[int], proof: Proof, progress: "_Progress") -> None:
-        """``cut``: partitions of which something older than the next record is missing."""
+    def _judgeable(self, reader: Reader, cut: set[int]) -> Iterator[list[Message]]:
+        """What is read; notes from when on it can be judged.
+
+        Args:
+            reader: of one topic.
+            cut: partitions of which something older than the next record is missing.
+        """
         gaps = 0
         for messages in reader:
             for gap in reader.gaps[gaps:]:
                 gaps += 1
                 cut.add(gap.partition)
                 self._expired += gap.end - gap.start
-            for message in messages:
-                time_ms = received_ms(message)
+            for message in messages if cut else ():
                 partition: Any = message.partition()
                 if partition in cut:
                     cut.discard(partition)
-                    self._judged_since = max(self._judged_since, time_ms + self._margin_ms)
-                if (self._since is None or time_ms >= self._since) and (self._until is None or time_ms < self._until):
-                    offset: Any = message.offset()
-                    headers: Any = message.headers()
-                    proof.add(
-                        topic, partition, offset, time_ms, key=message.key(), value=message.value(), headers=headers
-                    )
-            progress.add(len(messages))
+                    self._judged_since = max(self._judged_since, received_ms(message) + self._margin_ms)
+            yield messages
+
+    def _take(self, topic: Topic, messages: list[Message], proof: Proof) -> None:
+        """Add what was received in the range."""
+        for message in messages:
+            time_ms = received_ms(message)
+            if (self._since is not None and time_ms < self._since) or (
+                self._until is not None and time_ms >= self._until
+            ):
+                self._beside += 1
+                continue
+            partition: Any = message.partition()
+            offset: Any = message.offset()
+            headers: Any = message.headers()
+            proof.add(topic, partition, offset, time_ms, key=message.key(), value=message.value(), headers=headers)
 
     def findings(self, proof: Proof, listed: int) -> Findings:
         """What was read, judged."""
@@ -209,20 +226,6 @@ def received_ms(message: Message) -> int:
         return math.floor(datetime.fromisoformat(named.get("ce_time", "")).timestamp() * 1000 + 0.5)
     except ValueError:
         return time_ms
-
-
-class _Progress:
-    """A line now and then, for whoever waits; ``total`` counts offsets, of which not each is a record."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._read = total, 0
-        self._said = time.monotonic()
-
-    def add(self, records: int) -> None:
-        self._read += records
-        if time.monotonic() - self._said > _PROGRESS_SECONDS:
-            self._said = time.monotonic()
-            sys.stderr.write(f"chatapp-bridge: {self._read:,} of at most {self._total:,} records read\n")
 
 
 # --- saying it --------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from bridge import config
 from bridge.errors import ReplayError
 from bridge.replay.client import Asker, Reader
 from bridge.replay.notes import Published, is_note
+from bridge.replay.progress import Progress
 from bridge.replay.redecode import Event, Failing, Redecoder
 from bridge.replay.redrive_writer import Batch, Writer
 
@@ -107,6 +108,7 @@ class Redrive:
     def __init__(self, settings: config.Settings, asker: Asker, redecoder: Redecoder, listed: int) -> None:
         self._settings = settings
         self._topic = settings.topics.quarantine
+        asker.partitions(settings.topics.status)  # to be there, before anything is planned
         self._redecoder = redecoder
         self._listed = listed
         self.ranges = {p: (each.earliest, each.end) for p, each in asker.offsets(self._topic).items()}
@@ -138,15 +140,23 @@ class Redrive:
                     )
         self._noted = True
 
-    def _messages(self) -> Iterator[list[Message]]:
-        with Reader(self._settings.kafka, self._topic, self.ranges, batch_records=_BATCH_RECORDS) as reader:
-            yield from reader
+    def _messages(self, tally: Tally | None = None) -> Iterator[list[Message]]:
+        """All of it, from the beginning; how far it is can be seen. ``tally``: where something is published."""
+        total, read = sum(end - start for start, end in self.ranges.values()), 0
+        with (
+            Reader(self._settings.kafka, self._topic, self.ranges, batch_records=_BATCH_RECORDS) as reader,
+            Progress(total) as progress,
+        ):
+            for messages in reader:
+                yield messages
+                read += len(messages)
+                progress.show(read, tally.events if tally else 0, reader.left)
 
     def _pass(self, writer: Writer | None) -> Tally:
         if not self._noted:
             self._read_notes()
         tally, began = Tally(), time.monotonic()
-        for messages in self._messages():
+        for messages in self._messages(tally if writer else None):
             batch = Batch()
             for message in messages:
                 headers: Any = message.headers()

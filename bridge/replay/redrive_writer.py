@@ -117,7 +117,7 @@ class Writer:
             group = self._group.consumer.consumer_group_metadata()
             self._settled(lambda: self._producer.send_offsets_to_transaction(places, group, _PATIENCE_SECONDS), doing)
             self._settled(lambda: self._producer.commit_transaction(_PATIENCE_SECONDS), doing)
-        except (KafkaException, ReplayError):
+        except BaseException:  # Ctrl-C as well
             self._abort()
             raise
 

@@ -1,6 +1,9 @@
 """The options of ``redrive``, ``tail`` and ``audit``. What they run is imported only then: every other command loads this."""
 
 import argparse
+import signal
+import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from bridge.replay.proof import SLOTS_MS
@@ -95,7 +98,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
 def _redrive(options: argparse.Namespace) -> int:
     from bridge.replay import redrive  # noqa: PLC0415
 
-    return redrive.main(options)
+    return _interruptible(redrive.main, options, "what was published is known: run it again")
 
 
 def _tail(options: argparse.Namespace) -> int:
@@ -107,4 +110,16 @@ def _tail(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from bridge.replay import audit  # noqa: PLC0415
 
-    return audit.main(options)
+    return _interruptible(audit.main, options, "nothing was said")
+
+
+def _interruptible(perform: Callable[[argparse.Namespace], int], options: argparse.Namespace, what_now: str) -> int:
+    """Ctrl-C and SIGTERM end it alike, and in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return perform(options)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nchatapp-bridge: stopped; {what_now}\n")
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -82,7 +82,7 @@ def test_each_kind_of_wrong_is_found_and_named_and_none_is_found_beside_it(
     ]
     topics.put([*whole, *wrong, event("young", 9, "1/2", ago_ms=1000)], [quarantined(1, "2/3")])
 
-    assert topics.audit("--format", "json") == 1
+    assert topics.audit("--format", "json", "--margin", "3600") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["wrong"], found["callbacks"], found["unjudged"]) == (True, 5, 1)
     assert [(each["callback"], each["found"], each["total"]) for each in found["not_whole_list"]] == [
@@ -98,7 +98,7 @@ def test_each_kind_of_wrong_is_found_and_named_and_none_is_found_beside_it(
         counted[each["outcome"], each["word"]] += each["records"]
     assert counted == {("event", "FAILED"): 6, ("repeat", "FAILED"): 1, ("quarantined", "not_json"): 1}
 
-    assert topics.audit() == 1
+    assert topics.audit("--margin", "3600") == 1
     said = capsys.readouterr().out
     assert f"not whole: callback {ONE}-2" in said
     assert f"out of order: {topics.status}[0]@3" in said

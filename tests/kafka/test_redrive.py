@@ -9,7 +9,7 @@ import time
 from typing import Any, NamedTuple
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from support.apart import run_apart
 from support.callbacks import report
 from support.replaying import Put, Read, make_topic, read_all, write
@@ -88,11 +88,16 @@ class Topics(NamedTuple):
     def committed(self) -> list[int]:
         """How far the group has looked."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": GROUP})
-        places = consumer.committed(
-            [TopicPartition(self.quarantine, p) for p in range(QUARANTINE_PARTITIONS)], timeout=20
-        )
-        consumer.close()
-        return [place.offset for place in places]
+        places = [TopicPartition(self.quarantine, p) for p in range(QUARANTINE_PARTITIONS)]
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return [place.offset for place in consumer.committed(places, timeout=20)]
+            except KafkaException:
+                # A broker that just started has no coordinator yet.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
 
 @pytest.fixture

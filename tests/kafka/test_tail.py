@@ -14,7 +14,6 @@ from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 from support.replaying import Put, event, make_topic, put_event, start, write
 
-NOW_MS = time.time_ns() // 1_000_000
 NUMBER = "12025550123"
 
 
@@ -61,16 +60,16 @@ def tail(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Callable[..., Tail]]:
 
 def test_it_follows_filters_masks_and_leaves_nothing(kafka_bootstrap: str, tail: Callable[..., Tail]) -> None:
     """Two at once: lines for people of what failed, and JSON of everything, from before it began."""
-    topic = make_topic(kafka_bootstrap, 1)
-    first = put_event(event("m-1", "Read"), time_ms=NOW_MS - 120_000)
-    write(kafka_bootstrap, topic, [put_event(event("m-0"), time_ms=NOW_MS - 7_200_000), first])
+    topic, now_ms = make_topic(kafka_bootstrap, 1), time.time_ns() // 1_000_000
+    first = put_event(event("m-1", "Read"), time_ms=now_ms - 120_000)
+    write(kafka_bootstrap, topic, [put_event(event("m-0"), time_ms=now_ms - 7_200_000), first])
     failed = tail(topic, "--status", "failed", "--from", "earliest")
     every = tail(topic, "--from", "-10m", "--format", "json")
     every.until(lambda: len(every.said()) == 1)
 
     fault = {"ErrorCode": "131026", "ErrorDescription": f"131026:{NUMBER} is not there", "StatusDescription": "\x1b[2J"}
     failing = event("m-2\x1b[31m", "Failed", TemplateCode="t", TemplateName="otp [red]", **fault)
-    marked = put_event(failing, time_ms=NOW_MS)
+    marked = put_event(failing, time_ms=now_ms)
     headers: Any = marked.headers
     write(kafka_bootstrap, topic, [marked._replace(headers=[*headers, ("bridge_redrive", b"run")]), first])
     failed.until(lambda: len(failed.said()) == 1)
@@ -81,7 +80,7 @@ def test_it_follows_filters_masks_and_leaves_nothing(kafka_bootstrap: str, tail:
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     grown = administration.NewPartitions(topic, 2)  # type: ignore[attr-defined]
     admin.create_partitions([grown])[topic].result()
-    write(kafka_bootstrap, topic, [put_event(event("m-3"), partition=1, time_ms=NOW_MS)])
+    write(kafka_bootstrap, topic, [put_event(event("m-3"), partition=1, time_ms=now_ms)])
     every.until(lambda: len(every.said()) == 4)
     records = [json.loads(each) for each in every.said()]
     assert [record["key"] for record in records] == ["m-1", "m-2\x1b[31m", "m-1", "m-3"]
@@ -98,9 +97,10 @@ def test_it_follows_filters_masks_and_leaves_nothing(kafka_bootstrap: str, tail:
 def test_who_asks_sees_numbers_and_whoever_reads_may_go(kafka_bootstrap: str, tmp_path: Path) -> None:
     """A pipe that is closed ends it quietly; of the quarantine it shows reason, path and size."""
     topic, quarantine = make_topic(kafka_bootstrap), make_topic(kafka_bootstrap)
-    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}"), time_ms=NOW_MS) for n in range(3)])
+    now_ms = time.time_ns() // 1_000_000
+    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}"), time_ms=now_ms) for n in range(3)])
     headers: Any = [("quarantine_reason", b"no_status"), ("quarantine_path", b"$[3].Status")]
-    write(kafka_bootstrap, quarantine, [Put(b'{"MessageId":"m-9"}', b"m-9", 0, NOW_MS, headers)])
+    write(kafka_bootstrap, quarantine, [Put(b'{"MessageId":"m-9"}', b"m-9", 0, now_ms, headers)])
     sets = f"--set kafka.bootstrap_servers={kafka_bootstrap} --set topics.status={topic} --set topics.quarantine={quarantine}"
     here = tmp_path / "code"
     for words, wanted in (
@@ -117,7 +117,7 @@ def test_who_asks_sees_numbers_and_whoever_reads_may_go(kafka_bootstrap: str, tm
         while not here.exists():
             assert time.monotonic() < deadline
             more = (
-                put_event(event("m-more"), time_ms=NOW_MS) if target == topic else Put(b"x", b"k", 0, NOW_MS, headers)
+                put_event(event("m-more"), time_ms=now_ms) if target == topic else Put(b"x", b"k", 0, now_ms, headers)
             )
             write(kafka_bootstrap, target, [more])
             time.sleep(0.1)
