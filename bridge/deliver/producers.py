@@ -64,7 +64,7 @@ class Producers:
         self.traffic = Traffic()
         self.last_error = ""
         self._mounted = MountedFiles(settings)
-        self._looked_at = 0.0
+        self._watcher: asyncio.Task[None] | None = None
         self.credentials_usable = True
 
     def start(self) -> None:
@@ -72,6 +72,7 @@ class Producers:
         if not self._stopping:
             self._supervisor = asyncio.create_task(self._supervise(), name="producers")
             self._supervisor.add_done_callback(self._ended)
+            self._watcher = self._watcher or asyncio.create_task(self._watch_credentials(), name="credentials")
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -122,9 +123,11 @@ class Producers:
     async def stop(self) -> None:
         """Abandon all. What must be acknowledged has been waited for before."""
         self._stopping = True
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+        tasks = [task for task in (self._supervisor, self._watcher) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         alive = [p for p in (self._current, self._ward, *self._retiring) if p is not None]
         await asyncio.gather(*(producer.abandon() for producer in dict.fromkeys(alive)), *self._background)
 
@@ -155,7 +158,6 @@ class Producers:
                 async with asyncio.timeout(_WATCH_SECONDS):
                     await self._wanted.wait()
             self._sweep()
-            await self._look_at_credentials()
             now = asyncio.get_running_loop().time()
             if self._current is not None and (self._fresh or now < self._started_at + _LEAST_AGE_SECONDS):
                 self._wanted.clear()
@@ -165,15 +167,16 @@ class Producers:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
-    async def _look_at_credentials(self) -> None:
-        """Connections live on with what they were made with; a producer that begins now takes what the files say now."""
-        now = asyncio.get_running_loop().time()
-        if now < self._looked_at + _LOOK_SECONDS:
-            return
-        self._looked_at = now
-        if await self._mounted.changed():
-            log.info("kafka_credentials_changed")
-            self._replace_current()
+    async def _watch_credentials(self) -> None:
+        """Connections live on with what they were made with; a producer that begins now takes what the files say now.
+
+        A task of its own: a mount that hangs must not hold up the supervision.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if await self._mounted.changed():
+                log.info("kafka_credentials_changed")
+                self._replace_current()
 
     async def _start_one(self) -> bool:
         self.started += 1

@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no
     AclBinding,
     AclOperation,
     AclPermissionType,
+    AdminClient,
     ResourcePatternType,
     ResourceType,
 )
@@ -34,6 +35,7 @@ from support.topics import consume_all, create_topic, unique_name
 from bridge.cli import main
 from bridge.config import Kafka, load
 from bridge.deliver.connection import client_arguments
+from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.deliver.producer import Producer as BridgeProducer
 from bridge.embedded.java import run_java
 from bridge.errors import BridgeError
@@ -365,6 +367,21 @@ async def test_a_name_in_no_certificate_may_be_allowed(secured: SecuredKafka) ->
     await producer.start(5)
     assert not producer.dead
     await producer.abandon()
+
+
+@pytest.mark.parametrize("how", ["password", "certificate", "another host"])
+async def test_the_commands_other_client_connects_by_the_same_keys(secured: SecuredKafka, user: str, how: str) -> None:
+    """librdkafka, of replay and of `topics apply`: SCRAM, an encrypted key, a host name that is not asked for."""
+    settings = {
+        "password": lambda: secured.connecting(user, PASSWORD),
+        "certificate": lambda: secured.by_certificate(
+            secured.authority.client("somebody", password=PASSPHRASE), ssl_password=PASSPHRASE
+        ),
+        "another host": lambda: secured.by_certificate(None, "OTHER", ssl_check_hostname="false"),
+    }[how]()
+
+    admin = AdminClient({**librdkafka_arguments(kafka_of(settings)), "log_level": 0})
+    assert list((await asyncio.to_thread(admin.list_topics, timeout=20)).brokers) == [1]
 
 
 # --- secrets that change ----------------------------------------------------------------------------------------------
