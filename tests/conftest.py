@@ -8,8 +8,8 @@
 ``java``              the Java programs beside the tests; ``java_partitions``, ``java_read`` are two of them
 """
 
+import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,8 +31,10 @@ from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
 
 from bridge.embedded import EmbeddedKafka, EmbeddedRegistry
 
-with suppress(ImportError):  # asked for at the end, too, though what it needs is not here
+try:
     import schemathesis.reporting.allure  # noqa: F401
+except ImportError:  # asked for again at the end, though what it needs is not here: that must not parse it again
+    sys.modules["schemathesis.reporting.allure"] = None  # type: ignore[assignment]
 
 
 class MakeTopic(Protocol):
