@@ -4,6 +4,7 @@ Nothing here joins a consumer group: partitions are assigned, so that a reader d
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
@@ -38,6 +39,7 @@ _FETCH_AGAIN_MS: Final = 10
 _POLL_SECONDS: Final = 0.1
 _REQUEST_SECONDS: Final = 10.0
 _FIRST_SECONDS: Final = 10.0
+_TELL_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.25
 
 
@@ -106,6 +108,11 @@ def in_words(error: KafkaError, doing: str) -> ReplayError:
     return KafkaAway(f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers")
 
 
+def more_telling(known: KafkaError | None, heard: KafkaError) -> KafkaError:
+    """Which of two errors to keep: the later, unless it only sums up the earlier."""
+    return known if known is not None and heard.code() == KafkaError._ALL_BROKERS_DOWN else heard  # noqa: SLF001
+
+
 def hopeless(error: KafkaError) -> bool:
     """Whether waiting can't help."""
     return error.fatal() or error.code() in _REFUSED
@@ -154,7 +161,7 @@ class Asker:
         return self.patiently(lambda: self._partitions(topic), f"asking about topic {topic}")
 
     def _partitions(self, topic: str) -> list[int]:
-        found = self._consumer.list_topics(topic, timeout=self._request_seconds).topics[topic]
+        found = self._consumer.list_topics(topic, timeout=self.request_seconds).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)
         return sorted(found.partitions)
@@ -196,7 +203,7 @@ class Asker:
         def ask() -> dict[int, Any]:
             missing = {TopicPartition(topic, p): spec for p, spec in specs.items() if p not in found}
             errors = []
-            futures = self.admin.list_offsets(missing, isolation_level=level, request_timeout=self._request_seconds)
+            futures = self.admin.list_offsets(missing, isolation_level=level, request_timeout=self.request_seconds)
             for place, future in futures.items():
                 try:
                     found[place.partition] = future.result()
@@ -221,7 +228,7 @@ class Asker:
 
         def ask() -> dict[str, str]:
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-            (future,) = self.admin.describe_configs([resource], request_timeout=self._request_seconds).values()
+            (future,) = self.admin.describe_configs([resource], request_timeout=self.request_seconds).values()
             return {name: str(entry.value) for name, entry in future.result().items()}
 
         try:
@@ -238,27 +245,35 @@ class Asker:
             ReplayError: waiting can't help.
             KafkaAway: the patience is at its end.
         """
-        deadline = time.monotonic() + self._patience
+        began = time.monotonic()
+        deadline, told_at = began + self._patience, began + _TELL_SECONDS
         while True:
             try:
                 return ask()
             except KafkaException as exception:
                 error = error_of(exception)
+                # Only so do the clients tell why they can't connect.
+                self._consumer.poll(0)
+                self.admin.poll(0)
                 said = doing() if callable(doing) else doing
                 told = next((each for each in (error, self._last) if each is not None and hopeless(each)), None)
                 if told is not None:
                     raise in_words(told, said) from exception
+                if time.monotonic() > told_at:
+                    told_at = deadline
+                    sys.stderr.write(f"chatapp-bridge: {said}: no answer yet; waiting up to {self._patience:g} s\n")
                 if time.monotonic() > deadline:
                     raise in_words(self._last or error, f"{said}, for {self._patience:g} s") from exception
                 time.sleep(_AGAIN_SECONDS)
 
     @property
-    def _request_seconds(self) -> float:
+    def request_seconds(self) -> float:
+        """How long one request may take."""
         return max(1.0, min(_REQUEST_SECONDS, self._patience))
 
     def _heard(self, error: KafkaError) -> None:
         if error.code() not in _IGNORED_WITHOUT_A_GROUP:
-            self._last = error
+            self._last = more_telling(self._last, error)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -367,7 +382,7 @@ class Reader:
         """
         heard = time.monotonic()
         while self._ends:
-            batch = self.consumer.consume(self._batch_records, _POLL_SECONDS)
+            batch = self._ask(lambda: self.consumer.consume(self._batch_records, _POLL_SECONDS))
             if batch:
                 heard = time.monotonic()
                 self._last = None
@@ -427,7 +442,8 @@ class Reader:
         end, position = self._ends.get(partition), self.positions[partition]
         if end is None:
             return
-        earliest, _ = self.consumer.get_watermark_offsets(TopicPartition(self._topic, partition), _REQUEST_SECONDS)
+        place = TopicPartition(self._topic, partition)
+        earliest, _ = self._ask(lambda: self.consumer.get_watermark_offsets(place, _REQUEST_SECONDS))
         found = min(max(earliest, position), end)
         if found > position:
             self.gaps.append(Gap(partition, position, found))
@@ -435,6 +451,12 @@ class Reader:
             self.consumer.incremental_unassign([TopicPartition(self._topic, partition)])
             self.consumer.incremental_assign([TopicPartition(self._topic, partition, found)])
         self._reached(partition, found)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except KafkaException as error:
+            raise in_words(error_of(error), f"reading topic {self._topic}") from error
 
     def _away(self) -> ReplayError:
         waiting = ", ".join(map(str, sorted(self._ends)))
@@ -445,7 +467,7 @@ class Reader:
 
     def _heard(self, error: KafkaError) -> None:
         if error.code() not in _IGNORED_WITHOUT_A_GROUP:
-            self._last = error
+            self._last = more_telling(self._last, error)
 
 
 def first_times(kafka: Kafka, topic: str, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:

@@ -77,6 +77,17 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         BridgeError: it could not be done, or not to the end; says how to go on.
     """
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        _say("stopped; what was not committed counts for nothing, --resume goes on with a run whose id was shown")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     settings = config.load(options.config, assignments=options.set).settings
     with Asker(settings.kafka, options.patience) as asker:
         job = _taken_up(options, settings, asker) if options.resume else _planned(options, settings, asker)
@@ -213,10 +224,10 @@ def _taken_up(options: argparse.Namespace, settings: config.Settings, asker: Ask
 def _find_checkpoint(run: str, file: str | None) -> Checkpoint | None:
     """Beside the file that was named, beside one that is named for a run, or in this directory."""
     named = Path(run.removesuffix(".checkpoint"))
-    for path in (*([Path(file)] if file else []), named):
-        found = read_checkpoint(path)
-        if found is not None and run in {found.state.run.id, str(named), f"{named}.checkpoint"}:
-            return _at(found, path)
+    if (found := read_checkpoint(named)) is not None:
+        return _at(found, named)
+    if file and (found := read_checkpoint(Path(file))) is not None and found.state.run.id == run:
+        return _at(found, Path(file))
     for path in sorted(Path().glob("*.checkpoint")):
         try:
             found = read_checkpoint(path.with_suffix(""))

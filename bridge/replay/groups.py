@@ -32,17 +32,20 @@ _IN_USE: Final = frozenset(
         KafkaError.STALE_MEMBER_EPOCH,
     }
 )
-_REQUEST_SECONDS: Final = 10.0
 Offsets = dict[int, int]
 
 
 class Saved(msgspec.Struct, kw_only=True):
-    """What a reset saves: the offsets the group had in a topic; null where it had none."""
+    """What a reset saves: the offsets the group had in a topic; null where it had none.
+
+    ``others``: what it had in other topics, which a reset leaves; the group may have to be made anew for it.
+    """
 
     group: str
     topic: str
     saved_at: str
     offsets: dict[int, int | None]
+    others: dict[str, Offsets] = {}
 
 
 class _Group:
@@ -63,7 +66,9 @@ class _Group:
                 self.committed.setdefault(place.topic, {})[place.partition] = place.offset
 
     def _describe(self) -> Any:
-        (future,) = self._asker.admin.describe_consumer_groups([self.id], request_timeout=_REQUEST_SECONDS).values()
+        (future,) = self._asker.admin.describe_consumer_groups(
+            [self.id], request_timeout=self._asker.request_seconds
+        ).values()
         try:
             return future.result()
         except KafkaException as error:
@@ -178,6 +183,7 @@ def reset(options: argparse.Namespace) -> int:
             return 0
         path = options.undo_file or Path(f"{_as_file_name(group.id)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.undo.json")
         undo = Saved(
+            others={name: offsets for name, offsets in group.committed.items() if name != topic},
             group=group.id,
             topic=topic,
             saved_at=time_text(int(time.time() * 1000)),
@@ -254,7 +260,10 @@ def _move(asker: Asker, group: _Group, topic: str, wanted: dict[int, int | None]
     }
     places = {(topic, p): to for p, to in wanted.items() if to is not None}
     if gone:
-        _ask(group, lambda: asker.admin.delete_consumer_groups([group.id], request_timeout=_REQUEST_SECONDS).values())
+        _ask(
+            group,
+            lambda: asker.admin.delete_consumer_groups([group.id], request_timeout=asker.request_seconds).values(),
+        )
         places |= kept
     if not places:
         return

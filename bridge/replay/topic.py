@@ -14,7 +14,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from bridge.config import Kafka
 from bridge.deliver.partition import partition_for
 from bridge.errors import KafkaAway, ReplayError
-from bridge.replay.client import PATIENCE_SECONDS, client_configuration, error_of, hopeless, in_words, make
+from bridge.replay.client import (
+    PATIENCE_SECONDS,
+    client_configuration,
+    error_of,
+    hopeless,
+    in_words,
+    make,
+    more_telling,
+)
 from bridge.replay.state import State, group_of, to_offsets
 
 T = TypeVar("T")
@@ -181,9 +189,13 @@ class TopicSink:
             self._producer.purge()
 
     def _begin(self) -> None:
-        if not self._open:
+        if self._open:
+            return
+        try:
             self._producer.begin_transaction()
-            self._open = True
+        except KafkaException as error:
+            raise self._failed(error_of(error), f"writing to topic {self._topic}") from error
+        self._open = True
 
     def _patiently(self, call: Callable[[], T], doing: str) -> T:
         deadline = time.monotonic() + self._patience
@@ -222,7 +234,7 @@ class TopicSink:
             self._refusal = error
 
     def _heard(self, error: KafkaError) -> None:
-        self._last = error
+        self._last = more_telling(self._last, error)
 
 
 def _unacknowledged() -> KafkaError:
