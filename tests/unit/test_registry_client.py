@@ -109,6 +109,17 @@ async def test_the_next_address_is_asked_where_one_is_away_or_in_trouble(nobody:
     assert f"registry {troubled}, subject a-subject: is in trouble" in str(failed.value)
 
 
+async def test_an_address_that_refuses_is_not_passed_over() -> None:
+    """A wrong password or a page in place of a registry is a mistake to be seen, not an outage to be survived."""
+    async with AsyncExitStack() as servers:
+        well = await servers.enter_async_context(answering(response(200, {"id": 7, "version": 2})))
+        for answer in (response(401, {"error_code": 401, "message": "no"}), response(200, HTML, "text/html")):
+            refusing = await servers.enter_async_context(answering(answer))
+            async with client(f"{refusing},{well}") as asking:
+                with pytest.raises(RegistryError, match=f"registry {refusing}, "):
+                    await asking.lookup("a-subject", SCHEMA)
+
+
 # --- who may ask ------------------------------------------------------------------------------------------------------
 
 
