@@ -32,6 +32,8 @@ PROMTOOL = shutil.which("promtool") or "promtool"
 PATIENCE_SECONDS = 60.0
 # Panels that are empty while nothing is wrong, or waits.
 MAY_BE_EMPTY = {"Oldest, and time until empty"}
+# One broker can't give what is declared of the topics, and the alert says so as long as it lasts.
+OF_ONE_BROKER = {"ChatappBridgeTopicsWeak"}
 EVERY = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
 
 
@@ -146,7 +148,7 @@ async def fires(prometheus: Prometheus, alerts: set[str], others: set[str] | Non
 
     async def holds() -> bool:
         firing = await prometheus.firing()
-        return alerts <= firing and (others is None or firing <= alerts | others)
+        return alerts <= firing and (others is None or firing <= alerts | others | OF_ONE_BROKER)
 
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

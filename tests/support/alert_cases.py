@@ -135,7 +135,7 @@ CASES = {
         not_yet=BEGINS + 4,
     ),
     "ChatappBridgeDiskFilling, soon": Case(
-        {"chatapp_bridge_spool_free_bytes": rising(-400 * MIB, 50 * GIB)}, {"ChatappBridgeDiskFilling"}
+        {"chatapp_bridge_spool_free_bytes": rising(-40 * MIB, 5 * GIB)}, {"ChatappBridgeDiskFilling"}
     ),
     "ChatappBridgeSpoolNotWritable": Case(
         {"chatapp_bridge_spool_writable": meanwhile(1, 0)}, {"ChatappBridgeSpoolNotWritable"}
