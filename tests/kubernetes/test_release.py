@@ -90,7 +90,7 @@ def test_a_release_is_installed_changed_rolled_back_removed_and_installed_again(
     assert {push(namespace.url(), each) for each in ids} == {200}
     assert sum(waiting(namespace).values()) == 40
     namespace.helm("uninstall", "bridge", "--wait")
-    assert namespace.pods() == []
+    eventually(lambda: namespace.pods() == [])
     claims = namespace.kubectl("get", "pvc", "--output", "name").split()
     assert claims == ["persistentvolumeclaim/spool-bridge-0", "persistentvolumeclaim/spool-bridge-1"]
 

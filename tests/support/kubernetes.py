@@ -121,8 +121,8 @@ class Namespace:
         self.kafka = f"{address}:9092"
 
     def stop_kafka(self) -> None:
-        """Kill it at once, and all it held."""
-        self.kubectl("delete", "pod", "kafka", "--grace-period=0", "--force", "--ignore-not-found")
+        """End it and all it held; returns when it is gone: forced, it might still acknowledge for a while."""
+        self.kubectl("delete", "pod", "kafka", "--grace-period=1", "--ignore-not-found")
 
     def values(self, **more: Any) -> dict[str, Any]:
         """Values that suit this cluster: small, quick to stop, topics as one broker can give them."""
