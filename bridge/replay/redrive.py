@@ -102,7 +102,7 @@ class Redrive:
 
     Attributes:
         ranges: first offset and the one behind the last, by partition.
-        unreadable_notes: how many were met.
+        behind: offsets that stand behind a transaction which is still open, and are not read.
     """
 
     def __init__(self, settings: config.Settings, asker: Asker, redecoder: Redecoder, listed: int) -> None:
@@ -111,7 +111,9 @@ class Redrive:
         asker.partitions(settings.topics.status)  # to be there, before anything is planned
         self._redecoder = redecoder
         self._listed = listed
-        self.ranges = {p: (each.earliest, each.end) for p, each in asker.offsets(self._topic).items()}
+        offsets = asker.offsets(self._topic)
+        self.ranges = {p: (each.earliest, each.end) for p, each in offsets.items()}
+        self.behind = sum(each.high - each.end for each in offsets.values())
         self._before = {p: Published(settings.topics.status, *ends) for p, ends in self.ranges.items()}
         self._noted = False
         retention_ms = int(asker.topic_configuration(settings.topics.status).get("retention.ms", _FOR_EVER))
@@ -218,6 +220,8 @@ def _described(settings: config.Settings, redrive: Redrive, plan: Tally, group: 
     for partition, (start, end) in sorted(redrive.ranges.items()):
         gone = f"; what was before {start:,} has expired" if start else ""
         yield f"  partition {partition:<4} offsets {start:,} to {end:,}{gone}"
+    if redrive.behind:
+        yield f"  up to {redrive.behind:,} records stand behind a transaction that is still open, and are left for the next run"
     yield from _counts(plan, "to be published")
     yield from (f"    {line}" for line in plan.listed)
     number = plan.reasons.total()

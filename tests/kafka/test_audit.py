@@ -1,11 +1,14 @@
 """``chatapp-bridge audit`` on a real Kafka: made-up topics with each kind of wrong, and what the edges of a range must not do."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import pytest
+from support.arena import longer
 from support.replaying import Put, delete_before, make_topic, write
 
 from bridge import cli
@@ -143,3 +146,26 @@ def test_where_the_broker_stamps_records_the_time_of_receipt_counts(
     words = ("--from", "2025-01-02T03:04:05Z", "--to", "2025-01-02T03:04:06Z", "--format", "json")
     assert topics.audit(*words) == 0
     assert json.loads(capsys.readouterr().out)["callbacks"] == 1
+
+
+def test_memory_is_flat(topics: Topics) -> None:
+    """Of a process of its own; the long form has 300,000 records, every tenth event twice."""
+    callbacks = int(longer(500, 30_000))
+    records = (
+        event(f"{(10 * number + place) % (9 * callbacks):032x}", number, f"{place}/10", key=f"m-{number * place % 999}")
+        for number in range(callbacks)
+        for place in range(1, 11)
+    )
+    topics.put(records)
+    program = (
+        "import resource, sys; from bridge import cli; code = cli.main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr); sys.exit(code)"
+    )
+    words = ["--set", f"kafka.bootstrap_servers={topics.bootstrap}", "--set", f"topics.status={topics.status}"]
+    words += ["--set", f"topics.quarantine={topics.quarantine}", "--format", "json"]
+    run = subprocess.run([sys.executable, "-c", program, "audit", *words], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert (found["records"], found["callbacks"]) == (10 * callbacks, callbacks)
+    assert found["repeats"]["records"] == callbacks
+    assert int(run.stderr.split()[-1]) < 200
