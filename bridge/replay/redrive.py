@@ -51,13 +51,8 @@ def main(options: argparse.Namespace) -> int:
     plan = redrive.look()
     _print(_described(settings, redrive, plan, options.group))
     if writer is None:
-        _print(
-            [
-                f"nothing was written; --execute publishes {_events(plan.events)}"
-                if plan.events
-                else "nothing to publish"
-            ]
-        )
+        nothing = f"nothing was written; --execute publishes {_events(plan.events)}"
+        _print([nothing if plan.events else "nothing to publish"])
         return 0
     done = redrive.publish(writer)
     _print(_account(settings, run, done))

@@ -126,8 +126,12 @@ class Follower(Reader):
             ReplayError: the topic may not be read, or went away.
         """
         look_at = time.monotonic() + _LOOK_SECONDS
+        told = 0
         for messages in super().__iter__():
             yield messages
+            for gap in self.gaps[told:]:
+                told += 1
+                _say(f"partition {gap.partition}: offsets {gap.start:,} to {gap.end:,} expired before they were read")
             if time.monotonic() >= look_at:
                 self._look()
                 look_at = time.monotonic() + _LOOK_SECONDS
@@ -142,7 +146,7 @@ class Follower(Reader):
                 _say("no broker answers; waiting until one does (Ctrl-C ends)")
             return
         if self._away_since is not None:
-            _say(f"brokers answer again, after {time.monotonic() - self._away_since:.0f} s; nothing was missed")
+            _say(f"brokers answer again, after {time.monotonic() - self._away_since:.0f} s")
             self._away_since = None
         if self._grows and found.error is None:
             for partition in sorted(set(found.partitions) - set(self.positions)):
