@@ -71,7 +71,7 @@ check-prometheus: $(READY) ## alerts, metrics and dashboard on a real Prometheus
 	$(BIN)/python -m pytest tests/observed/test_rules.py tests/observed/test_prometheus.py $(ARGS)
 
 check-page: $(READY) ## the operators' page in headless Chromium; needs chromium
-	$(BIN)/python -m pytest tests/observed/test_page.py $(ARGS)
+	$(BIN)/python -m pytest tests/observed/test_chromium.py $(ARGS)
 
 bench: $(READY) ## callbacks per second, beside an empty handler on the same server
 	$(BIN)/python benchmarks/callbacks.py $(ARGS)
