@@ -18,7 +18,7 @@ from bridge.replay.transfer import Choose
 _SAMPLED_RECORDS: Final = 24_000
 _SAMPLE_SECONDS: Final = 3.0
 # What a topic as sink costs beside reading, as `make bench-replay` measures it.
-_TOPIC_FACTOR: Final = 3.0
+_TOPIC_FACTOR: Final = 1.3
 _LEAST_RATE: Final = 1_000.0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from support.replaying import (
     Put,
     Read,
@@ -78,6 +79,20 @@ def grown(file: Path, process: Popen[bytes]) -> bool:
     return False
 
 
+def at_work(bootstrap: str, topic: str, process: Popen[bytes]) -> None:
+    """Wait until the process writes to the topic, committed or not; unless it is done."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "watcher"})
+
+    def ends() -> int:
+        places = [TopicPartition(topic, partition) for partition in range(5)]
+        return sum(consumer.get_watermark_offsets(place, END_SECONDS)[1] for place in places)
+
+    before = ends()
+    while process.poll() is None and ends() <= before + 5:  # a marker in each is what is left of the last process
+        time.sleep(0.02)
+    consumer.close()
+
+
 def identity(record: Read) -> tuple[bytes | None, bytes | None, int, bytes | None]:
     """What a replayed record has in common with the one it came from."""
     return record.key, record.value, record.time_ms, dict(record.headers).get("ce_id")
@@ -122,14 +137,18 @@ def test_a_topic_holds_every_record_once_however_often_the_process_is_killed(
         kafka_bootstrap, topic, "replay", "--to-topic", target, "--rate", str(RATE), "--execute", directory=tmp_path
     )
     run = run_id(tmp_path, process)
+    cut_short = 0
     for _ in range(ROUNDS):
-        time.sleep(chance.uniform(0.1, 1.2))
+        at_work(kafka_bootstrap, target, process)
+        time.sleep(chance.uniform(0, 0.9))
+        cut_short += process.poll() is None
         process.kill()
         process.wait(END_SECONDS)
         process = start(
             kafka_bootstrap, topic, "replay", "--resume", run, "--rate", str(RATE), "--execute", directory=tmp_path
         )
     assert process.wait(END_SECONDS) == 0, (tmp_path / "error").read_text()
+    assert cut_short
     found = read_all(kafka_bootstrap, target, 5)
     assert Counter(map(identity, found)) == Counter(map(identity, source))
     assert {dict(record.headers)["bridge_replay"] for record in found} == {run.encode()}
