@@ -54,7 +54,12 @@ def test_it_carries_the_files_that_are_read_at_run_time(wheel: Path) -> None:
                 packaged = f"bridge/data/{path.relative_to(ROOT)}"
                 assert packaged in names
                 assert path.read_bytes() == archive.read(packaged)
-    assert {"bridge/py.typed", "bridge/data/config/bridge.toml", "bridge/data/config/topics.toml"} <= names
+    assert {
+        "bridge/py.typed",
+        "bridge/receive/page.html",
+        "bridge/data/config/bridge.toml",
+        "bridge/data/config/topics.toml",
+    } <= names
     assert [name for name in names if name.startswith(("tests/", "benchmarks/"))] == []
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
