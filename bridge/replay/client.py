@@ -3,10 +3,13 @@
 Nothing here joins a consumer group: partitions are assigned, so that a reader disturbs nobody and is not disturbed.
 """
 
+import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
@@ -116,6 +119,35 @@ def more_telling(known: KafkaError | None, heard: KafkaError) -> KafkaError:
 def hopeless(error: KafkaError) -> bool:
     """Whether waiting can't help."""
     return error.fatal() or error.code() in _REFUSED
+
+
+class Stuck(Exception):  # noqa: N818 - what it is
+    """A call of the library did not come back."""
+
+
+def bounded(call: Callable[[], T], seconds: float) -> T:
+    """Make a call that has a time limit of its own, but may not keep it.
+
+    On a loaded machine a run stood still for ten minutes after a broker was killed, as long as brokers leave a connection idle.
+
+    Raises:
+        Stuck: it is not back; its thread ends with the process.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="librdkafka").start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        if outcome.done():
+            raise
+        raise Stuck from None
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -361,8 +393,9 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        self.consumer.close()
+        """Close the connections, as far as they let themselves be closed."""
+        with contextlib.suppress(Stuck):
+            bounded(self.consumer.close, _REQUEST_SECONDS)
 
     @property
     def left(self) -> int:

@@ -5,6 +5,7 @@ transaction at hand is aborted by the next one with the same transactional id, a
 was committed; a reader with ``read_committed`` sees each record once.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -16,6 +17,8 @@ from bridge.deliver.partition import partition_for
 from bridge.errors import KafkaAway, ReplayError
 from bridge.replay.client import (
     PATIENCE_SECONDS,
+    Stuck,
+    bounded,
     client_configuration,
     error_of,
     hopeless,
@@ -78,7 +81,7 @@ class TopicSink:
         self._patience = patience_seconds
         self._mark = (REPLAY_HEADER, run_id.encode())
         self._refusal: KafkaError | None = None
-        self._open = False
+        self._open = self._stuck = False
         self._group: Any = None
         configuration = {
             **client_configuration(kafka),
@@ -179,14 +182,14 @@ class TopicSink:
 
     def close(self) -> None:
         """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this run aborts it."""
+        if self._stuck:
+            return
         if self._open:
             self._open = False
-            try:
-                self._producer.abort_transaction(_ABORT_SECONDS)
-            except KafkaException:
-                self._producer.purge()
-        else:
-            self._producer.purge()
+            with contextlib.suppress(KafkaException, Stuck):
+                bounded(lambda: self._producer.abort_transaction(_ABORT_SECONDS), 2 * _ABORT_SECONDS)
+                return
+        self._producer.purge()
 
     def _begin(self) -> None:
         if self._open:
@@ -201,7 +204,10 @@ class TopicSink:
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                return call()
+                return bounded(call, self._patience + _CALL_SECONDS)
+            except Stuck:
+                self._stuck = True
+                raise KafkaAway(f"{doing}: the brokers left it without an answer; look at them") from None
             except KafkaException as exception:
                 error = error_of(exception)
                 if self._last is not None and hopeless(self._last):
