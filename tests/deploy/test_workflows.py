@@ -30,7 +30,7 @@ def project(tmp_path: Path) -> Path:
 
 def notes(project: Path, version: str) -> subprocess.CompletedProcess[str]:
     """Run the script as the workflow does."""
-    command = [project / ".github/release-notes", version]
+    command = [str(project / ".github/release-notes"), version]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
