@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, settings
 SECONDS = float(os.environ.get("BRIDGE_FUZZ_SECONDS", "0"))
 """Of the whole run; 0: each property once, with few examples."""
 DECODER_SHARE = 0.7
-_EXAMPLES_A_ROUND = 500
+_LEAST_A_ROUND = 50
 
 
 def few_or_many(examples: int) -> settings:
-    """Settings of one round: so many examples, or many where there is a budget."""
+    """Settings of one round: so many examples; where there is a budget not so few that a round is mostly its beginning."""
     return settings(
-        max_examples=_EXAMPLES_A_ROUND if SECONDS else examples,
+        max_examples=max(examples, _LEAST_A_ROUND) if SECONDS else examples,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
