@@ -208,6 +208,9 @@ def _taken_up(options: argparse.Namespace, settings: config.Settings, asker: Ask
     checkpoint = _find_checkpoint(options.resume, options.to_file)
     state = checkpoint.state if checkpoint else find_run(asker, settings.kafka.client_id, options.resume)
     if state is None:
+        # Its first transaction may be committed and not yet told to the group's coordinator.
+        state = find_run(asker, settings.kafka.client_id, options.resume, stable=True)
+    if state is None:
         raise ReplayError(
             f"there is no run {options.resume}: neither a checkpoint of it in this directory (--to-file names its file), nor a "
             "group on Kafka; if it was never begun, start it anew"

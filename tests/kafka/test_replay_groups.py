@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,13 @@ def consumer(bootstrap: str, group: str) -> Consumer:
 
 def commit(bootstrap: str, group: str, topic: str, offsets: dict[int, int]) -> None:
     """As a team's consumer did, before it was stopped."""
-    with consumer(bootstrap, group) as one:
+    with closing(consumer(bootstrap, group)) as one:
         one.commit(offsets=[TopicPartition(topic, *each) for each in offsets.items()], asynchronous=False)
 
 
 def committed(bootstrap: str, group: str, topic: str, partitions: int) -> dict[int, int | None]:
     """What the group has, by partition."""
-    with consumer(bootstrap, group) as one:
+    with closing(consumer(bootstrap, group)) as one:
         places = one.committed([TopicPartition(topic, partition) for partition in range(partitions)], 30)
     return {place.partition: place.offset if place.offset >= 0 else None for place in places}
 

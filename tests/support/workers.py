@@ -18,6 +18,7 @@ from support import brokers
 _SHARED = ("_three_nodes", "_secured", "kafka_bootstrap", "_registry")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a shared fixture together."""
     for item in items:
