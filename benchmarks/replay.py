@@ -158,7 +158,7 @@ def _count_lines(path: Path) -> int:
 def _fill(bootstrap: str, records: int) -> int:
     """Write the same events into both topics; mean size of a value in JSON, bytes."""
     admin: Any = administration.AdminClient({"bootstrap.servers": bootstrap})
-    new: Any = administration.NewTopic  # type: ignore[attr-defined]
+    new: Any = administration.NewTopic
     config = {"segment.bytes": str(128 * MIB)}
     for future in admin.create_topics(
         [new(name, PARTITIONS, 1, config=config) for name in (JSON, AVRO, TARGET)]

@@ -152,7 +152,7 @@ async def _seen(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic], 
 def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
     """Set these and no others: an incremental change, which aiokafka's admin client does not have."""
     from confluent_kafka import KafkaException  # noqa: PLC0415 - an import of a tenth of a second, for this alone
-    from confluent_kafka.admin import (  # type: ignore[attr-defined]  # noqa: PLC0415 - it names no exports
+    from confluent_kafka.admin import (  # noqa: PLC0415 - it names no exports
         AdminClient,
         AlterConfigOpType,
         ConfigEntry,

@@ -217,7 +217,7 @@ def received_ms(message: Message) -> int:
     """When the callback of a record was received: the record's time, unless the broker put its own there."""
     kind, time_ms = message.timestamp()
     if kind != TIMESTAMP_LOG_APPEND_TIME:
-        return time_ms
+        return time_ms  # type: ignore[no-any-return]
     headers: Any = message.headers() or ()
     named = {name: (value or b"").decode(errors="replace") for name, value in headers}
     if (digits := named.get("received_at", "")).isdecimal():
@@ -225,7 +225,7 @@ def received_ms(message: Message) -> int:
     try:
         return math.floor(datetime.fromisoformat(named.get("ce_time", "")).timestamp() * 1000 + 0.5)
     except ValueError:
-        return time_ms
+        return time_ms  # type: ignore[no-any-return]
 
 
 # --- saying it --------------------------------------------------------------------------------------------------------

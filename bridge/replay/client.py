@@ -27,8 +27,8 @@ log.propagate = False
 
 T = TypeVar("T")
 # Untyped in the library.
-OffsetSpec: Any = administration.OffsetSpec  # type: ignore[attr-defined]
-ConfigResource: Any = administration.ConfigResource  # type: ignore[attr-defined]
+OffsetSpec: Any = administration.OffsetSpec
+ConfigResource: Any = administration.ConfigResource
 
 PATIENCE_SECONDS: Final = 60.0
 # As many messages as the processor's cache holds: with ten thousand at once each costs three times as much.
@@ -433,28 +433,27 @@ class Reader:
         """The messages to give; notes how far each partition is."""
         last = {message.partition(): message.offset() for message in batch}
         if any(map(Message.error, batch)) or any(
-            offset >= self._ends.get(partition, 0) - 1  # type: ignore[arg-type, operator]  # without an error both are there
-            for partition, offset in last.items()
+            offset >= self._ends.get(partition, 0) - 1 for partition, offset in last.items()
         ):
             return [message for message in batch if self._take(message)]
         for partition, offset in last.items():
-            self.positions[partition] = offset + 1  # type: ignore[index, operator]
+            self.positions[partition] = offset + 1
         return batch
 
     def _take(self, message: Message) -> bool:
         """Whether a message is to be given; what else came as one is dealt with."""
         error, partition, offset = message.error(), message.partition(), message.offset()
         if error is None:
-            end = self._ends.get(partition)  # type: ignore[arg-type]
+            end = self._ends.get(partition)
             if end is None:
                 return False
-            self._reached(partition, min(offset + 1, end))  # type: ignore[arg-type, operator]
-            return offset < end  # type: ignore[operator]
+            self._reached(partition, min(offset + 1, end))
+            return offset < end  # type: ignore[no-any-return]
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public codes
             # All that is committed has been read: behind the last record there may be markers and what was aborted.
-            self._reached(partition, offset)  # type: ignore[arg-type]
+            self._reached(partition, offset)
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            self._expired(partition)  # type: ignore[arg-type]
+            self._expired(partition)
         else:
             self._heard(error)
             if hopeless(error):

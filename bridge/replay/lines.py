@@ -85,8 +85,8 @@ class Lines:
         kind, time_ms = message.timestamp()
         line = _Line(
             self._topic,
-            message.partition(),  # type: ignore[arg-type]  # a message without an error has them
-            message.offset(),  # type: ignore[arg-type]
+            message.partition(),
+            message.offset(),
             None if kind == _TIMELESS else time_ms,
             None,
             {},

@@ -146,4 +146,4 @@ def _received_at(message: Message) -> int:
     digits = (header(headers, "received_at") or b"").decode(errors="replace")
     if digits.isascii() and digits.isdecimal() and len(digits) <= _TIME_DIGITS:
         return int(digits)
-    return max(0, message.timestamp()[1])
+    return max(0, message.timestamp()[1])  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no exports
+from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
     AclOperation,

@@ -17,7 +17,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import GroupAuthorizationFailedError
 from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no exports
+from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
     AclPermissionType,

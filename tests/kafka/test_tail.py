@@ -78,7 +78,7 @@ def test_it_follows_filters_masks_and_leaves_nothing(kafka_bootstrap: str, tail:
     assert line.endswith("error 131026, UNDELIVERABLE  bridge_redrive  [0]@2")
 
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
-    grown = administration.NewPartitions(topic, 2)  # type: ignore[attr-defined]
+    grown = administration.NewPartitions(topic, 2)
     admin.create_partitions([grown])[topic].result()
     write(kafka_bootstrap, topic, [put_event(event("m-3"), partition=1, time_ms=now_ms)])
     every.until(lambda: len(every.said()) == 4)

@@ -70,9 +70,7 @@ def make_topic(bootstrap: str, partitions: int = 1, config: Mapping[str, str] | 
     """A topic of a unique name, which the broker knows."""
     name = unique_name("replay")
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    new = administration.NewTopic(  # type: ignore[attr-defined]
-        name, partitions, len(bootstrap.split(",")), config=dict(config or {})
-    )
+    new = administration.NewTopic(name, partitions, len(bootstrap.split(",")), config=dict(config or {}))
     admin.create_topics([new], operation_timeout=WAIT_SECONDS)[name].result()
     return name
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no exports
+from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
     AclOperation,
@@ -28,7 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names no
     UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
-from confluent_kafka.admin import ScramCredentialInfo as Info  # type: ignore[attr-defined]
+from confluent_kafka.admin import ScramCredentialInfo as Info
 
 from bridge.embedded import EmbeddedKafka
 from support.certificates import Authority, Certificate
