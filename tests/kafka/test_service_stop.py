@@ -152,6 +152,7 @@ async def test_what_is_in_flight_is_flushed(kafka: EmbeddedKafka, tmp_path: Path
     assert {f"{marked}-first", f"{marked}-second"} == keys
 
 
+@pytest.mark.alone
 async def test_the_end_is_in_time_with_kafka_away_and_connections_open(mute_kafka: str, tmp_path: Path) -> None:
     """Kafka says nothing, callbacks wait, idle and half-sent requests are open on both ports: answered, and ended in time.
 

@@ -14,8 +14,8 @@ import pytest
 
 from support import brokers
 
-# Fixtures of the session, the most expensive first; a test goes with the first that it has.
-_SHARED = ("_three_nodes", "_secured", "kafka_bootstrap", "_registry")
+# Fixtures made once, the most expensive first; a test goes with the first that it has.
+_SHARED = ("_three_nodes", "_secured", "kafka_bootstrap", "_registry", "wheel")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
