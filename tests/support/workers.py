@@ -15,7 +15,7 @@ import pytest
 from support import brokers
 
 # Fixtures made once, the most expensive first; a test goes with the first that it has.
-_SHARED = ("_three_nodes", "_secured", "kafka_bootstrap", "_registry", "wheel")
+_SHARED = ("_three_nodes", "secured", "_guarded", "_one_node", "kafka", "kafka_bootstrap", "_registry", "wheel", "values", "made")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
