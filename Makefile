@@ -39,7 +39,7 @@ demo: $(READY) ## the whole story on this machine: Kafka, the bridge, a provider
 	$(BIN)/chatapp-bridge demo $(ARGS)
 
 test: $(READY) ## every test, on a real Kafka
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 test-unit: $(READY) ## the tests that need no Kafka
 	$(BIN)/python -m pytest tests/unit $(ARGS)

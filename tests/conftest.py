@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import hypothesis  # noqa: F401 - else its plugin imports it at the end, which fails in 3.11 (gh-106905) after some tests
 import pytest
 import schemathesis.reporting.html.writer  # these as well, and the one below
 import schemathesis.reporting.junitxml
@@ -27,6 +26,7 @@ from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
     pytest_runtest_protocol,
     pytest_sessionfinish,
     pytest_testnodedown,
+    pytest_xdist_make_scheduler,
 )
 
 from bridge.embedded import EmbeddedKafka, EmbeddedRegistry

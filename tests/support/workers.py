@@ -5,27 +5,59 @@ times, so nothing else runs beside it.
 """
 
 import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from support import brokers
 
 # Fixtures made once, the most expensive first; a test goes with the first that it has.
-_SHARED = ("_three_nodes", "secured", "_guarded", "_one_node", "kafka", "kafka_bootstrap", "_registry", "wheel", "values", "made")
+_SHARED = (
+    "_three_nodes",
+    "secured",
+    "_guarded",
+    "_one_node",
+    "kafka",
+    "kafka_bootstrap",
+    "_registry",
+    "wheel",
+    "values",
+    "made",
+)
+_TOLD = "shared.json"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a shared fixture together."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        shared = next((name for name in _SHARED if name in names), None)
-        if shared is not None:
-            item.add_marker(pytest.mark.xdist_group(shared))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A worker tells the one that divides the work what each test shares; all tell the same."""
+    if not hasattr(config, "workerinput"):
+        return
+    shared = {item.nodeid: next((n for n in _SHARED if n in getattr(item, "fixturenames", ())), None) for item in items}
+    place = Path(config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+    (place / _TOLD).write_text(json.dumps(shared))
+    (place / _TOLD).replace(place.parent / _TOLD)
+
+
+class _Together(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
+    """Keeps the tests of a shared fixture on one worker; pytest 9.2 no longer knows the way of ``--dist=loadgroup``."""
+
+    _shared: dict[str, str | None] | None = None
+
+    def _split_scope(self, nodeid: str) -> str:
+        if self._shared is None:
+            place = Path(self.config._tmp_path_factory.getbasetemp())
+            self._shared = json.loads((place / _TOLD).read_text())
+        return self._shared[nodeid] or nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Divide the work."""
+    return _Together(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -7,9 +7,9 @@ from importlib.metadata import packages_distributions
 
 import pytest
 from aiokafka import ConsumerRecord
-from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from support.messages import Message
 
 from bridge.consume import Decoder, Deduplicator, Record, Undecodable, event_id, header
 from bridge.encode.json import encode_event
@@ -27,7 +27,7 @@ def of_aiokafka(value: bytes | None, headers: list[tuple[str, bytes]] | None = N
 def of_confluent(value: bytes | None, headers: list[tuple[str, bytes]] | None = None) -> Record:
     """A record as confluent-kafka gives it."""
     pairs: list[tuple[str, str | bytes | None]] = [*(headers or [])]
-    return Message("t", 2, 7, b"k", value, pairs)  # type: ignore[no-any-return]
+    return Message("t", 2, 7, b"k", value, pairs)
 
 
 @pytest.fixture(params=[of_aiokafka, of_confluent])

@@ -5,9 +5,9 @@ import json
 from typing import Any
 
 import pytest
-from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from support.messages import Message
 
 from bridge.consume import Decoder
 from bridge.replay.lines import Lines
