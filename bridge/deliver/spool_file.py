@@ -52,6 +52,7 @@ from typing import Final, Literal, Self, TypeVar, cast
 import msgspec
 
 from bridge.deliver.spool_salvage import PAGE_BYTES, Value, WalFrames, crc_of, raw_rows
+from bridge.durable import sync
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolTooNew
 from bridge.record import Record
 
@@ -343,14 +344,6 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _write_synced(path: Path, data: bytes) -> None:
     """Create or replace a file, its blocks allocated, and sync it (not its directory)."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -369,8 +362,8 @@ def _make_directory(directory: Path) -> None:
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(mode=0o700, exist_ok=True)
-        _sync(path)
-        _sync(path.parent)
+        sync(path)
+        sync(path.parent)
     if stat.S_IMODE(directory.stat().st_mode) != 0o700:  # noqa: PLR2004 - the mode above
         with suppress(PermissionError):  # the root of a volume belongs to somebody else; the files in it are 0600
             directory.chmod(0o700)
@@ -405,7 +398,7 @@ def _mark_format(directory: Path, version: int) -> None:
     if not marker.exists():
         _write_synced(directory / "format.partial", f"{version}\n".encode())
         (directory / "format.partial").rename(marker)
-        _sync(directory)
+        sync(directory)
     elif (_marked_format(directory) or version) < version:
         with marker.open("r+b") as file:  # a digit in its place: that works on a full disk, too
             file.write(b"%d" % version)
@@ -600,9 +593,9 @@ def rebuild(
         raise
     finally:
         connection.close()
-    _sync(partial)
+    sync(partial)
     partial.rename(directory / _REBUILD)
-    _sync(directory)
+    sync(directory)
     return Rebuilt(_exchange(directory, reason), reason, rows, reports)
 
 
@@ -615,9 +608,9 @@ def _exchange(directory: Path, reason: str) -> Path:
         path = directory / (DATABASE + suffix)
         if path.exists():
             path.rename(moved_to / path.name)
-    _sync(moved_to)
+    sync(moved_to)
     (directory / _REBUILD).rename(directory / DATABASE)
-    _sync(directory)
+    sync(directory)
     return moved_to
 
 
@@ -649,9 +642,9 @@ class SpoolFile:
             rebuilt = rebuild(directory, "wal")
         elif size_of(database) == 0:
             _create(directory / _PARTIAL).close()
-            _sync(directory / _PARTIAL)
+            sync(directory / _PARTIAL)
             (directory / _PARTIAL).rename(database)
-            _sync(directory)
+            sync(directory)
         del wal
         try:
             return cls._open(directory, hooks, max_pages), rebuilt

@@ -8,7 +8,6 @@ registry answers again, which it is asked to after each start; its word then cou
 """
 
 import asyncio
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import Annotated, Final, Self
 import msgspec
 import structlog
 
-from bridge import config
+from bridge import config, durable
 from bridge.errors import BridgeError, RegistryError
 from bridge.registry.client import RegistryClient, subject_of
 from bridge.schemas import EventSchema, known_schemas, written_schema
@@ -214,7 +213,7 @@ class RegisteredIds:
             ids[key[1].hex()] = number
         data = msgspec.json.format(msgspec.json.encode(self._cache)) + b"\n"
         try:
-            await asyncio.to_thread(_write, self._file, data)
+            await asyncio.to_thread(durable.replace, self._file, data)
         except OSError as error:
             log.warning("schema_ids_not_kept", file=str(self._file), reason=error.strerror)
 
@@ -243,19 +242,3 @@ def _read(file: Path) -> _Cache:
 def _fingerprints(cache: _Cache) -> Sequence[bytes]:
     """Raises ValueError where one is none."""
     return [bytes.fromhex(schema) for subjects in cache.values() for ids in subjects.values() for schema in ids]
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Replace the file by a whole one; synced."""
-    partial = file.with_suffix(".partial")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

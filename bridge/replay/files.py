@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import msgspec
 from confluent_kafka import Message
 
+from bridge import durable
 from bridge.errors import ReplayError
 from bridge.replay.lines import Lines
 from bridge.replay.state import State
@@ -177,20 +178,9 @@ class FileSink:
             self._syncing.result()
 
     def _sync(self, checkpoint: bytes) -> None:
-        path = checkpoint_path(self._file)
-        beside = path.with_name(path.name + ".new")
         try:
             os.fdatasync(self._out)
-            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as out:
-                out.write(checkpoint)
-                out.flush()
-                os.fsync(out.fileno())
-            beside.replace(path)
-            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            durable.replace(checkpoint_path(self._file), checkpoint)
         except OSError as error:
             raise self._failed(error) from error
 
