@@ -84,13 +84,9 @@ def topic(kafka_bootstrap: str) -> MakeTopic:
 @pytest.fixture(scope="session")
 def _three_nodes() -> Iterator[EmbeddedKafka]:
     """Three nodes for the session; they belong to no loop."""
-    kafka = EmbeddedKafka(nodes=3)
-    try:
-        run_apart(kafka.start())
+    with brokers.running(EmbeddedKafka(nodes=3)) as kafka:
         brokers.used.append("embedded, three nodes")
         yield kafka
-    finally:
-        run_apart(kafka.close())
 
 
 @pytest.fixture
@@ -109,12 +105,8 @@ def cluster_topic(cluster: EmbeddedKafka) -> MakeTopic:
 @pytest.fixture(scope="session")
 def _registry() -> Iterator[EmbeddedRegistry]:
     """One registry for the session; it belongs to no loop."""
-    registry = EmbeddedRegistry()
-    try:
-        run_apart(registry.start())
+    with brokers.running(EmbeddedRegistry()) as registry:
         yield registry
-    finally:
-        run_apart(registry.close())
 
 
 @pytest.fixture

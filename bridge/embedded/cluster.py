@@ -22,8 +22,6 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 
@@ -32,14 +30,14 @@ from bridge.embedded.download import Libraries, ensure_libraries
 from bridge.embedded.java import java_executable
 from bridge.embedded.node import CONTROLLER, Node, Shared
 from bridge.embedded.ports import Port
-from bridge.embedded.process import POLL_SECONDS, START_SECONDS, STOP_SECONDS
+from bridge.embedded.process import POLL_SECONDS, START_SECONDS, STOP_SECONDS, Owned
 from bridge.errors import EmbeddedError
 
 MAX_NODES = 3
 HEAL_SECONDS = 120.0
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(Owned):
     """A cluster to start, stop, hurt and heal; ``async with`` starts it and removes it at the end.
 
     It belongs to no event loop: a session's fixture may start it in one and tests use it in others. Ports
@@ -107,21 +105,6 @@ class EmbeddedKafka:
         for node in self.nodes:
             node.join(self._shared)
             node.properties.update((node_properties or {}).get(node.id, {}))
-
-    async def __aenter__(self) -> Self:
-        """Start; where that fails nothing is left behind."""
-        try:
-            await self.start()
-        except BaseException:
-            await asyncio.shield(self.close())
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it and remove what it left."""
-        await asyncio.shield(self.close())
 
     @property
     def bootstrap_servers(self) -> str:

@@ -3,8 +3,11 @@
 import asyncio
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from bridge.embedded.java import spawn, tail
 
@@ -12,6 +15,33 @@ START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 16_384
+
+
+class Owned(ABC):
+    """What ``async with`` starts and takes down, whatever happens in between."""
+
+    async def __aenter__(self) -> Self:
+        """Start; where that fails nothing is left behind."""
+        try:
+            await self.start()
+        except BaseException:
+            await asyncio.shield(self.close())
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it and remove what it left."""
+        await asyncio.shield(self.close())
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start it and wait until it answers."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End it and remove what it left; may be called again."""
 
 
 class Process:

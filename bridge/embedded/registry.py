@@ -17,15 +17,13 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 
 from bridge.embedded.download import REGISTRY_JAR, ensure_registry
 from bridge.embedded.java import JVM_OPTIONS, java_executable
 from bridge.embedded.ports import HOST, Port
-from bridge.embedded.process import POLL_SECONDS, START_SECONDS, Process
+from bridge.embedded.process import POLL_SECONDS, START_SECONDS, Owned, Process
 from bridge.errors import EmbeddedError
 
 API = "/apis/ccompat/v7"
@@ -34,7 +32,7 @@ ASK_SECONDS = 5.0
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 
 
-class EmbeddedRegistry(Process):
+class EmbeddedRegistry(Owned, Process):
     """One registry to start, stop, hurt and start again; ``async with`` starts it and removes it at the end.
 
     It belongs to no event loop. Its port is chosen when it is made and kept for its life; its process dies
@@ -65,21 +63,6 @@ class EmbeddedRegistry(Process):
         self._compatibility = compatibility
         self._console = console
         self._port, self._management_port = Port(), Port()
-
-    async def __aenter__(self) -> Self:
-        """Start; where that fails nothing is left behind."""
-        try:
-            await self.start()
-        except BaseException:
-            await asyncio.shield(self.close())
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it and remove what it left."""
-        await asyncio.shield(self.close())
 
     @property
     def url(self) -> str:

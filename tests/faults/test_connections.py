@@ -16,8 +16,8 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from support.apart import run_apart
 from support.arena import PARTITIONS, Arena, Scrape, longer
+from support.brokers import running
 from support.proxy import Proxy
 from support.topics import create_topic
 
@@ -51,10 +51,9 @@ def _guarded() -> Iterator[tuple[EmbeddedKafka, Port]]:
     )
     kafka.nodes[0].advertised["GUARDED"] = door.address
     try:
-        run_apart(kafka.start())
-        yield kafka, door
+        with running(kafka):
+            yield kafka, door
     finally:
-        run_apart(kafka.close())
         door.release()
 
 

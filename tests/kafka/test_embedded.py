@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from conftest import MakeTopic
-from support.apart import run_apart
+from support.brokers import running
 from support.topics import consume_all, create_topic, until
 
 from bridge.embedded import EmbeddedKafka, Node, run_java
@@ -39,12 +39,8 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def _one_node() -> Iterator[EmbeddedKafka]:
-    kafka = EmbeddedKafka()
-    try:
-        run_apart(kafka.start())
+    with running(EmbeddedKafka()) as kafka:
         yield kafka
-    finally:
-        run_apart(kafka.close())
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from support.apart import run_apart
 from support.bridge_process import BridgeProcess, balance
+from support.brokers import running
 from support.callbacks import body, eventually, make_topics, report
 from support.certificates import Authority
 from support.secured import SecuredKafka, everything
@@ -49,11 +49,8 @@ SOON = {"topics.check_seconds": 1, "delivery.hedge_ms": 200, "delivery.abandon_s
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """One for the module."""
     secured = SecuredKafka(tmp_path_factory.mktemp("secured"))
-    try:
-        run_apart(secured.kafka.start())
+    with running(secured.kafka):
         yield secured
-    finally:
-        run_apart(secured.kafka.close())
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apart import run_apart
 from support.bridge_process import BridgeProcess
+from support.brokers import running
 from support.callbacks import body, make_topics, report
 from support.raw_http import get
 from support.topics import until
@@ -94,12 +94,8 @@ async def shown(url: str, state: str) -> Shown:
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[EmbeddedKafka]:
     """A broker of one's own, to be killed."""
-    kafka = EmbeddedKafka()
-    try:
-        run_apart(kafka.start())
+    with running(EmbeddedKafka()) as kafka:
         yield kafka
-    finally:
-        run_apart(kafka.close())
 
 
 @pytest.fixture
@@ -142,8 +138,7 @@ async def test_each_state_is_shown_for_what_it_is(kafka: EmbeddedKafka, bridge: 
     await kafka.nodes[0].kill()
     await down(bridge)
     await full(bridge)
-    await kafka.nodes[0].start()
-    await drained(bridge)
+    await drained(kafka, bridge)
 
 
 async def healthy(bridge: BridgeProcess) -> None:
@@ -205,7 +200,7 @@ async def full(bridge: BridgeProcess) -> None:
     assert "docs/runbook.md#chatappbridgespoolnotwritable" in page.text("notices")
 
 
-async def drained(bridge: BridgeProcess) -> None:
+async def drained(kafka: EmbeddedKafka, bridge: BridgeProcess) -> None:
     """Kafka is back: what waits goes out. That is over before a browser has started, so it is shown what the bridge said."""
     said: dict[str, Any] = {}
 
@@ -214,7 +209,8 @@ async def drained(bridge: BridgeProcess) -> None:
         said = (await get(bridge.admin_port, "/status.json")).json()
         return bool(said["why"].startswith("Kafka takes records"))
 
-    await eventually(draining)
+    # It may be over before the start of a node is told to be.
+    await asyncio.gather(eventually(draining), kafka.nodes[0].start())
     async with served(said) as url:
         page = await shown(url, "draining")
     assert (page.text("word"), page.look("verdict")) == ("Safe, on disk", "warn")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apart import run_apart
 from support.bridge_process import BridgeProcess
+from support.brokers import running
 from support.callbacks import SUCCESS, body, make_topics, report
 from support.contract import ROOT
 from support.raw_http import exchange, get, request
@@ -98,12 +98,8 @@ class Prometheus:
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[EmbeddedKafka]:
     """A broker of one's own, to be killed."""
-    kafka = EmbeddedKafka()
-    try:
-        run_apart(kafka.start())
+    with running(EmbeddedKafka()) as kafka:
         yield kafka
-    finally:
-        run_apart(kafka.close())
 
 
 @pytest.fixture

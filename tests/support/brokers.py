@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from bridge.embedded import EmbeddedKafka
+from bridge.embedded import EmbeddedKafka, EmbeddedRegistry
 from bridge.embedded.metadata import ask
 from bridge.embedded.ports import HOST, Port
 from support.apart import run_apart
+
+Server = TypeVar("Server", EmbeddedKafka, EmbeddedRegistry)
 
 IMAGE = "apache/kafka:4.1.0"
 READY_SECONDS = 90.0
@@ -80,6 +82,16 @@ def headline() -> str:
 
 
 @contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Start it, take it down at the end; it belongs to no loop, so that tests with loops of their own can share it."""
+    try:
+        run_apart(server.start())
+        yield server
+    finally:
+        run_apart(server.close())
+
+
+@contextmanager
 def broker() -> Iterator[str]:
     """A broker for the session; gives ``host:port``."""
     kind = settled()
@@ -92,13 +104,9 @@ def broker() -> Iterator[str]:
             used.append(f"container of {IMAGE}")
             yield address
     else:
-        kafka = EmbeddedKafka()
-        try:
-            run_apart(kafka.start())
+        with running(EmbeddedKafka()) as kafka:
             used.append("embedded, one node")
             yield kafka.bootstrap_servers
-        finally:
-            run_apart(kafka.close())
 
 
 @contextmanager
