@@ -128,7 +128,8 @@ class Stuck(Exception):  # noqa: N818 - what it is
 def bounded(call: Callable[[], T], seconds: float) -> T:
     """Make a call that has a time limit of its own, but may not keep it.
 
-    On a loaded machine a run stood still for ten minutes after a broker was killed, as long as brokers leave a connection idle.
+    A call that needs a broker which left the cluster may wait for it until a connection is idle for too long: ten minutes. That
+    was seen with librdkafka from 2.10 on, which is why pyproject.toml keeps to an older one.
 
     Raises:
         Stuck: it is not back; its thread ends with the process.

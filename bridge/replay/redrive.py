@@ -9,12 +9,10 @@ any other before it looks, so nothing is published twice, however runs die or me
 """
 
 import argparse
-import secrets
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +25,7 @@ from bridge.replay.notes import Published, is_note
 from bridge.replay.progress import Progress
 from bridge.replay.redecode import Event, Failing, Redecoder
 from bridge.replay.redrive_writer import Batch, Writer
+from bridge.replay.state import new_run_id
 
 # Of one transaction: so long those who read only what is committed wait for what stands behind.
 _BATCH_RECORDS: Final = 1_000
@@ -41,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
         RegistryError: the schema's id can't be had.
     """
     settings = config.load(options.config, assignments=options.set).settings
-    run = f"redrive-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run = f"redrive-{new_run_id()}"
     with Asker(settings.kafka) as asker:
         largest = _largest_record(settings, asker)
         redecoder = Redecoder(settings, run, largest)

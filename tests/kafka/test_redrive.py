@@ -35,18 +35,18 @@ GROUP = "chatapp-bridge-redrive"
 KILLED = """
     import os, signal, sys
     from bridge import cli
-    from bridge.replay.redrive_writer import Writer
-    settled, calls = Writer._settled, 0
+    from bridge.replay.transactions import Transactions
+    patiently, calls = Transactions._patiently, 0
     def dying(self, work, doing):
         global calls
         calls += 1
         if calls == {at} and not {after}:
             self._producer.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-        settled(self, work, doing)
+        patiently(self, work, doing)
         if calls == {at}:
             os.kill(os.getpid(), signal.SIGKILL)
-    Writer._settled = dying
+    Transactions._patiently = dying
     from bridge.replay import redrive
     redrive._BATCH_RECORDS = 50
     sys.exit(cli.main(sys.argv[1:]))

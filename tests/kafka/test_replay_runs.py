@@ -25,9 +25,12 @@ from support.replaying import (
     start,
     write,
 )
+from support.topics import unique_name
 
-from bridge import cli
+from bridge import cli, config
 from bridge.deliver.partition import partition_for
+from bridge.errors import ReplayError
+from bridge.replay.transactions import Transactions
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 ROUNDS = 25 if LONG else 3
@@ -259,6 +262,22 @@ def test_a_target_that_refuses_a_record_ends_it_with_words_and_nothing_half_done
     assert "max.message.bytes" in said
     assert "--resume" in said
     assert len(read_all(kafka_bootstrap, target)) in {0, 50}
+
+
+def test_of_two_that_write_for_one_run_the_later_goes_on_alone(kafka_bootstrap: str) -> None:
+    """The earlier one writes no more, and says why."""
+    topic, run_id = make_topic(kafka_bootstrap), unique_name("run")
+    kafka = config.load(environment={}, assignments=[f"kafka.bootstrap_servers={kafka_bootstrap}"]).settings.kafka
+    earlier, later = [
+        Transactions(kafka, run_id, batch_bytes=1000, beginning="beginning", fenced="another took it over")
+        for _ in range(2)
+    ]
+    earlier.write(topic, [{"value": b"late"}], "writing")
+    with pytest.raises(ReplayError, match="writing: another took it over"):
+        earlier.commit([], None, "writing")
+    earlier.close()
+    later.close()
+    assert read_all(kafka_bootstrap, topic) == []
 
 
 def test_a_run_that_nobody_knows_is_refused(kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
