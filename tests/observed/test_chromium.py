@@ -107,10 +107,10 @@ async def bridge(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[BridgePr
         yield bridge
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], every_seconds: float = 0.1) -> None:
     """Wait until it holds."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        await until(holds)
+        await until(holds, every_seconds)
 
 
 async def metric(bridge: BridgeProcess, name: str) -> float:
@@ -204,13 +204,19 @@ async def drained(kafka: EmbeddedKafka, bridge: BridgeProcess) -> None:
     """Kafka is back: what waits goes out. That is over before a browser has started, so it is shown what the bridge said."""
     said: dict[str, Any] = {}
 
+    async def refusals_are_over() -> bool:
+        """As long as there were any of late, the page speaks of them, and they may be of the time before."""
+        status = (await get(bridge.admin_port, "/status.json")).json()
+        return bool(status["callbacks"]["refused_per_second"] == 0)
+
     async def draining() -> bool:
         nonlocal said
         said = (await get(bridge.admin_port, "/status.json")).json()
         return bool(said["why"].startswith("Kafka takes records"))
 
-    # It may be over before the start of a node is told to be.
-    await asyncio.gather(eventually(draining), kafka.nodes[0].start())
+    await eventually(refusals_are_over)
+    # It may be over a moment after the node is up, and before that is known here.
+    await asyncio.gather(eventually(draining, 0.01), kafka.nodes[0].start())
     async with served(said) as url:
         page = await shown(url, "draining")
     assert (page.text("word"), page.look("verdict")) == ("Safe, on disk", "warn")
