@@ -35,8 +35,8 @@ _FLUSH_SECONDS: Final = 0.5
 _ABORT_SECONDS: Final = 10.0
 _TRANSACTION_MS: Final = 60_000
 # Bounds of the library's queue: what is written and not yet acknowledged.
-_QUEUED_KIB: Final = 32_768
-_QUEUED_MESSAGES: Final = 50_000
+_QUEUED_KIB: Final = 16_384
+_QUEUED_MESSAGES: Final = 20_000  # each holds about 2 KiB beside its bytes
 _MOST_MESSAGE_BYTES: Final = 100_000_000
 _FENCED: Final = {
     KafkaError._FENCED,  # noqa: SLF001 - its public codes
