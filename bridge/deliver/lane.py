@@ -239,6 +239,8 @@ class Lane:
         # groups that are in the batch on its way, wholly or in part
         self._flying: list[Group] = []
         self._sending_with: Producer | None = None
+        # what the next batch waits for: the leader's answer to others' batches
+        self._turn: asyncio.Future[None] | None = None
         self._most_records = _UNBOUNDED
         # batches that failed since one was acknowledged
         self._tries = 0
@@ -418,6 +420,9 @@ class Lane:
             while not self._queue:
                 await self._refill()
             batches, producer = self._fill()
+            if self._turn is not None:
+                await self._turn
+                continue
             if producer is None or not batches:
                 await self._look_again(producer)
                 continue
@@ -470,12 +475,19 @@ class Lane:
             producer.refresh_metadata()
         await self._producers.change(_LOOK_SECONDS)
 
+    def _may_begin(self, producer: Producer, partition: int, *, first: bool) -> bool:
+        """Whether there is a leader for the batch; and, of the first one, whether it is that leader's turn."""
+        if first:
+            self._turn = producer.turn(self.topic, partition)
+        return self._turn is None and producer.has_leader(self.topic, partition)
+
     def _fill(self) -> tuple[dict[int, Batch], Producer | None]:
         """Batches, one a partition, with a prefix of the queue; none where its first record's partition has no leader.
 
         While the registry has not told the id of the first record's schema, there is no producer for it either.
         """
         batches: dict[int, Batch] = {}
+        self._turn = None
         head = next((record for group in self._queue for record in group.unsent), None)
         if head is not None and self._prefix_of(head) is None:
             return batches, None
@@ -492,7 +504,7 @@ class Lane:
                 partition = self._partition(record, partitions)
                 batch = batches.get(partition)
                 if batch is None:
-                    if not producer.has_leader(self.topic, partition):
+                    if not self._may_begin(producer, partition, first=not batches):
                         return batches, producer
                     batch = batches[partition] = producer.open_batch()
                 if room == 0 or not batch.append(record, prefix):

@@ -10,13 +10,18 @@ Where this reaches below aiokafka's public face (0.14) it says why; the version 
 
 import asyncio
 import contextlib
+import struct
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+import cramjam
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.producer.sender import Sender
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.producer.sender import Sender, SendProduceReqHandler
+from aiokafka.record.util import calc_crc32c
 
 from bridge.config import Kafka
 from bridge.deliver.connection import Client, client_arguments
@@ -32,6 +37,14 @@ _LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 _RECORDS_BOUNDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 # For finding out why a start took too long.
 _REASON_SECONDS = 2.0
+# Turns of the loop from a batch's acknowledgement to its lane's next step: the future's, the lane's.
+_ROUNDS_TO_GO_ON = 3
+# Where a batch (v2) has what compression changes.
+_HEAD_BYTES: Final = 61
+_LENGTH_AT, _LENGTH = 8, struct.Struct(">i")
+_CRC_AT, _CRC = 17, struct.Struct(">I")
+_ATTRIBUTES_AT, _ATTRIBUTES = 21, struct.Struct(">h")
+_LZ4, _LZ4_LEVEL = 3, 1
 
 
 class Abandoned(BridgeError):
@@ -41,18 +54,57 @@ class Abandoned(BridgeError):
 
 
 class _Sender(Sender):  # type: ignore[misc]  # aiokafka's sender is untyped
-    """A sender that knows its own request tasks, so that they can be ended."""
+    """A sender that knows its own request tasks, so that they can be ended, and tells when a node may be sent more."""
 
     requests: set[asyncio.Task[Any]]
+    turns: dict[int, list[asyncio.Future[None]]]
 
     async def _send_produce_req(self, node_id: int, batches: Any) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
         self.requests.add(task)
         try:
-            await super()._send_produce_req(node_id, batches)
+            await SendProduceReqHandler(self, batches).do(node_id)
+            # Those whose batches are acknowledged go on first, so that the next request takes what else they have.
+            for _ in range(_ROUNDS_TO_GO_ON):
+                await asyncio.sleep(0)
+            self._in_flight.remove(node_id)
+            self._muted_partitions.difference_update(batches)
         finally:
             self.requests.discard(task)
+            self.release(node_id)
+
+    def turn(self, node_id: int) -> "asyncio.Future[None] | None":
+        """Done when no request is on its way to the node any more; None if none is now."""
+        if node_id not in self._in_flight:
+            return None
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.turns[node_id].append(turn)
+        return turn
+
+    def release(self, node_id: int) -> None:
+        """Whoever waits for the node's turn is to look again."""
+        for turn in self.turns.pop(node_id, ()):
+            if not turn.done():
+                turn.set_result(None)
+
+
+class _Lz4Builder(BatchBuilder):  # type: ignore[misc]  # aiokafka's builder is untyped
+    """Compresses with LZ4's fast level: a quarter of the ninth's time, which is all that aiokafka has, for a tenth more bytes."""
+
+    _buffer: bytes | None
+
+    def _build(self) -> bytes:
+        if self._buffer is None:
+            plain = super()._build()
+            compressor = cramjam.lz4.Compressor(level=_LZ4_LEVEL, content_checksum=False, block_linked=False)
+            compressor.compress(bytes(memoryview(plain)[_HEAD_BYTES:]))
+            built = bytearray(plain[:_HEAD_BYTES]) + compressor.finish()
+            _LENGTH.pack_into(built, _LENGTH_AT, len(built) - _LENGTH_AT - _LENGTH.size)
+            _ATTRIBUTES.pack_into(built, _ATTRIBUTES_AT, _ATTRIBUTES.unpack_from(built, _ATTRIBUTES_AT)[0] | _LZ4)
+            _CRC.pack_into(built, _CRC_AT, calc_crc32c(memoryview(built)[_ATTRIBUTES_AT:]))
+            self._buffer = bytes(built)
+        return self._buffer
 
 
 class Batch:
@@ -106,11 +158,12 @@ class Producer:
         self._topics = topics
         self._unresolved: set[asyncio.Future[None]] = set()
         self._dead = False
-        compression = settings.compression_type
+        compression, self._max_batch_bytes = settings.compression_type, settings.max_batch_bytes
+        self._lz4 = compression == "lz4"
         self._kafka = AIOKafkaProducer(
             acks="all",
             enable_idempotence=True,
-            compression_type=None if compression == "none" else compression,
+            compression_type=None if compression in ("none", "lz4") else compression,
             max_batch_size=settings.max_batch_bytes,
             max_request_size=2**31 - 1,
             request_timeout_ms=settings.request_timeout_ms,
@@ -122,6 +175,7 @@ class Producer:
         self._sender: Any = self._kafka._sender  # noqa: SLF001
         self._sender.__class__ = _Sender
         self._sender.requests = set()
+        self._sender.turns = defaultdict(list)
 
     @property
     def dead(self) -> bool:
@@ -180,7 +234,21 @@ class Producer:
 
     def open_batch(self) -> "Batch":
         """An empty batch, bound to no partition yet."""
-        return Batch(self._kafka.create_batch())
+        return Batch(_Lz4Builder(self._max_batch_bytes, 0) if self._lz4 else self._kafka.create_batch())
+
+    def turn(self, topic: str, partition: int) -> "asyncio.Future[None] | None":
+        """Done when the partition's leader has answered what is on its way to it, or is given up; None if nothing is.
+
+        What is sent before would wait for that answer anyhow, as a batch that can't be added to any more.
+        """
+        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
+        turn: asyncio.Future[None] | None = self._sender.turn(leader)
+        return turn
+
+    def release(self) -> None:
+        """Let those who wait for a turn look again, as there may be another producer for them."""
+        for node in list(self._sender.turns):
+            self._sender.release(node)
 
     def send(self, topic: str, partition: int, batch: "Batch") -> "asyncio.Future[None]":
         """Begin to send ``batch``; it can't be added to any more.
@@ -238,6 +306,7 @@ class Producer:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=0.1)
+        self.release()
         for connection in list(self._client._conns.values()):  # noqa: SLF001
             if connection._writer is not None:  # noqa: SLF001
                 # abort(), as close() would first wait for a silent broker to take what is in the buffer

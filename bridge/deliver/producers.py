@@ -193,9 +193,12 @@ class Producers:
         self.last_error, self.credentials_usable = "", True
         self._fresh = True
         self._started_at = asyncio.get_running_loop().time()
-        if self._current is not None and self._current is not self._ward:
-            self._retiring.append(self._current)
+        before = self._current
+        if before is not None and before is not self._ward:
+            self._retiring.append(before)
         self._current = producer
+        if before is not None:
+            before.release()
         log.info("producer_started", producer=producer.number)
         self._changed.set_result(None)
         self._changed = asyncio.get_running_loop().create_future()

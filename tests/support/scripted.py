@@ -111,6 +111,10 @@ class ScriptedProducer:
         """Unless the test took it away."""
         return (topic, partition) not in self._cluster.leaderless
 
+    def turn(self, _topic: str, _partition: int) -> "asyncio.Future[None] | None":
+        """At once, unless the test holds the cluster: each partition has a node of its own."""
+        return self._cluster.turn()
+
     def refresh_metadata(self) -> None:
         """Nothing to ask."""
 
@@ -137,7 +141,22 @@ class Scripted:
         """Given up by the bridge, bytes still in a socket."""
         self.acknowledged: set[int] = set()
         self.reachable = True
+        self.turns: list[asyncio.Future[None]] | None = None
+        """Of whoever waits for the node's answer to others; None: there is nothing to wait for."""
         self.begin()
+
+    def turn(self) -> "asyncio.Future[None] | None":
+        """See ``turns``."""
+        if self.turns is None:
+            return None
+        self.turns.append(asyncio.get_running_loop().create_future())
+        return self.turns[-1]
+
+    def release(self) -> None:
+        """The node has answered the others."""
+        turns, self.turns = self.turns or [], None
+        for turn in turns:
+            turn.set_result(None)
 
     def begin(self) -> None:
         """A process of its own: the last one's batches are answered to nobody."""

@@ -71,6 +71,35 @@ def test_nothing_later_is_sent_before_the_head_is_acknowledged(stage: Stage) -> 
     assert not stage.disk.queue  # while Kafka is well nothing is written to disk
 
 
+def test_a_batch_is_filled_when_its_turn_has_come(stage: Stage) -> None:
+    """While the leader has other lanes' batches to answer, what arrives gathers; nothing of it is bound to a producer yet."""
+    stage.cluster.turns = []
+    pushed = [stage.push(A), stage.push(A2), stage.push(B)]
+    assert stage.flying == []
+
+    stage.cluster.release()
+    stage.advance(0.0)
+
+    assert sorted(stage.flying) == [[1, 2], [3]]
+    stage.acknowledge()
+    stage.acknowledge()
+    assert answers(*pushed) == [200] * 3
+
+
+def test_a_lane_whose_turn_does_not_come_is_journalled(stage: Stage) -> None:
+    """The hedge counts from the arrival, whatever is waited for."""
+    stage.cluster.turns = []
+    pushed = stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit()
+    assert answers(pushed) == [200]
+    assert stage.flying == []
+
+    stage.cluster.release()
+    stage.finish()
+    assert stage.log == [1]
+
+
 def test_a_callback_is_answered_when_every_one_of_its_lanes_has_it_safe(stage: Stage) -> None:
     """One callback over two lanes, one acknowledged, one journalled: 200 only after both."""
     pushed = stage.push(A, B)
