@@ -3,6 +3,8 @@
 import struct
 from functools import lru_cache
 
+from bridge import compiled
+
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
@@ -13,7 +15,7 @@ def _words(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}I")
 
 
-def murmur2(data: bytes) -> int:
+def murmur2_python(data: bytes) -> int:
     """MurmurHash2 of ``data``, 32 bits, unsigned; the value of Java's ``Utils.murmur2`` modulo 2^32."""
     length = len(data)
     count = length >> 2
@@ -25,6 +27,10 @@ def murmur2(data: bytes) -> int:
         value = ((value ^ int.from_bytes(tail, "little")) * _M) & _MASK
     value = ((value ^ (value >> 13)) * _M) & _MASK
     return value ^ (value >> 15)
+
+
+murmur2 = compiled.module.murmur2 if compiled.COMPILED else murmur2_python
+"""The faster of the two."""
 
 
 def partition_for(key: bytes, partitions: int) -> int:

@@ -15,8 +15,8 @@ Header = tuple[str, bytes]
 
 QUARANTINE_REASON: Final = "quarantine_reason"
 
-_SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
-_TYPES: Final[dict[Status, Header]] = {
+SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
+CE_TYPES: Final[dict[Status, Header]] = {
     status: ("ce_type", f"chatapp.status.{status.lower()}".encode()) for status in Status
 }
 
@@ -44,6 +44,7 @@ class CallbackHeaders:
         traceparent: bytes | None,
     ) -> None:
         callback: Header = ("bridge_callback", callback_id.encode())
+        self._received_at_ms: Final = received_at_ms
         self._source: Final[Header] = ("ce_source", source)
         self._time: Final[Header] = ("ce_time", rfc3339(received_at_ms))
         self._content_type: Final[Header] = ("content-type", content_type)
@@ -52,13 +53,24 @@ class CallbackHeaders:
         self._received_at: Final[Header] = ("received_at", b"%d" % received_at_ms)
         self._total: Final = total
 
+    @property
+    def common(self) -> tuple[Header, Header, Header, Header, list[Header], int, int]:
+        """What events' headers share.
+
+        Those before the last ones, by name: ``ce_specversion``, ``ce_source``, ``ce_time``, ``content-type``; those from there to
+        the position; the number of items; when they were received, milliseconds since the epoch.
+        """
+        return (
+            SPECVERSION, self._source, self._time, self._content_type, self._event_tail, self._total, self._received_at_ms
+        )  # fmt: skip
+
     def of_event(self, event: StatusEvent, message_id: bytes, position: int) -> list[Header]:
         """An event's headers; ``message_id`` is its MessageId encoded, ``position`` counts from 1."""
         return [
-            _SPECVERSION,
+            SPECVERSION,
             ("ce_id", event.event_id.encode()),
             self._source,
-            _TYPES[event.status],
+            CE_TYPES[event.status],
             self._time,
             ("ce_subject", message_id),
             self._content_type,

@@ -1,12 +1,13 @@
 """From what a body held to the Kafka records that say so: one record an item, in the items' order."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple, cast
 
 from bridge.encode.headers import CallbackHeaders
+from bridge.encode.plain import plain_encoder
 from bridge.encode.values import JSON, ValueFormat
 from bridge.record import Record
-from bridge.status.report import Quarantined, Reason, Report
+from bridge.status.report import Item, Quarantined, Reason, Report, read_body, read_item, split_plain
 
 MAX_QUARANTINE_KEY_BYTES: Final = 1024
 """A longer MessageId is no key in the quarantine: it is in the value anyhow, and would double the record."""
@@ -28,6 +29,16 @@ def record_bytes_bound(record: Record) -> int:
     headers = sum(_HEADER_BYTES + len(name) + len(value) for name, value in record.headers)
     schema_id = 0 if record.schema is None else _SCHEMA_ID_BYTES
     return _BATCH_BYTES + _RECORD_BYTES + len(record.key or b"") + schema_id + len(record.value) + headers
+
+
+class Encoded(NamedTuple):
+    """What became of a callback's body: a record an item, in their order."""
+
+    records: list[Record]
+    #: Of each item the event's status; None of one that was not understood.
+    statuses: list[str | None]
+    #: Reason and path of each record that is quarantined, in their order.
+    faults: list[tuple[str, str]]
 
 
 class RecordEncoder:
@@ -54,30 +65,60 @@ class RecordEncoder:
         self._source: Final = source.encode()
         self._max_record_bytes: Final = max_record_bytes
         self._values: Final = values
+        self._plain: Final = plain_encoder(
+            status_topic,
+            values,
+            overhead_bytes=_BATCH_BYTES + _RECORD_BYTES + _SCHEMA_ID_BYTES * (values.schema is not None),
+            header_bytes=_HEADER_BYTES,
+            max_record_bytes=max_record_bytes,
+        )
+
+    def encode_body(self, body: bytes, *, callback_id: str, received_at_ms: int, traceparent: bytes | None) -> Encoded:
+        """The records of a whole body, whatever it holds; see :func:`bridge.status.report.read_body`.
+
+        Where there is a compiled encoder it makes those of plain reports, the same to the byte.
+        """
+        texts = split_plain(body) if self._plain is not None else None
+        if self._plain is None or texts is None:
+            items = read_body(body, received_at_ms)
+            made = self.encode(items, callback_id=callback_id, received_at_ms=received_at_ms, traceparent=traceparent)
+            return Encoded(made, [_status_in(item) for item in items], self.quarantined(made))
+        headers = self._headers(callback_id, received_at_ms, len(texts), traceparent)
+        records, statuses = self._plain(texts, headers)
+        others = [index for index, record in enumerate(records) if record is None]
+        for index in others:
+            item = read_item(bytes(texts[index]), index, received_at_ms)
+            records[index] = self._record(item, headers, index + 1, received_at_ms)
+            statuses[index] = _status_in(item)
+        whole = cast("list[Record]", records)
+        return Encoded(whole, statuses, self.quarantined(whole) if others else [])
 
     def encode(
         self,
-        items: list[Report | Quarantined],
+        items: list[Item],
         *,
         callback_id: str,
         received_at_ms: int,
         traceparent: bytes | None,
     ) -> list[Record]:
         """One record an item, in their order; a record's topic tells an event from a quarantined item."""
-        headers = CallbackHeaders(
+        headers = self._headers(callback_id, received_at_ms, len(items), traceparent)
+        return [self._record(item, headers, position, received_at_ms) for position, item in enumerate(items, 1)]
+
+    def _headers(self, callback_id: str, received_at_ms: int, total: int, traceparent: bytes | None) -> CallbackHeaders:
+        return CallbackHeaders(
             source=self._source,
             content_type=self._values.content_type,
             callback_id=callback_id,
             received_at_ms=received_at_ms,
-            total=len(items),
+            total=total,
             traceparent=traceparent,
         )
-        return [
-            self._event(item, headers, position, received_at_ms)
-            if isinstance(item, Report)
-            else self._quarantined(item, headers, position, received_at_ms)
-            for position, item in enumerate(items, 1)
-        ]
+
+    def _record(self, item: Item, headers: CallbackHeaders, position: int, received_at_ms: int) -> Record:
+        if isinstance(item, Report):
+            return self._event(item, headers, position, received_at_ms)
+        return self._quarantined(item, headers, position, received_at_ms)
 
     def quarantined(self, records: Iterable[Record]) -> list[tuple[str, str]]:
         """Reason and path of each record that is quarantined, in their order; all others are events."""
@@ -113,3 +154,7 @@ class RecordEncoder:
             headers=headers.of_quarantined(item, position),
             timestamp_ms=received_at_ms,
         )
+
+
+def _status_in(item: Item) -> str | None:
+    return item.event.status.value if isinstance(item, Report) else None

@@ -14,14 +14,24 @@ from bridge.status.event import StatusEvent
 
 
 class ValueFormat(NamedTuple):
-    """A way to encode. ``schema`` is the fingerprint of what a bare value was written with, None where values are whole."""
+    """A way to encode.
+
+    ``schema`` is the fingerprint of what a bare value was written with, None where values are whole; ``head`` is what each value
+    begins with.
+    """
 
     content_type: bytes
     encode: Callable[[StatusEvent], bytes]
-    schema: bytes | None
+    schema: bytes | None = None
+    head: bytes = b""
+
+    @property
+    def avro(self) -> bool:
+        """Whether values are Avro; else JSON."""
+        return self.content_type == AVRO_TYPE
 
 
-JSON: Final = ValueFormat(JSON_TYPE, encode_event, None)
+JSON: Final = ValueFormat(JSON_TYPE, encode_event)
 
 
 def value_format(name: Literal["json", "avro"], *, registry: bool) -> ValueFormat:
@@ -32,4 +42,5 @@ def value_format(name: Literal["json", "avro"], *, registry: bool) -> ValueForma
     schema = json.loads(text)
     if registry:
         return ValueFormat(AVRO_TYPE, compile_writer(schema), fingerprint)
-    return ValueFormat(AVRO_TYPE, compile_writer(schema, SINGLE_OBJECT + fingerprint), None)
+    head = SINGLE_OBJECT + fingerprint
+    return ValueFormat(AVRO_TYPE, compile_writer(schema, head), None, head)

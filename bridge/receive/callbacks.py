@@ -27,8 +27,6 @@ from bridge.errors import DeliveryError
 from bridge.receive.access import Access
 from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, Turn, read_body
 from bridge.receive.tally import ABORTED, Fault, Tally
-from bridge.status.report import Item
-from bridge.status.report import read_body as read_reports
 
 if TYPE_CHECKING:
     from bridge.deliver.lane import Receipt
@@ -69,7 +67,7 @@ _CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 class _Visit:
     """One request on its way through the handler: what is counted and told of it at its end."""
 
-    __slots__ = ("arrived", "began", "callback", "items", "quarantined", "receipt", "trace_id", "why")
+    __slots__ = ("arrived", "began", "callback", "quarantined", "receipt", "statuses", "trace_id", "why")
 
     def __init__(self, arrived: float) -> None:
         self.arrived = arrived
@@ -77,7 +75,7 @@ class _Visit:
         self.began = time.perf_counter()
         self.callback = ""
         self.trace_id: str | None = None
-        self.items: list[Item] = []
+        self.statuses: list[str | None] = []
         self.quarantined = 0
         self.receipt: Receipt | None = None
         self.why = ""
@@ -108,7 +106,6 @@ class Callbacks:
             settings.kafka.max_request_size,
             value_format(settings.events.format, registry=bool(settings.registry.url)),
         )
-        self._quarantine = settings.topics.quarantine
         self._loop = asyncio.get_running_loop()
         # Ids of callbacks: unique over replicas and restarts, and cheap.
         self._instance = secrets.token_hex(8)
@@ -145,15 +142,15 @@ class Callbacks:
         if answer is SUCCESS:
             outcome = "kafka" if visit.receipt is None or visit.receipt.on_kafka else "spool"
             self.tally.acknowledged(seconds, visit.trace_id)
-        if visit.items:
-            self.tally.reported(outcome, visit.items)
+        if visit.statuses:
+            self.tally.reported(outcome, visit.statuses)
         if self._tells_each:
             log.debug(
                 "callback",
                 callback=visit.callback,
                 answer=said,
                 outcome=outcome,
-                reports=len(visit.items),
+                reports=len(visit.statuses),
                 quarantined=visit.quarantined,
                 seconds=round(seconds, 4),
                 why=visit.why,
@@ -196,19 +193,14 @@ class Callbacks:
         if traceparent is not None:
             visit.trace_id = traceparent[_TRACE_ID].decode()
         visit.callback = f"{self._instance}-{next(self._numbers)}"
-        items = read_reports(body, received_at_ms)
-        records = self._encoder.encode(
-            items,
-            callback_id=visit.callback,
-            received_at_ms=received_at_ms,
-            traceparent=traceparent,
+        records, statuses, faults = self._encoder.encode_body(
+            body, callback_id=visit.callback, received_at_ms=received_at_ms, traceparent=traceparent
         )
         if not records:
             return
         visit.receipt = self._delivery.submit(records, visit.arrived + self._deadline_seconds)
-        visit.items = items
-        if any(record.topic == self._quarantine for record in records):
-            faults = [Fault(received_at_ms, *fault, visit.callback) for fault in self._encoder.quarantined(records)]
-            self.tally.quarantine(faults)
+        visit.statuses = statuses
+        if faults:
+            self.tally.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in faults])
             visit.quarantined = len(faults)
         await visit.receipt.outcome

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from bridge.observe.metrics import Histogram
 from bridge.status.event import Status
-from bridge.status.report import Item, Reason, Report
+from bridge.status.report import Reason
 
 ABORTED: Final = "aborted"
 """In place of an HTTP status: the client ended before its body was whole."""
@@ -57,11 +57,11 @@ class Tally:
         self.ack_latency.observe(seconds, trace_id)
         self.last_callback_at = time.time()
 
-    def reported(self, outcome: str, items: Iterable[Item]) -> None:
-        """What became of a callback's items."""
+    def reported(self, outcome: str, statuses: Iterable[str | None]) -> None:
+        """What became of a callback's items, by the status of each; None of one that was not understood."""
         counts = self.reports[outcome]
-        for item in items:
-            counts[item.event.status if isinstance(item, Report) else NOT_UNDERSTOOD] += 1
+        for status in statuses:
+            counts[status or NOT_UNDERSTOOD] += 1
 
     def quarantine(self, faults: Sequence[Fault]) -> None:
         """Items that were not understood."""

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from bridge.status import scan
-from bridge.status.catalogue import UNKNOWN_ERROR, error_meaning
+from bridge.status.catalogue import NO_ERROR, UNKNOWN_ERROR, ErrorMeaning, error_meaning
 from bridge.status.event import MessageTimeSource, Status, StatusEvent, event_id, status_of, status_rank
 
 MAX_DEPTH: Final = 256
@@ -109,7 +109,7 @@ _KNOWN: Final = {
 _FOLDED: Final = {name.casefold(): field for name, field in _KNOWN.items()}
 
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_fields: Final = msgspec.json.Decoder(_Fields).decode
+decode_fields: Final = msgspec.json.Decoder(_Fields).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str | None).decode
 _decode_time: Final = msgspec.json.Decoder(_Time | None).decode
@@ -145,11 +145,24 @@ def read_body(body: bytes, received_at_ms: int) -> list[Item]:
     text = body.removeprefix(_BYTE_ORDER_MARK)
     items = _split(text)
     if items is not None:
-        return [_read_item(item, f"$[{index}]", received_at_ms) for index, item in enumerate(items)]
+        return [read_item(item, index, received_at_ms) for index, item in enumerate(items)]
     lone = scan.lone_object(text)
     if lone is not None:
         return [_read_item(lone, "$", received_at_ms)]
     return [_whole_body_quarantined(body, text)]
+
+
+def split_plain(body: bytes) -> list[msgspec.Raw] | None:
+    """The items of a body that is a well-formed array, each as it came; None of any other."""
+    try:
+        return _decode_items(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def read_item(raw: bytes, index: int, received_at_ms: int) -> Item:
+    """An array's item, as :func:`read_body` reads it; ``index`` counts from 0."""
+    return _read_item(raw, f"$[{index}]", received_at_ms)
 
 
 def _split(text: bytes) -> list[bytes] | None:
@@ -172,7 +185,7 @@ def _whole_body_quarantined(body: bytes, text: bytes) -> Quarantined:
 def _read_item(raw: bytes, path: str, received_at_ms: int) -> Item:
     """An item by the fast way if it is as documented, else tolerantly; the result is the same."""
     try:
-        fields = _decode_fields(raw)
+        fields = decode_fields(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _read_tolerantly(raw, path, received_at_ms)
     for time in (fields.timestamp, fields.conversation_expires):
@@ -324,19 +337,25 @@ def _present(text: str | None) -> str | None:
     return text if text and not text.isspace() else None
 
 
-def _folded(text: str | None) -> str | None:
+def folded(text: str | None) -> str | None:
     """A word of one of the open lists."""
     return text.strip().casefold().replace("-", "_") if text and not text.isspace() else None
 
 
-def _error_code(error_code: str | None, description: str | None) -> str | None:
-    """The code as it came, else the word before a colon that begins the description; None for no error."""
+def error_of(error_code: str | None, description: str | None, *, failed: bool) -> tuple[str | None, ErrorMeaning]:
+    """The code as it came, else the word before a colon that begins the description; None for no error. And what it means.
+
+    Args:
+        error_code: ErrorCode, None where it is blank.
+        description: ErrorDescription, None where it is blank.
+        failed: whether the status says so, without a code, too.
+    """
     if error_code is None and description is not None:
         match = _code_in_description(description)
         error_code = match[1] if match else None
     if error_code is None or error_code.strip().casefold() in _NO_ERROR_CODES:
-        return None
-    return error_code
+        return None, UNKNOWN_ERROR if failed else NO_ERROR
+    return error_code, error_meaning(error_code)
 
 
 def _event(fields: _Fields, extras: str | None, raw: bytes, path: str, received_at_ms: int) -> Item:
@@ -354,9 +373,7 @@ def _event(fields: _Fields, extras: str | None, raw: bytes, path: str, received_
     recipient = present(fields.recipient)
     user_id = present(fields.user_id)
     error_description = present(fields.error_description)
-    error_code = _error_code(present(fields.error_code), error_description)
-    failed_without_code = error_code is None and status is Status.FAILED
-    meaning = UNKNOWN_ERROR if failed_without_code else error_meaning(error_code)
+    error_code, meaning = error_of(present(fields.error_code), error_description, failed=status is Status.FAILED)
     task_id = present(fields.task_id)
     message_time = None if fields.timestamp is None else time_ms(fields.timestamp)
     expires = fields.conversation_expires
@@ -384,10 +401,10 @@ def _event(fields: _Fields, extras: str | None, raw: bytes, path: str, received_
         error_category=meaning.category,
         error_retry=meaning.retry,
         conversation_id=present(fields.conversation_id),
-        conversation_type=_folded(fields.conversation_type),
+        conversation_type=folded(fields.conversation_type),
         conversation_expires_at=None if expires is None else time_ms(expires),
-        message_frame_type=_folded(fields.frame_type) or ("template" if template_code else None),
-        content_type=_folded(fields.content_type),
+        message_frame_type=folded(fields.frame_type) or ("template" if template_code else None),
+        content_type=folded(fields.content_type),
         template_code=template_code,
         template_name=present(fields.template_name),
         template_language=present(fields.language),

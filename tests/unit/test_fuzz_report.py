@@ -114,6 +114,8 @@ def check_encoded(body: bytes) -> None:
         encoder = RecordEncoder("events", "quarantine", "/fuzz", 1_000_000, value_format(form, registry=False))
         records = encoder.encode(items, callback_id="c-1", received_at_ms=RECEIVED, traceparent=None)
         assert len(records) == len(items)
+        body_at_once = encoder.encode_body(body, callback_id="c-1", received_at_ms=RECEIVED, traceparent=None)
+        assert body_at_once.records == records, "the compiled part does otherwise"
         for item, record in zip(items, records, strict=True):
             if isinstance(item, Quarantined):
                 assert (record.topic, record.value) == ("quarantine", item.raw)

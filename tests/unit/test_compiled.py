@@ -1,0 +1,155 @@
+"""The compiled part beside what it stands in for: the same to the byte."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge import compiled
+from bridge.deliver.partition import murmur2_python
+from bridge.encode.records import Encoded, RecordEncoder
+from bridge.encode.values import value_format
+from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
+from bridge.status import report
+from bridge.status.report import Report, read_body, read_item
+
+RECEIVED = 1_764_000_000_007
+FORMS = [("json", False), ("avro", False), ("avro", True)]
+DOCUMENTED = {field.encode_name for field in msgspec.structs.fields(report._Fields)}
+needs_it = pytest.mark.skipif(not compiled.COMPILED, reason="nothing was compiled here")
+
+texts = (
+    st.text(max_size=12)
+    | st.text(st.sampled_from('"\\\n\t\b\f\r\0\x1f\x7f/ é\u3000\u2028😀'), max_size=8)
+    | st.sampled_from(
+        [
+            "", " ", "Sent", "Delivered", "Read", "Failed", "Deleted", "sent", "READ", " Read", "played", "template", "In-App",
+            "0", "ok", "131026", "131026:x", "1691132091000", "1691132091", "0691132091", "169113209100", "x" * 1100,
+        ]
+    )
+)  # fmt: skip
+times = st.sampled_from(
+    [1691132091000, 1691132091, "1691132091000", "1691132091", "0691132091", "169113209100", "", None]
+)
+values = texts | st.none() | st.integers() | st.sampled_from([1691132091000, 1691132091, 1691132091.5, True, 2**70, -1])
+TIMES = {"Timestamp", "ConversationExpirationTime"}
+documented = st.fixed_dictionaries(
+    {
+        "MessageId": texts,
+        "Status": st.sampled_from(["Sent", "Delivered", "Read", "Failed", "Deleted", "read", "FAILED"]),
+    },
+    optional={name: times if name in TIMES else texts | st.none() for name in DOCUMENTED - {"MessageId", "Status"}},
+)
+reports = documented | st.dictionaries(st.sampled_from([*DOCUMENTED, "Error", "messageid", "Unknown"]), values)
+bodies = st.lists(reports | values, max_size=6)
+
+
+def encoder_of(form: str, *, registry: bool, max_record_bytes: int = 2_000) -> RecordEncoder:
+    """An encoder with a small limit, so that events are too large as well."""
+    return RecordEncoder("events", "rest", "/é", max_record_bytes, value_format(form, registry=registry))  # type: ignore[arg-type]
+
+
+def in_python(encoder: RecordEncoder, body: bytes, traceparent: bytes | None) -> Encoded:
+    """What becomes of a body without the compiled part."""
+    items = read_body(body, RECEIVED)
+    records = encoder.encode(items, callback_id="c-1", received_at_ms=RECEIVED, traceparent=traceparent)
+    statuses = [item.event.status.value if isinstance(item, Report) else None for item in items]
+    return Encoded(records, statuses, encoder.quarantined(records))
+
+
+def check_alike(body: bytes, traceparent: bytes | None = None) -> None:
+    """In every format."""
+    for form, registry in FORMS:
+        encoder = encoder_of(form, registry=registry)
+        found = encoder.encode_body(body, callback_id="c-1", received_at_ms=RECEIVED, traceparent=traceparent)
+        assert found == in_python(encoder, body, traceparent)
+
+
+@needs_it
+@settings(max_examples=300)
+@given(bodies, st.sampled_from([None, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]))
+def test_reports_of_any_fields_become_the_same_records(body: list[Any], traceparent: bytes | None) -> None:
+    """Plain ones, others, and what is no report at all, side by side."""
+    check_alike(json.dumps(body).encode(), traceparent)
+    check_alike(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), traceparent)
+
+
+@needs_it
+@pytest.mark.parametrize("mix", [Mix(), Mix.plain()])
+def test_a_campaign_becomes_the_same_records(mix: Mix) -> None:
+    """As the provider would push it."""
+    for push in Campaign(CampaignOptions(messages=None, max_reports=3_000, size=(1, 50), mix=mix)).pushes():
+        check_alike(push.body)
+
+
+@needs_it
+def test_plain_reports_are_made_by_the_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a plain campaign, its failures too; else the tests here would compare one way with itself."""
+    monkeypatch.setattr("bridge.encode.records.read_item", None)
+    monkeypatch.setattr("bridge.encode.records.read_body", None)
+    encoder = encoder_of("json", registry=False)
+    reports = 0
+    for push in Campaign(CampaignOptions(messages=None, max_reports=2_000, size=(10, 10), mix=Mix.plain())).pushes():
+        records = encoder.encode_body(push.body, callback_id="c", received_at_ms=RECEIVED, traceparent=None).records
+        reports += len(records)
+    assert reports == 2_000
+
+
+@needs_it
+def test_folded_words_are_each_their_own() -> None:
+    """More of them in one callback than are remembered, long ones among them."""
+    words = [f"Word-{number}" * (1 + number % 9) for number in range(3_000)]
+    known = {"MessageId": "m", "Status": "Read"}
+    body = json.dumps(
+        [known | {"Type": word, "ConversationType": word + "A", "MsgFrameType": word + "B"} for word in words]
+    )
+    check_alike(body.encode())
+
+
+@needs_it
+@given(st.binary(max_size=70))
+def test_keys_have_the_same_hash(key: bytes) -> None:
+    """Of any length."""
+    assert compiled.module.murmur2(key) == murmur2_python(key)
+
+
+def test_without_it_the_bridge_encodes_as_well() -> None:
+    """As on a machine without a C compiler."""
+    code = (
+        "from bridge import compiled; from bridge.encode.records import RecordEncoder as E\n"
+        "e = E('s', 'q', '/x', 10**6).encode_body(b'[{\"MessageId\":\"m\",\"Status\":\"Read\"}]', callback_id='c',"
+        " received_at_ms=1764000000007, traceparent=None)\n"
+        "print(compiled.COMPILED, len(e.records), e.statuses)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"BRIDGE_COMPILED": "0"},
+    )
+    assert ran.stdout == "False 1 ['READ']\n"
+
+
+def test_it_was_compiled_where_it_could_be() -> None:
+    """A compiler and Python's headers are there: then so is the compiled part."""
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    if shutil.which("cc") is None or not headers.exists() or os.environ.get("BRIDGE_COMPILED") == "0":
+        pytest.skip("no C compiler here, or no headers of Python")
+    assert compiled.module is not None, "make setup compiles it; see what it printed"
+
+
+def test_an_item_is_read_alone_as_in_its_body() -> None:
+    """The way back into Python, item by item."""
+    body = b'[{"MessageId":"m"},{"MessageId":"m","Status":"Read"},7]'
+    raws = [b'{"MessageId":"m"}', b'{"MessageId":"m","Status":"Read"}', b"7"]
+    assert read_body(body, RECEIVED) == [read_item(raw, index, RECEIVED) for index, raw in enumerate(raws)]
