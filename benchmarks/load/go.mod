@@ -1,0 +1,3 @@
+module chatapp-bridge/benchmarks/load
+
+go 1.25
