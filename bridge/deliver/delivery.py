@@ -132,7 +132,11 @@ class Delivery:
         Raises:
             Overloaded: what waits fills memory, or the disk is late.
         """
-        if sum(lane.memory_bytes for lane in self.all_lanes()) > self._settings.delivery.memory_bytes:
+        waiting = 0
+        for lanes in self.lanes.values():
+            for lane in lanes:
+                waiting += lane.memory_bytes
+        if waiting > self._settings.delivery.memory_bytes:
             raise Overloaded("too much is waiting in memory")
         late = self._settings.delivery.ack_deadline_seconds * _LATE_COMMIT_SHARE
         if self.spool and self.spool.oldest_waiting_seconds > late:

@@ -6,6 +6,7 @@ callback is whole.
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from bridge.status.event import Status, StatusEvent
@@ -96,4 +97,10 @@ class CallbackHeaders:
 def rfc3339(time_ms: int) -> bytes:
     """A time in UTC with milliseconds, ``2023-08-03T06:20:38.000Z``."""
     seconds, milliseconds = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z".encode()
+    return b"%s.%03dZ" % (_to_the_second(seconds), milliseconds)
+
+
+# Callbacks of one second share it, and it costs as much as all the rest of their headers.
+@lru_cache(maxsize=4)
+def _to_the_second(time: int) -> bytes:
+    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H:%M:%S}".encode()

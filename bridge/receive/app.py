@@ -22,8 +22,9 @@ class _Public(Litestar):
     """Takes callbacks past the router and its layers of middleware, which cost more than the handler; see docs/performance.md."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_MOUNT):
-            scope["path"] = scope["path"][len(CALLBACK_PATH) :]
+        path = scope.get("path", "")
+        if path.startswith(_MOUNT) and "//" not in path:  # of these the router makes one
+            scope["path"] = path[len(CALLBACK_PATH) :]
             await self.state["callbacks"](scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

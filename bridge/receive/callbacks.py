@@ -25,7 +25,7 @@ from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
 from bridge.errors import DeliveryError
 from bridge.receive.access import Access
-from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, Turn, read_body
+from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, Refusal, Turn
 from bridge.receive.tally import ABORTED, Fault, Tally
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class Callbacks:
         # Ids of callbacks: unique over replicas and restarts, and cheap.
         self._instance = secrets.token_hex(8)
         self._numbers = itertools.count(1)
+        self._bodies = Bodies(self._limits.body_bytes, self._limits.body_read_seconds)
         self.in_flight = InFlight(settings.limits.in_flight_bytes)
         self.active = 0
 
@@ -167,7 +168,7 @@ class Callbacks:
             self._turn.check()
             self._delivery.admit()
             with self.in_flight.reserve(announced) as reservation:
-                body = await read_body(receive, self._limits.body_bytes, self._limits.body_read_seconds, reservation)
+                body = await self._bodies.read(receive, reservation)
                 self._turn.check()
                 await self._publish(body, head, visit)
         except Disconnected:

@@ -10,6 +10,8 @@ from bridge.errors import BridgeError, Overloaded
 
 # No longer than a length can be, so that thousands of digits are never made a number.
 _MOST_LENGTH_DIGITS = 20
+# Resolution of the time that a body may take.
+_TICK_SECONDS = 0.1
 
 Receive = Callable[[], Awaitable[Any]]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -132,38 +134,76 @@ class Head(dict[bytes, bytes]):
         return int(text)
 
 
-async def read_body(receive: Receive, limit: int, within_seconds: float, reservation: Reservation) -> bytes:
-    """The whole body, at least one byte.
+class Bodies:
+    """Reads bodies, each within its limits.
 
     Args:
-        receive: ASGI's.
-        limit: most bytes taken.
-        within_seconds: for all of it to arrive.
-        reservation: grows with the body where that was announced smaller, or not at all.
-
-    Raises:
-        Refusal: 400, empty; 408, too slow; 413, too large.
-        Overloaded: too many bytes in flight.
-        Disconnected: it was cut short.
+        limit: most bytes of one.
+        within_seconds: for all of it to arrive, and up to ``_TICK_SECONDS`` more.
     """
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(within_seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected("the body was cut short")
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    raise Refusal(413, f"body larger than {limit} bytes")
-                reservation.grow_to(size)
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError as error:
-        raise Refusal(408, f"the body did not arrive within {within_seconds} s") from error
-    if not size:
-        raise Refusal(400, "the body is empty")
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def __init__(self, limit: int, within_seconds: float) -> None:
+        self._limit = limit
+        self._within_seconds = within_seconds
+        self._loop = asyncio.get_running_loop()
+        # Of each tick the requests whose time ends with it. One timer a tick: a request's own would cost more than its reading.
+        self._reading: dict[int, dict[asyncio.Task[Any], bool]] = {}
+
+    async def read(self, receive: Receive, reservation: Reservation) -> bytes:
+        """The whole body, at least one byte.
+
+        Args:
+            receive: ASGI's.
+            reservation: grows with the body where that was announced smaller, or not at all.
+
+        Raises:
+            Refusal: 400, empty; 408, too slow; 413, too large.
+            Overloaded: too many bytes in flight.
+            Disconnected: it was cut short.
+        """
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
+        reading = self._due()
+        reading[task] = False
+        try:
+            return await self._read(receive, reservation)
+        except asyncio.CancelledError:
+            if not reading[task] or task.uncancel():
+                raise  # cancelled by somebody else, or by both
+            raise Refusal(408, f"the body did not arrive within {self._within_seconds} s") from None
+        finally:
+            del reading[task]
+
+    async def _read(self, receive: Receive, reservation: Reservation) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected("the body was cut short")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._limit:
+                raise Refusal(413, f"body larger than {self._limit} bytes")
+            reservation.grow_to(size)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                break
+        if not size:
+            raise Refusal(400, "the body is empty")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _due(self) -> "dict[asyncio.Task[Any], bool]":
+        """Those that are to be done by the same tick as one that begins now."""
+        tick = int((self._loop.time() + self._within_seconds) / _TICK_SECONDS) + 1
+        reading = self._reading.get(tick)
+        if reading is None:
+            reading = self._reading[tick] = {}
+            self._loop.call_at(tick * _TICK_SECONDS, self._on_tick, tick)
+        return reading
+
+    def _on_tick(self, tick: int) -> None:
+        reading = self._reading.pop(tick)
+        for task in reading:
+            reading[task] = True
+            task.cancel()

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.config import Limits, load
 from bridge.errors import Overloaded
-from bridge.receive.limits import Disconnected, Head, InFlight, Refusal, read_body
+from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, Refusal
 
 LIMITS = msgspec.structs.replace(load(environment={}).settings.limits, header_bytes=1024, header_count=8)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -132,7 +132,7 @@ async def test_a_body_is_its_chunks_in_order() -> None:
     for chunks in ((b"whole",), (b"a", b"", b"b", b"c")):
         in_flight = InFlight(10)
         with in_flight.reserve(0) as reservation:
-            assert b"".join(chunks) == await read_body(coming(*chunks), 10, 1.0, reservation)
+            assert b"".join(chunks) == await Bodies(10, 1.0).read(coming(*chunks), reservation)
             assert len(b"".join(chunks)) == in_flight.bytes
         assert in_flight.bytes == 0
 
@@ -141,17 +141,17 @@ async def test_an_empty_body_is_refused() -> None:
     """There is nothing to keep, and no report to answer for: 400, whether it is announced as empty or ends at once."""
     for chunks in ((b"",), (b"", b"")):
         with InFlight(10).reserve(0) as reservation, pytest.raises(Refusal) as refused:
-            await read_body(coming(*chunks), 10, 1.0, reservation)
+            await Bodies(10, 1.0).read(coming(*chunks), reservation)
         assert refused.value.status == 400
 
 
 async def test_a_body_of_the_largest_size_is_taken_and_a_larger_one_is_not() -> None:
     """Also where it is announced nowhere: 413 at the first byte too many, and the rest is not read."""
     with InFlight(100).reserve(0) as reservation:
-        assert await read_body(coming(b"12345", b"67890"), 10, 1.0, reservation) == b"1234567890"
+        assert await Bodies(10, 1.0).read(coming(b"12345", b"67890"), reservation) == b"1234567890"
     receive = coming(b"12345", b"678901", b"never read")
     with InFlight(100).reserve(0) as reservation, pytest.raises(Refusal) as refused:
-        await read_body(receive, 10, 1.0, reservation)
+        await Bodies(10, 1.0).read(receive, reservation)
     assert refused.value.status == 413
     assert (await receive())["body"] == b"never read"
 
@@ -160,7 +160,7 @@ async def test_a_body_that_would_pass_the_bytes_in_flight_is_refused() -> None:
     """A body that announces nothing counts as it comes."""
     in_flight = InFlight(7)
     with in_flight.reserve(3), in_flight.reserve(0) as reservation, pytest.raises(Overloaded):
-        await read_body(coming(b"1234", b"5"), 10, 1.0, reservation)
+        await Bodies(10, 1.0).read(coming(b"1234", b"5"), reservation)
     assert in_flight.bytes == 0
 
 
@@ -173,11 +173,22 @@ async def test_a_slow_body_is_refused_however_it_trickles() -> None:
 
     for receive in (coming(), coming(b"begun", then={"type": "http.request", "more_body": True}), trickle):
         with InFlight(10_000).reserve(0) as reservation, pytest.raises(Refusal) as refused:
-            await read_body(receive, 10_000, 0.1, reservation)
+            await Bodies(10_000, 0.1).read(receive, reservation)
         assert refused.value.status == 408
 
 
 async def test_a_body_cut_short_is_no_body() -> None:
     """Whatever came of it: a part that happens to be JSON must never be published."""
     with InFlight(100).reserve(0) as reservation, pytest.raises(Disconnected):
-        await read_body(coming(b"[]", then=GONE), 100, 1.0, reservation)
+        await Bodies(100, 1.0).read(coming(b"[]", then=GONE), reservation)
+
+
+async def test_a_request_that_is_cancelled_is_not_answered_as_slow() -> None:
+    """Whoever ends it does not mean the time that its body takes."""
+    bodies = Bodies(100, 60.0)
+    with InFlight(100).reserve(0) as reservation:
+        reading = asyncio.create_task(bodies.read(coming(), reservation))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
