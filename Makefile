@@ -80,8 +80,8 @@ check-prometheus: $(READY) ## alerts, metrics and dashboard on a real Prometheus
 check-page: $(READY) ## the operators' page in headless Chromium; needs chromium
 	$(BIN)/python -m pytest tests/observed/test_chromium.py $(ARGS)
 
-bench: $(READY) ## callbacks per second, beside an empty handler on the same server
-	$(BIN)/python benchmarks/callbacks.py $(ARGS)
+bench: $(READY) ## callbacks per second and what they cost, beside the bridge's peers; needs Go
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-replay: $(READY) ## replay's records/s and memory, beside Kafka's console consumer and kcat
 	$(BIN)/python benchmarks/replay.py $(ARGS)

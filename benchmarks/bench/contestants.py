@@ -1,0 +1,106 @@
+"""Who is measured: each a process that takes callbacks and puts their reports on a topic."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.build import PEERS, go_program, python_of
+from bridge.embedded.ports import Port
+
+ROOT = Path(__file__).parents[2]
+SECRET = "not-a-secret-but-an-example"  # noqa: S105
+PATH = "/callbacks/chatapp/status"
+
+
+class Place(NamedTuple):
+    """Where a contestant stands."""
+
+    port: int
+    bootstrap: str
+    topic: str
+    directory: Path
+
+
+class Command(NamedTuple):
+    """How it is started."""
+
+    argv: list[str]
+    environment: dict[str, str]
+
+
+class Contestant(NamedTuple):
+    """One of them.
+
+    Attributes:
+        name: in tables, and for ``--contestants``.
+        does: what it does with a report, for the reader of the tables.
+        command: how it is started there; it builds what has to be built.
+        path: of its URL.
+        exact: whether each acknowledged report has to be there once, in health; else at least once.
+        delivers: whether it puts anything into Kafka.
+    """
+
+    name: str
+    does: str
+    command: Callable[[Place], Command]
+    path: str = PATH
+    exact: bool = False
+    delivers: bool = True
+
+
+def _bridge(*more: str) -> Callable[[Place], Command]:
+    def command(at: Place) -> Command:
+        settings = {
+            "server.host": "127.0.0.1",
+            "server.port": at.port,
+            "server.admin_host": "127.0.0.1",
+            "server.admin_port": Port().number,
+            "kafka.bootstrap_servers": at.bootstrap,
+            "topics.status": at.topic,
+            "spool.directory": at.directory / "spool",
+        }
+        words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        words += [word for assignment in more for word in ("--set", assignment)]
+        return Command([sys.executable, "-m", "bridge", "serve", *words], {"BRIDGE_ACCESS__PATH_SECRETS": SECRET})
+
+    return command
+
+
+def _empty(at: Place) -> Command:
+    return Command([sys.executable, str(Path(__file__).with_name("empty.py")), "--port", str(at.port)], {})
+
+
+def _flags(at: Place) -> list[str]:
+    return ["--port", str(at.port), "--bootstrap", at.bootstrap, "--topic", at.topic]
+
+
+def _go(name: str, *more: str) -> Callable[[Place], Command]:
+    return lambda at: Command([str(go_program(PEERS / name)), *_flags(at), *more], {})
+
+
+def _python(name: str, script: str, *more: str) -> Callable[[Place], Command]:
+    def command(at: Place) -> Command:
+        python = python_of(PEERS / name / "requirements.txt")
+        return Command(
+            [str(python), str(PEERS / name / script), *_flags(at), *more],
+            {"PYTHONPATH": str(ROOT), "BRIDGE_COMPILED": ""},
+        )
+
+    return command
+
+
+_SAME = "the same event, id, nine headers and value bytes as the bridge"
+
+CONTESTANTS = {
+    each.name: each
+    for each in (
+        Contestant(
+            "bridge", "as it ships: JSON, secret, spool and metrics on", _bridge(), f"{PATH}/{SECRET}", exact=True
+        ),
+        Contestant(
+            "bridge-avro", "the same with Avro values", _bridge("events.format=avro"), f"{PATH}/{SECRET}", exact=True
+        ),
+        Contestant("empty", "the bridge's server; the body is read and answered", _empty, delivers=False),
+    )
+}

@@ -1,0 +1,45 @@
+"""The load generator, ``benchmarks/load``, from Python."""
+
+import asyncio
+import itertools
+import subprocess
+import time
+
+import msgspec
+
+from bench.build import BENCHMARKS, go_program
+
+CONNECTIONS = 32
+# Every run has ids of its own, also across runs of this program.
+_seeds = itertools.count(time.time_ns() // 1_000_000 % 10_000_000_000)
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What it prints."""
+
+    requests: int
+    ok: int
+    reports_ok: int
+    other: dict[str, int]
+    unsent: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    cpu_seconds: float
+    reports_acknowledged: int
+
+
+async def push(
+    urls: list[str], reports: int, seconds: float, rate: float = 0.0, connections: int = CONNECTIONS
+) -> Load:
+    """Callbacks of so many reports, at ``rate`` a second or, where that is 0, as fast as they are answered."""
+    program = await asyncio.to_thread(go_program, BENCHMARKS / "load")
+    flags = {
+        "url": ",".join(urls), "reports": reports, "connections": connections, "seconds": seconds, "rate": rate,
+        "seed": next(_seeds),
+    }  # fmt: skip
+    command = [str(program), *(f"-{name}={value}" for name, value in flags.items())]
+    done = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, check=True)
+    return msgspec.json.decode(done.stdout, type=Load)
