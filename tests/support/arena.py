@@ -15,6 +15,7 @@ The fixture ``make_arena`` is there in modules that say ``pytest_plugins = ("sup
 """
 
 import asyncio
+import itertools
 import math
 import os
 import re
@@ -159,7 +160,7 @@ class Arena:
         self.ledger = Ledger()
         self.watcher = Watcher(self.bridge)
         self._loads: list[asyncio.Task[None]] = []
-        self._pushed = 0
+        self._enough = False
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -185,8 +186,12 @@ class Arena:
         size: int = 10,
         seed: int = 1,
         mix: Mix | None = None,
+        url: str | None = None,
     ) -> None:
-        """Begin to push, in order by key, at a constant rate whatever the answers; more than one load may run."""
+        """Begin to push, in order by key, at a constant rate whatever the answers; more than one load may run.
+
+        It is pushed to the bridge's own address unless ``url`` is given.
+        """
         rate = reports_per_second or RATE
         options = ProviderOptions(
             connections=512, retry_scale=_RETRY_SCALE, answer_timeout_seconds=DEADLINE_SECONDS, ordered=True
@@ -200,12 +205,17 @@ class Arena:
             reports_per_second=rate,
             mix=mix or Mix(undecodable=0.001),
         )
-        provider = Provider(Target.parse(self.bridge.url), self.ledger, options)
+        provider = Provider(Target.parse(url or self.bridge.url), self.ledger, options)
         first = len(self._loads) * 1_000_000  # numbers of pushes are those of the ledger
         pushes = (
-            Push(first + each.number, each.at_seconds, each.body, each.reports) for each in Campaign(campaign).pushes()
+            Push(first + each.number, each.at_seconds, each.body, each.reports)
+            for each in itertools.takewhile(lambda _: not self._enough, Campaign(campaign).pushes())
         )
         self._loads.append(asyncio.create_task(provider.run(pushes)))
+
+    def enough(self) -> None:
+        """Begin no more pushes; those that began go on to their end."""
+        self._enough = True
 
     async def loaded(self) -> None:
         """Wait until each push is acknowledged or given up."""
