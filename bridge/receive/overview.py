@@ -14,6 +14,7 @@ from importlib.metadata import version
 from operator import sub
 from typing import Any, Final, NamedTuple
 
+from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
 from bridge.observe.metrics import Histogram, quantile
@@ -67,6 +68,7 @@ class Overview:
         self._verdict, self._since = "", time.time()
         self._versions = {"bridge": version("chatapp-bridge"), "python": platform.python_version()}
         self._versions |= {name: version(name) for name in _LIBRARIES}
+        self._versions["compiled"] = "yes" if COMPILED else "no"
 
     def start(self) -> None:
         """Begin to take samples."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 
+from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
 from bridge.deliver.topics_check import TopicsCheck
@@ -56,13 +57,13 @@ class Readings:
             "version": version("chatapp-bridge"),
             "python": platform.python_version(),
             "format": settings.events.format,
+            "compiled": "yes" if COMPILED else "no",
         }
 
     def __call__(self) -> Iterator[Reading | Histogram]:
         """Every reading."""
-        yield Reading(
-            "info", "build", "What runs: the bridge's version, Python's, the format of events.", 1, self._build
-        )
+        text = "What runs: the bridge's version, Python's, the format of events, whether its compiled part is in use."
+        yield Reading("info", "build", text, 1, self._build)
         yield from self._of_callbacks()
         yield from self._of_reports()
         yield from self._of_kafka()
