@@ -7,8 +7,8 @@
         verdict = await replicas.verdict()
 
 Of the whole nothing may be lost or invented; between replicas no order is promised. Of each replica, over all its lives, every
-event that it answered 200 has to be on Kafka by its own hand, and each key's in the order in which it took them. So the checker
-is asked once for all, and once for each replica with what it was sent and what it published, as ``support.front`` tells them apart.
+event that it answered 200 has to be on Kafka by its own hand, and each key's in the order in which it took them. So the
+checker is asked once for all, and once for each replica: ``support.front`` tells what that one was sent and what it published.
 """
 
 from collections import defaultdict
