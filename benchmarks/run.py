@@ -12,9 +12,25 @@ from pathlib import Path
 
 from bench.contestants import CONTESTANTS
 from bench.figures import Sample
-from bench.measure import Shape, rounds, stage
+from bench.measure import Running, Shape, Stage, rounds, stage
+from bench.same import differences
 
 BROKER_WARM_SECONDS = 10.0
+
+
+async def check_same(of: list[Running], here: Stage) -> None:
+    """See that whoever claims the bridge's work makes its records.
+
+    Raises:
+        SystemExit: one doesn't.
+    """
+    bridge = next((each for each in of if each.contestant.name == "bridge"), None)
+    for peer in of if bridge is not None else []:
+        if bridge is not None and peer.contestant.same:
+            different = await asyncio.to_thread(differences, bridge, peer, here.kafka.bootstrap_servers)
+            if different:
+                sys.exit("\n".join([f"{peer.contestant.name} makes other records than the bridge:", *different[:4]]))
+            print(f"{peer.contestant.name} makes the same records as the bridge", flush=True)
 
 
 async def closed(names: list[str], sizes: list[int], count: int, seconds: float) -> list[Sample]:
@@ -22,6 +38,7 @@ async def closed(names: list[str], sizes: list[int], count: int, seconds: float)
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-bench-") as name:
         async with stage(Path(name)) as here:
             of = [each for each in [await here.enter(CONTESTANTS[name]) for name in names] if each is not None]
+            await check_same(of, here)
             await of[0].warm(BROKER_WARM_SECONDS)
             return [sample for size in sizes for sample in await rounds(of, count, Shape("closed", size, seconds))]
 

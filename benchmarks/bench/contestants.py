@@ -39,6 +39,7 @@ class Contestant(NamedTuple):
         path: of its URL.
         exact: whether each acknowledged report has to be there once, in health; else at least once.
         delivers: whether it puts anything into Kafka.
+        same: whether its records are those of the bridge, which is checked.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Contestant(NamedTuple):
     path: str = PATH
     exact: bool = False
     delivers: bool = True
+    same: bool = False
 
 
 def _bridge(*more: str) -> Callable[[Place], Command]:
@@ -100,6 +102,10 @@ CONTESTANTS = {
         ),
         Contestant(
             "bridge-avro", "the same with Avro values", _bridge("events.format=avro"), f"{PATH}/{SECRET}", exact=True
+        ),
+        Contestant("franz", f"Go, franz-go: {_SAME}", _go("franz"), same=True),
+        Contestant(
+            "franz-bytes", "Go, franz-go: each report's bytes as they came, no headers", _go("franz", "--work", "bytes")
         ),
         Contestant("empty", "the bridge's server; the body is read and answered", _empty, delivers=False),
     )

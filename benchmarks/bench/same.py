@@ -1,0 +1,83 @@
+"""Whether a peer that claims to do the same work makes the same records: key, partition, value, headers."""
+
+import re
+from collections import Counter
+from typing import Any
+from urllib.request import Request, urlopen
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.kafka import PARTITIONS
+from bench.measure import Running
+from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
+
+READ_SECONDS = 20.0
+# What differs between any two callbacks: the time of receipt and the callback's id.
+VARYING = {"ce_time", "bridge_callback"}
+_received = re.compile(rb'"received_at":\d{13}')
+# Documented reports with all that needs care: escapes, blanks, seconds, a code in the description, words to fold.
+ODD = [
+    {"MessageId": 'q"\\\n\t\x01\b\f\r é中😀\x7f', "Status": "Sent", "StatusDescription": "a/b</&\u2028", "Timestamp": 1691043638},
+    {"MessageId": "m-2", "Status": " delivered ", "TaskId": " ", "To": "", "FromUserId": "U", "ConversationType": " Mark-Et "},
+    {"MessageId": "m-3", "Status": "Failed", "ErrorDescription": "131049:not delivered", "To": "8613800000000"},
+    {"MessageId": "m-4", "Status": "Failed", "ErrorCode": " 131026 ", "ErrorDescription": "x", "Type": "IMAGE"},
+    {"MessageId": "m-5", "Status": "Failed", "ErrorCode": "0"},
+    {"MessageId": "m-6", "Status": "Read", "ErrorCode": "OK", "FromUserName": "A", "FromParentUserId": "B"},
+    {"MessageId": "m-7", "Status": "READ", "ErrorDescription": "no code here", "ConversationExpirationTime": 1691043638000},
+    {"MessageId": "m-8", "Status": "Deleted", "TemplateCode": "1", "Timestamp": 1691043638000, "OriginPhoneNumber": "86"},
+    {"MessageId": "m-9", "Status": "Played", "ErrorCode": "250", "Language": "id", "MsgFrameType": "Message"},
+]  # fmt: skip
+
+
+def bodies() -> list[bytes]:
+    """Some callbacks: a plain campaign with failures, odd numbers and unknown statuses, and the odd ones."""
+    mix = msgspec.structs.replace(
+        Mix.plain(), failed=0.3, unknown_status=0.1, shared=0.1, odd_numbers=0.2, out_of_order=0.1
+    )
+    options = CampaignOptions(messages=None, max_reports=1000, seed=7, size=(1, 40), reports_per_second=1e9, mix=mix)
+    return [msgspec.json.encode(ODD), *(push.body for push in Campaign(options).pushes())]
+
+
+def differences(one: Running, other: Running, bootstrap: str) -> list[str]:
+    """Push the same to both, which have had nothing yet; what of their records differs, none where all is the same."""
+    sent = bodies()
+    found = []
+    for each in (one, other):
+        for body in sent:
+            with urlopen(Request(each.url, body, {"Content-Type": "application/json"})) as answer:  # noqa: S310
+                answer.read()
+        found.append(Counter(_records(bootstrap, each.topic, sum(len(msgspec.json.decode(body)) for body in sent))))
+    ours, theirs = found
+    return [
+        f"only {who.contestant.name}: {record}"
+        for who, more in ((one, ours - theirs), (other, theirs - ours))
+        for record in more
+    ]
+
+
+def _records(bootstrap: str, topic: str, count: int) -> list[tuple[Any, ...]]:
+    settings = {
+        "bootstrap.servers": bootstrap,
+        "group.id": "same",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
+    consumer = Consumer(settings)
+    try:
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        messages = consumer.consume(count, READ_SECONDS)
+    finally:
+        consumer.close()
+    return [_comparable(message) for message in messages]
+
+
+def _comparable(message: Any) -> tuple[Any, ...]:
+    headers = [(name, value if name not in VARYING else len(value)) for name, value in message.headers()]
+    at = b"%d" % message.timestamp()[1]
+    value = message.value()
+    received = _received.search(value)
+    assert received is not None, value  # noqa: S101 - it is no event of ours
+    assert received[0].endswith(at), (value, at)  # noqa: S101 - the record's time is the receipt's
+    headers = [(name, 0 if name == "bridge_callback" else value) for name, value in headers]
+    return message.partition(), message.key(), value.replace(at, b"0"), tuple(headers)
