@@ -15,7 +15,7 @@ PIP_AUDIT_VERSION := 2.10.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-outage bench-replay faults fuzz lock sbom audit clean image chart \
+.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-quick bench-outage bench-replay faults fuzz lock sbom audit clean image chart \
 	test-image test-kubernetes
 
 help: ## list the targets
@@ -82,8 +82,11 @@ check-prometheus: $(READY) ## alerts, metrics and dashboard on a real Prometheus
 check-page: $(READY) ## the operators' page in headless Chromium; needs chromium
 	$(BIN)/python -m pytest tests/observed/test_chromium.py $(ARGS)
 
-bench: $(READY) ## callbacks per second and what they cost, beside the bridge's peers; needs Go
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(READY) ## docs/performance.md anew: rates, answers, CPU, beside the bridge's peers; needs Go, takes half an hour
+	$(BIN)/python benchmarks/run.py --write $(ARGS)
+
+bench-quick: $(READY) ## the bridge beside its fastest peer, two minutes; fails on a clear loss against benchmarks/ratios.json; needs Go
+	$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 bench-replay: $(READY) ## replay's records/s and memory, beside Kafka's console consumer and kcat
 	$(BIN)/python benchmarks/replay.py $(ARGS)

@@ -40,6 +40,7 @@ class Contestant(NamedTuple):
         exact: whether each acknowledged report has to be there once, in health; else at least once.
         delivers: whether it puts anything into Kafka.
         same: whether its records are those of the bridge, which is checked.
+        whole: whether a record is a callback's whole body; else one report.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Contestant(NamedTuple):
     exact: bool = False
     delivers: bool = True
     same: bool = False
+    whole: bool = False
 
 
 def _bridge(*more: str) -> Callable[[Place], Command]:
@@ -81,13 +83,10 @@ def _go(name: str, *more: str) -> Callable[[Place], Command]:
     return lambda at: Command([str(go_program(PEERS / name)), *_flags(at), *more], {})
 
 
-def _python(name: str, script: str, *more: str) -> Callable[[Place], Command]:
+def _python(name: str, *more: str) -> Callable[[Place], Command]:
     def command(at: Place) -> Command:
         python = python_of(PEERS / name / "requirements.txt")
-        return Command(
-            [str(python), str(PEERS / name / script), *_flags(at), *more],
-            {"PYTHONPATH": str(ROOT), "BRIDGE_COMPILED": ""},
-        )
+        return Command([str(python), str(PEERS / name / "app.py"), *_flags(at), *more], {"PYTHONPATH": str(ROOT)})
 
     return command
 
@@ -106,6 +105,32 @@ CONTESTANTS = {
         Contestant("franz", f"Go, franz-go: {_SAME}", _go("franz"), same=True),
         Contestant(
             "franz-bytes", "Go, franz-go: each report's bytes as they came, no headers", _go("franz", "--work", "bytes")
+        ),
+        Contestant(
+            "litestar-confluent", f"Litestar, confluent-kafka: {_SAME}", _python("litestar_confluent"), same=True
+        ),
+        Contestant(
+            "faststream",
+            f"FastStream, aiokafka, a publish a report: {_SAME}, and a header of its own",
+            _python("faststream"),
+        ),
+        Contestant(
+            "mq-bridge",
+            "mq-bridge (Rust, configured): the whole body one record, as it came",
+            _python("mq_bridge"),
+            whole=True,
+        ),
+        Contestant(
+            "collector",
+            "OpenTelemetry Collector: the whole body one record; answers before Kafka has it",
+            _go("collector"),
+            whole=True,
+        ),
+        Contestant(
+            "collector-sync",
+            "the same without its queue: answers when Kafka has it",
+            _go("collector", "--sync"),
+            whole=True,
         ),
         Contestant("empty", "the bridge's server; the body is read and answered", _empty, delivers=False),
     )

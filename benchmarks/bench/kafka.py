@@ -32,14 +32,14 @@ class Broker:
         asked = self._admin.list_offsets({TopicPartition(topic, number): latest for number in range(PARTITIONS)})
         return await asyncio.to_thread(lambda: sum(each.result().offset for each in asked.values()))
 
-    async def arrived(self, topic: str, before: int, expected: int) -> int:
-        """Records since ``before``, when no more come: a moment after all that were expected, or when none came for 3 s."""
+    async def arrived(self, topic: str, before: int, expected: int, still_seconds: float = STILL_SECONDS) -> int:
+        """Records since ``before``, when no more come: a moment after all that were expected, or after none for so long."""
         seen, changed = -1, time.monotonic()
         while True:
             now = await self.records(topic) - before
             if now != seen:
                 seen, changed = now, time.monotonic()
             still = time.monotonic() - changed
-            if still > (REPEATS_SECONDS if seen >= expected else STILL_SECONDS):
+            if still > (REPEATS_SECONDS if seen >= expected else still_seconds):
                 return seen
             await asyncio.sleep(LOOK_SECONDS)

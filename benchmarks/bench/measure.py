@@ -10,7 +10,7 @@ from bench.build import BuildError
 from bench.contestants import Contestant, Place
 from bench.figures import Sample
 from bench.kafka import JVM, Broker
-from bench.load import push
+from bench.load import Load, push
 from bench.service import HOST, Service, ServiceError, cpu_seconds, rss_mib
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import Port
@@ -89,44 +89,63 @@ class Running:
 
     async def warm(self, seconds: float, reports: int = WARM_REPORTS) -> None:
         """Push, and forget it; when this returns nothing of it is on its way any more."""
+        before = await self._stage.broker.records(self.topic) if self.contestant.delivers else 0
         load = await push([self.url], reports, seconds)
         if self.contestant.delivers:
-            await self._stage.broker.arrived(self.topic, 0, load.reports_acknowledged)
+            expected = load.ok if self.contestant.whole else load.reports_ok
+            await self._stage.broker.arrived(self.topic, before, expected)
 
     async def round(self, shape: Shape) -> Sample:
         """One round."""
         return await measure(self._stage, [self], shape)
 
 
+class Meter:
+    """What services and Kafka use from now on."""
+
+    def __init__(self, stage: Stage, of: Sequence[Running]) -> None:
+        self._stage, self._of = stage, of
+        self._used, self._kafka_used = self._service_seconds(), stage.kafka_cpu_seconds()
+
+    def _service_seconds(self) -> float:
+        return sum(cpu_seconds(each.service.pid) for each in self._of)
+
+    def sample(self, shape: Shape, load: Load, delivered: int | None, name: str = "") -> Sample:
+        """A round's figures, at its end."""
+        used, kafka_used = self._service_seconds() - self._used, self._stage.kafka_cpu_seconds() - self._kafka_used
+        each_us, seconds = 1e6 / max(1, load.reports_ok), max(load.seconds, 1e-9)
+        return Sample(
+            contestant=name or self._of[0].contestant.name,
+            leg=shape.leg,
+            reports=shape.reports,
+            rate=shape.rate,
+            requests_per_second=load.ok / seconds,
+            reports_per_second=load.reports_ok / seconds,
+            p50_ms=load.p50_ms,
+            p99_ms=load.p99_ms,
+            p999_ms=load.p999_ms,
+            cpu_us=used * each_us,
+            kafka_cpu_us=kafka_used * each_us,
+            load_cpu_us=load.cpu_seconds * each_us,
+            rss_mib=sum(rss_mib(each.service.pid) for each in self._of),
+            acknowledged=load.reports_ok,
+            delivered=delivered,
+            other=load.other,
+            unsent=load.unsent,
+        )
+
+
 async def measure(stage: Stage, of: Sequence[Running], shape: Shape, *, name: str = "") -> Sample:
     """One round of one contestant, or of several replicas that share its topic."""
-    first, pids = of[0], [each.service.pid for each in of]
-    delivers = first.contestant.delivers
-    before = await stage.broker.records(first.topic) if delivers else 0
-    used, kafka_used = sum(map(cpu_seconds, pids)), stage.kafka_cpu_seconds()
+    first = of[0]
+    before = await stage.broker.records(first.topic) if first.contestant.delivers else 0
+    meter = Meter(stage, of)
     load = await push([each.url for each in of], shape.reports, shape.seconds, shape.rate)
-    delivered = await stage.broker.arrived(first.topic, before, load.reports_acknowledged) if delivers else None
-    used, kafka_used = sum(map(cpu_seconds, pids)) - used, stage.kafka_cpu_seconds() - kafka_used
-    each_us = 1e6 / max(1, load.reports_ok)
-    return Sample(
-        contestant=name or first.contestant.name,
-        leg=shape.leg,
-        reports=shape.reports,
-        rate=shape.rate,
-        requests_per_second=load.ok / load.seconds if load.seconds else 0.0,
-        reports_per_second=load.reports_ok / load.seconds if load.seconds else 0.0,
-        p50_ms=load.p50_ms,
-        p99_ms=load.p99_ms,
-        p999_ms=load.p999_ms,
-        cpu_us=used * each_us,
-        kafka_cpu_us=kafka_used * each_us,
-        load_cpu_us=load.cpu_seconds * each_us,
-        rss_mib=sum(map(rss_mib, pids)),
-        acknowledged=load.reports_acknowledged,
-        delivered=delivered,
-        other=load.other,
-        unsent=load.unsent,
-    )
+    delivered = None
+    if first.contestant.delivers:
+        share = shape.reports if first.contestant.whole else 1
+        delivered = await stage.broker.arrived(first.topic, before, load.reports_ok // share) * share
+    return meter.sample(shape, load, delivered, name)
 
 
 @asynccontextmanager
