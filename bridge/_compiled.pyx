@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Plain reports, from the decoded fields to the record, in one step: the compiled twin of ``status.report`` and ``encode.records``.
+"""The compiled part: plain reports from their fields to the record in one step, batches of records, the hash of keys.
 
-A report is plain when nothing about it needs a decision: a documented status as documented, times that are times, no field
+Each has a twin in Python. A report is plain when nothing about it needs a decision: a documented status as documented, times that are times, no field
 that nobody knows. All others are left out (None in their place) and go the way in Python, which alone defines what a report
 means; ``tests/unit/test_plain.py`` holds that both ways give the same bytes. JSON is parsed by msgspec; here nothing is
 parsed but digits, and every byte is written behind ``_Buffer.reserve``.
@@ -143,9 +143,9 @@ cdef class _Buffer:
             self.byte(digits[count])
         return 0
 
-    cdef int varint(self, int64_t number) except -1:
-        """An Avro long that is not negative."""
-        cdef uint64_t rest = <uint64_t>number << 1
+    cdef int zigzag(self, int64_t number) except -1:
+        """A varint, as Avro and Kafka have it."""
+        cdef uint64_t rest = <uint64_t>(number << 1 ^ number >> 63)
         self.reserve(10)
         while rest >= 0x80:
             self.byte(<uint8_t>(rest & 0x7F | 0x80))
@@ -493,8 +493,8 @@ cdef class PlainEncoder:
                 return 0
             self.buffer.byte(2)
         if kind != TEXT:
-            return self.buffer.varint(value.number)
-        self.buffer.varint(value.size)
+            return self.buffer.zigzag(value.number)
+        self.buffer.zigzag(value.size)
         return self.buffer.put(value.at, value.size)
 
 
@@ -521,3 +521,83 @@ def murmur2(bytes data) -> int:
         value = (value ^ word) * M
     value = (value ^ value >> 13) * M
     return value ^ value >> 15
+
+
+cdef inline Py_ssize_t _size_of(int64_t number) noexcept:
+    """Bytes of a zigzag varint."""
+    cdef uint64_t rest = <uint64_t>(number << 1 ^ number >> 63)
+    cdef Py_ssize_t size = 1
+    while rest >= 0x80:
+        size += 1
+        rest >>= 7
+    return size
+
+
+cdef class BatchWriter:
+    """The records of one batch (v2), uncompressed, as ``bridge.deliver.batch`` has it in Python.
+
+    Args:
+        most_bytes: of the batch with its head; a first record always fits.
+    """
+
+    cdef readonly Py_ssize_t count
+    cdef readonly int64_t first_ms, last_ms
+    cdef Py_ssize_t room
+    cdef _Buffer buffer
+
+    def __init__(self, Py_ssize_t most_bytes):
+        self.room = most_bytes
+        self.buffer = _Buffer()
+
+    @property
+    def size(self):
+        """Bytes of the records so far."""
+        return self.buffer.size
+
+    def append(self, record, bytes prefix) -> bool:
+        """Add ``record``, ``prefix`` before its value; False, and not added, where it does not fit."""
+        cdef bytes key = record.key, value = record.value, header
+        cdef list headers = record.headers
+        cdef int64_t time = record.timestamp_ms
+        cdef int64_t since = time - self.first_ms if self.count else 0
+        cdef Py_ssize_t key_size = -1 if key is None else PyBytes_GET_SIZE(key)
+        cdef Py_ssize_t value_size = PyBytes_GET_SIZE(prefix) + PyBytes_GET_SIZE(value)
+        cdef Py_ssize_t size = (
+            1 + _size_of(since) + _size_of(self.count) + _size_of(key_size) + (key_size if key_size > 0 else 0)
+            + _size_of(value_size) + value_size + _size_of(len(headers))
+        )
+        cdef Py_ssize_t name_size = 0
+        cdef _Buffer buffer = self.buffer
+        for name, header in headers:
+            PyUnicode_AsUTF8AndSize(name, &name_size)
+            size += _size_of(name_size) + name_size + _size_of(PyBytes_GET_SIZE(header)) + PyBytes_GET_SIZE(header)
+        if self.count and buffer.size + size + _size_of(size) > self.room:
+            return False
+        buffer.zigzag(size)
+        buffer.reserve(1)
+        buffer.byte(0)
+        buffer.zigzag(since)
+        buffer.zigzag(self.count)
+        buffer.zigzag(key_size)
+        if key is not None:
+            buffer.put_bytes(key)
+        buffer.zigzag(value_size)
+        buffer.put_bytes(prefix)
+        buffer.put_bytes(value)
+        buffer.zigzag(len(headers))
+        cdef const char* at
+        for name, header in headers:
+            at = PyUnicode_AsUTF8AndSize(name, &name_size)
+            buffer.zigzag(name_size)
+            buffer.put(at, name_size)
+            buffer.zigzag(PyBytes_GET_SIZE(header))
+            buffer.put_bytes(header)
+        if not self.count:
+            self.first_ms = time
+        self.last_ms = max(self.last_ms, time)
+        self.count += 1
+        return True
+
+    def written(self) -> bytes:
+        """The records' bytes."""
+        return PyBytes_FromStringAndSize(self.buffer.data, self.buffer.size)

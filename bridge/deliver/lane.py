@@ -35,8 +35,9 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
 )
 
+from bridge.deliver.batch import Batch
 from bridge.deliver.layout import placed
-from bridge.deliver.producer import Abandoned, Batch, Producer
+from bridge.deliver.producer import Abandoned, Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolRow
 from bridge.record import Record

@@ -10,24 +10,20 @@ Where this reaches below aiokafka's public face (0.14) it says why; the version 
 
 import asyncio
 import contextlib
-import struct
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-import cramjam
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import Sender, SendProduceReqHandler
-from aiokafka.record.util import calc_crc32c
 
 from bridge.config import Kafka
+from bridge.deliver.batch import Batch
 from bridge.deliver.connection import Client, client_arguments
 from bridge.errors import BridgeError
 from bridge.observe.metrics import Histogram
-from bridge.record import Record
 
 log = structlog.get_logger(__name__)
 
@@ -39,12 +35,6 @@ _RECORDS_BOUNDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0,
 _REASON_SECONDS = 2.0
 # Turns of the loop from a batch's acknowledgement to its lane's next step: the future's, the lane's.
 _ROUNDS_TO_GO_ON = 3
-# Where a batch (v2) has what compression changes.
-_HEAD_BYTES: Final = 61
-_LENGTH_AT, _LENGTH = 8, struct.Struct(">i")
-_CRC_AT, _CRC = 17, struct.Struct(">I")
-_ATTRIBUTES_AT, _ATTRIBUTES = 21, struct.Struct(">h")
-_LZ4, _LZ4_LEVEL = 3, 1
 
 
 class Abandoned(BridgeError):
@@ -89,42 +79,6 @@ class _Sender(Sender):  # type: ignore[misc]  # aiokafka's sender is untyped
                 turn.set_result(None)
 
 
-class _Lz4Builder(BatchBuilder):  # type: ignore[misc]  # aiokafka's builder is untyped
-    """Compresses with LZ4's fast level: a quarter of the ninth's time, which is all that aiokafka has, for a tenth more bytes."""
-
-    _buffer: bytes | None
-
-    def _build(self) -> bytes:
-        if self._buffer is None:
-            plain = super()._build()
-            compressor = cramjam.lz4.Compressor(level=_LZ4_LEVEL, content_checksum=False, block_linked=False)
-            compressor.compress(bytes(memoryview(plain)[_HEAD_BYTES:]))
-            built = bytearray(plain[:_HEAD_BYTES]) + compressor.finish()
-            _LENGTH.pack_into(built, _LENGTH_AT, len(built) - _LENGTH_AT - _LENGTH.size)
-            _ATTRIBUTES.pack_into(built, _ATTRIBUTES_AT, _ATTRIBUTES.unpack_from(built, _ATTRIBUTES_AT)[0] | _LZ4)
-            _CRC.pack_into(built, _CRC_AT, calc_crc32c(memoryview(built)[_ATTRIBUTES_AT:]))
-            self._buffer = bytes(built)
-        return self._buffer
-
-
-class Batch:
-    """Records on their way into one Kafka batch, in order."""
-
-    def __init__(self, builder: Any) -> None:
-        self.builder = builder
-        self.records: list[Record] = []
-
-    def append(self, record: Record, prefix: bytes = b"") -> bool:
-        """Add ``record``, ``prefix`` before its value; False, and not added, when the batch is full. A first one always fits."""
-        added = self.builder.append(
-            timestamp=record.timestamp_ms, key=record.key, value=prefix + record.value, headers=record.headers
-        )
-        if added is None:
-            return False
-        self.records.append(record)
-        return True
-
-
 class Traffic:
     """What Kafka acknowledged, over all producers of a process: how long a batch took, how large it was."""
 
@@ -158,13 +112,10 @@ class Producer:
         self._topics = topics
         self._unresolved: set[asyncio.Future[None]] = set()
         self._dead = False
-        compression, self._max_batch_bytes = settings.compression_type, settings.max_batch_bytes
-        self._lz4 = compression == "lz4"
+        self._settings = settings
         self._kafka = AIOKafkaProducer(
             acks="all",
             enable_idempotence=True,
-            compression_type=None if compression in ("none", "lz4") else compression,
-            max_batch_size=settings.max_batch_bytes,
             max_request_size=2**31 - 1,
             request_timeout_ms=settings.request_timeout_ms,
             metadata_max_age_ms=settings.metadata_max_age_ms,
@@ -232,9 +183,9 @@ class Producer:
         """Ask the cluster anew, in the background."""
         self._client.force_metadata_update()
 
-    def open_batch(self) -> "Batch":
+    def open_batch(self) -> Batch:
         """An empty batch, bound to no partition yet."""
-        return Batch(_Lz4Builder(self._max_batch_bytes, 0) if self._lz4 else self._kafka.create_batch())
+        return Batch(self._settings.compression_type, self._settings.max_batch_bytes)
 
     def turn(self, topic: str, partition: int) -> "asyncio.Future[None] | None":
         """Done when the partition's leader has answered what is on its way to it, or is given up; None if nothing is.
@@ -250,7 +201,7 @@ class Producer:
         for node in list(self._sender.turns):
             self._sender.release(node)
 
-    def send(self, topic: str, partition: int, batch: "Batch") -> "asyncio.Future[None]":
+    def send(self, topic: str, partition: int, batch: Batch) -> "asyncio.Future[None]":
         """Begin to send ``batch``; it can't be added to any more.
 
         Returns:
@@ -274,7 +225,7 @@ class Producer:
         # the leader, and the accumulator keeps a partition's batches in order. So this takes the step behind those waits.
         accumulator = self._kafka._message_accumulator  # noqa: SLF001
         began = time.perf_counter()  # uvloop's time is of whole milliseconds
-        batch = accumulator._append_batch(sent.builder, partition)  # noqa: SLF001
+        batch = accumulator._append_batch(sent, partition)  # noqa: SLF001
 
         def resolve(done: "asyncio.Future[Any]") -> None:
             error = None if done.cancelled() else done.exception()
