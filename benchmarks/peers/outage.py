@@ -20,10 +20,10 @@ from pathlib import Path
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
 from bench.build import PEERS, go_program, python_of
 from bench.contestants import CONTESTANTS, ROOT, Command, Contestant, Place
 from bench.service import Service
+
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import HOST, Port
 from bridge.simulate.campaign import Mix
@@ -202,9 +202,8 @@ async def _measure(names: list[str], kill_services: bool, directory: Path) -> No
             read = await asyncio.gather(*(_read(bootstrap, each.topic) for each in services))
         finally:
             await asyncio.gather(*(each.stop() for each in services))
-    print(
-        f"{CALLBACKS_PER_SECOND * LOAD_SECONDS:.0f} callbacks of {REPORTS} reports each; Kafka down for {down[1] - down[0]:.0f} s\n"
-    )
+    callbacks, seconds = CALLBACKS_PER_SECOND * LOAD_SECONDS, down[1] - down[0]
+    print(f"{callbacks:.0f} callbacks of {REPORTS} reports each; Kafka down for {seconds:.0f} s\n")
     print("| | reports promised | of them lost | repeats | answers in the outage | time to answer, median and most"
           " | callbacks taken at a repetition | never taken |")  # fmt: skip
     print("| --- | ---: | ---: | ---: | --- | --- | ---: | ---: |")

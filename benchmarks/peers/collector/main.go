@@ -101,7 +101,8 @@ func factories() (otelcol.Factories, error) {
 	}, nil
 }
 
-// The exporter's queue is on by default, so that a request is answered before Kafka has it; --sync turns it off.
+// The exporter's queue is on by default, so that a request is answered before Kafka has it. --sync turns it off, and the repetitions
+// with it, which would outlast the provider's patience.
 const settings = `yaml:
 receivers:
   webhook: {endpoint: "127.0.0.1:%d"}
@@ -111,6 +112,8 @@ exporters:
     logs: {topic: "%s", encoding: raw}
     producer: {required_acks: -1, compression: lz4}
     sending_queue: {enabled: %t}
+    retry_on_failure: {enabled: %t}
+    timeout: 2500ms
 service:
   telemetry: {metrics: {level: none}, logs: {level: error}}
   pipelines:
@@ -128,7 +131,8 @@ func main() {
 		Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{
 			ResolverSettings: confmap.ResolverSettings{
-				URIs:              []string{fmt.Sprintf(settings, *port, *bootstrap, *topic, !*sync)},
+				URIs:              []string{fmt.Sprintf(settings, *port, *bootstrap, *topic, !*sync, !*sync)},
+				DefaultScheme:     "yaml",
 				ProviderFactories: []confmap.ProviderFactory{yamlprovider.NewFactory()},
 			},
 		},

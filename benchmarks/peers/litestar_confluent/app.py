@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--bootstrap", default="127.0.0.1:9092")
     parser.add_argument("--topic", default="chatapp.status.v1")
-    parser.add_argument("--linger-ms", type=float, default=1.0)
+    parser.add_argument("--linger-ms", type=float, default=0.0)
     parser.add_argument("--compression", default="lz4")
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)

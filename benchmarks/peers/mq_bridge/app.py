@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--topic", default="chatapp.status.v1")
     parser.add_argument("--linger-ms", default="1")
     parser.add_argument("--compression", default="lz4")
-    parser.add_argument("--concurrency", type=int, default=1)
+    parser.add_argument("--concurrency", type=int, default=4)
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     init_logging("error")
@@ -39,6 +39,8 @@ def main() -> None:
         "create_topic": False,
         "producer_options": [list(pair) for pair in producer.items()],
     }
+    # Without it the route ends at the first failure, and its path is 404 from then on.
+    retry = {"retry": {"max_attempts": 1_000_000, "max_interval_ms": 200}}
     route = Route.from_config(
         {
             "input": {
@@ -51,7 +53,9 @@ def main() -> None:
                     "concurrency_limit": 4096,
                 }
             },
-            "output": {"fanout": [{"kafka": kafka}, {"static": {"body": SUCCESS, "raw": True}}]},
+            "output": {
+                "fanout": [{"kafka": kafka, "middlewares": [retry]}, {"static": {"body": SUCCESS, "raw": True}}]
+            },
             "concurrency": options.concurrency,
             "reconnect_interval_ms": 200,
         }
