@@ -34,24 +34,27 @@ async def staged(names: list[str], nodes: int = 1) -> AsyncIterator[tuple[Stage,
             of = [each for each in entered if each is not None]
             if not of:
                 sys.exit("there is nobody to measure")
-            await check_same(here, of)
+            of = await same_as_claimed(here, of)
             await of[0].warm(BROKER_WARM_SECONDS)
             yield here, of
 
 
-async def check_same(here: Stage, of: list[Running]) -> None:
-    """See that whoever claims the bridge's work makes its records.
-
-    Raises:
-        SystemExit: one doesn't.
-    """
+async def same_as_claimed(here: Stage, of: list[Running]) -> list[Running]:
+    """Those that make the bridge's records, where they claim it; the others are told, and left out."""
     bridge = next((each for each in of if each.contestant.name == "bridge"), None)
-    for peer in of if bridge is not None else []:
+    kept = []
+    for peer in of:
         if bridge is not None and peer.contestant.same:
             different = await asyncio.to_thread(differences, bridge, peer, here.kafka.bootstrap_servers)
             if different:
-                sys.exit("\n".join([f"{peer.contestant.name} makes other records than the bridge:", *different[:4]]))
+                said = "\n".join(different[:4])
+                print(
+                    f"{peer.contestant.name} is left out, it makes other records than the bridge:\n{said}", flush=True
+                )
+                continue
             print(f"{peer.contestant.name} makes the same records as the bridge", flush=True)
+        kept.append(peer)
+    return kept
 
 
 async def closed(names: list[str], sizes: list[int], count: int, seconds: float) -> list[Sample]:

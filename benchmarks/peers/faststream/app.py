@@ -35,7 +35,7 @@ class Publisher:
 
     def __init__(self, broker: KafkaBroker, topic: str) -> None:
         self._broker = broker
-        self._encoder = RecordEncoder(topic, topic + ".quarantine", "bridge", MAX_BYTES)
+        self._encoder = RecordEncoder(topic, topic + ".quarantine", "/callbacks/chatapp/status", MAX_BYTES)
         self._instance, self._numbers = secrets.token_hex(8), count(1)
 
     async def publish(self, body: bytes) -> bool:

@@ -68,7 +68,7 @@ class Publisher:
         }
         self._producer = Producer(settings)
         self._topic = topic
-        self._encoder = RecordEncoder(topic, topic + ".quarantine", "bridge", MAX_BYTES)
+        self._encoder = RecordEncoder(topic, topic + ".quarantine", "/callbacks/chatapp/status", MAX_BYTES)
         self._instance, self._numbers = secrets.token_hex(8), count(1)
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
