@@ -12,7 +12,11 @@ COPY requirements/ requirements/
 RUN /build/bin/pip --python /opt/chatapp-bridge/bin/python install --require-hashes --only-binary=:all: -r requirements/runtime.txt \
     && /build/bin/pip install --require-hashes --only-binary=:all: -r requirements/build.txt
 COPY . .
-RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+# bridge/_compiled.pyx is compiled by zig, which is a package as the others are: for any processor of the kind, not for this one alone,
+# and for the C library of this base. The official images have Python's headers; on a base without them it is left out, and said.
+ENV CC="/build/bin/python -m ziglang cc -mcpu=baseline"
+RUN if [ -e "$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]; then export BRIDGE_COMPILED=require; fi \
+    && /build/bin/hatchling build --target wheel --directory /wheel \
     && /build/bin/pip --python /opt/chatapp-bridge/bin/python install --no-deps --no-index /wheel/*.whl \
     && install -d /data/spool
 

