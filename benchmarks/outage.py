@@ -137,14 +137,15 @@ async def _measure(messages: int, overload_seconds: float) -> None:
                 measured.most_mib = 0.0
                 print(f"started again  in {await measured.start():.2f} s, {measured.mib():.0f} MiB")
                 await kafka.start()
-                await _make_topics(kafka)
+                await make_topics(kafka)
                 await _drain(measured)
             finally:
                 watcher.cancel()
                 await measured.bridge.stop()
 
 
-async def _make_topics(kafka: EmbeddedKafka) -> None:
+async def make_topics(kafka: EmbeddedKafka) -> None:
+    """Both topics as they are declared, as one node can give them."""
     settings = load(assignments=[f"kafka.bootstrap_servers={kafka.bootstrap_servers}"]).settings
     declared = [topic.lowered_to(1) for topic in declared_topics(settings.topics).values()]
     async with topics.admin_client(settings.kafka) as client:
