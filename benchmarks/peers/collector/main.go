@@ -74,7 +74,8 @@ func (r *webhookReceiver) handle(w http.ResponseWriter, request *http.Request) {
 	}
 	logs := plog.NewLogs()
 	record := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty()
-	record.Body().SetStr(body.String())
+	// webhookeventreceiver makes it a string, which the exporter writes as a JSON string, quotes escaped; bytes go as they are.
+	record.Body().SetEmptyBytes().FromRaw(body.Bytes())
 	if err := r.next.ConsumeLogs(request.Context(), logs); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -1,4 +1,4 @@
-"""mq-bridge (Rust, configured): HTTP in, Kafka out, nothing between: ``app.py --port N --bootstrap HOST:PORT``.
+"""mq-bridge (Rust, configured): HTTP in, Kafka out, nothing between: ``mq_bridge_peer.py --port N --bootstrap HOST:PORT``.
 
 A callback's whole body becomes one record, as it came; its key is an id that mq-bridge makes.
 """
@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 
-from mq_bridge import Route, init_logging
+from mq_bridge import Route, init_logging  # type: ignore[attr-defined]
 
 SUCCESS = '{"code":0,"msg":"Success"}'
 

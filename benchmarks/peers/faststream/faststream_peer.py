@@ -1,4 +1,4 @@
-"""FastStream publishing per report, the bridge's own decoding and encoding: ``app.py --port N --bootstrap HOST:PORT``.
+"""FastStream, a publish a report, the bridge's own decoding and encoding: ``faststream_peer.py --port N --bootstrap HOST:PORT``.
 
 Each report is a ``broker.publish`` as FastStream's documentation shows, those of a callback at once (``no_confirm``), and the
 callback is answered when all are acknowledged, or 503 after 2.5 s. It imports ``bridge.encode``, so what differs is the server's
@@ -15,8 +15,8 @@ from typing import Any
 
 import uvloop
 from aiokafka.errors import KafkaError
-from faststream import FastStream
-from faststream.kafka import KafkaBroker
+from faststream import FastStream  # type: ignore[attr-defined]
+from faststream.kafka import KafkaBroker  # type: ignore[import-not-found]
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from litestar import Litestar, Request, Response, post
@@ -98,20 +98,17 @@ async def serve(options: argparse.Namespace) -> None:
         websockets=False,
         log_access=False,
     )
-    # FastStream's own application runs the broker and ends by SIGTERM; the server runs beside it.
-    faststream = FastStream(broker, logger=None)
     serving: list[asyncio.Task[None]] = []
 
-    @faststream.after_startup
     async def started() -> None:
         serving.append(asyncio.create_task(server.serve()))
 
-    @faststream.on_shutdown
     async def stopping() -> None:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]
         await asyncio.gather(*serving)
 
-    await faststream.run()
+    # FastStream's own application runs the broker and ends by SIGTERM; the server runs beside it.
+    await FastStream(broker, logger=None, after_startup=[started], on_shutdown=[stopping]).run()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Litestar and confluent-kafka, the bridge's own decoding and encoding: ``app.py --port N --bootstrap HOST:PORT``.
+"""Litestar and confluent-kafka, the bridge's own decoding and encoding: ``litestar_peer.py --port N --bootstrap HOST:PORT``.
 
 A callback is answered when librdkafka says that every record of it is acknowledged, and 503 when one can't be had in 2.5 s. It
 imports ``bridge.encode``, the compiled part too where that is built, so what differs is the server's and the producer's cost.
@@ -144,7 +144,7 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     await told.wait()
-    server.stop()
+    server.stop()  # type: ignore[no-untyped-call]
     await serving
     await publisher.close()
 

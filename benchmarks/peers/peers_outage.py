@@ -1,4 +1,4 @@
-"""What each answer is worth: ``PYTHONPATH=benchmarks .venv/bin/python benchmarks/peers/outage.py [--kill-services]``.
+"""What each answer is worth: ``PYTHONPATH=benchmarks .venv/bin/python benchmarks/peers/peers_outage.py [--kill-services]``.
 
 One Kafka; the bridge and its peers, each with a topic and a simulated provider of its own, all at once and slowly. Kafka is
 killed in the middle (SIGKILL) and started again; with ``--kill-services`` so is each service, half-way through the outage. At
@@ -42,10 +42,10 @@ RETRY_SECONDS = 75.0
 QUIET_SECONDS, MOST_QUIET_SECONDS = 12, 90
 
 
-def _python(name: str) -> Callable[[Place], Command]:
+def _python(name: str, script: str) -> Callable[[Place], Command]:
     def command(at: Place) -> Command:
         python = python_of(PEERS / name / "requirements.txt")
-        return Command([str(python), str(PEERS / name / "app.py"), *_flags(at)], {"PYTHONPATH": str(ROOT)})
+        return Command([str(python), str(PEERS / name / script), *_flags(at)], {"PYTHONPATH": str(ROOT)})
 
     return command
 
@@ -62,9 +62,9 @@ ALL = {
     each.name: each
     for each in (
         CONTESTANTS["bridge"],
-        Contestant("litestar-confluent", "", _python("litestar_confluent")),
-        Contestant("faststream", "", _python("faststream")),
-        Contestant("mq-bridge", "", _python("mq_bridge")),
+        Contestant("litestar-confluent", "", _python("litestar_confluent", "litestar_peer.py")),
+        Contestant("faststream", "", _python("faststream", "faststream_peer.py")),
+        Contestant("mq-bridge", "", _python("mq_bridge", "mq_bridge_peer.py")),
         Contestant("collector", "", _collector()),
         Contestant("collector-sync", "", _collector("--sync")),
         *(each for each in CONTESTANTS.values() if each.name.startswith("franz")),
