@@ -541,10 +541,19 @@ class Lane:
 
     def _settle(self, batches: dict[int, Batch], errors: dict[int, BaseException]) -> None:
         """Take what is acknowledged out of the queue."""
-        acknowledged = {id(r) for p, batch in batches.items() if p not in errors for r in batch.records}
+        if errors:
+            acknowledged = {id(r) for p, batch in batches.items() if p not in errors for r in batch.records}
+            for group in self._flying:
+                group.unsent = [r for r in group.unsent if id(r) not in acknowledged]
+        else:
+            # All of them, and they were filled in the queue's order.
+            count = sum(len(batch.records) for batch in batches.values())
+            for group in self._flying:
+                unsent = len(group.unsent)
+                group.unsent = () if count >= unsent else group.unsent[count:]
+                count = max(0, count - unsent)
         for group in self._flying:
             group.flying = False
-            group.unsent = [r for r in group.unsent if id(r) not in acknowledged]
             if group.refused and not group.journalled and group.unsent:
                 self._drop(group)
         self._flying = []

@@ -131,8 +131,10 @@ class Producer:
     @property
     def dead(self) -> bool:
         """Abandoned, or its sender, or the task that keeps it told of the cluster, ended by itself: aiokafka does not say so."""
-        tasks = (self._sender.sender_task, self._client._sync_task)  # noqa: SLF001
-        return self._dead or any(task is not None and task.done() for task in tasks)
+        if self._dead:
+            return True
+        sender, sync = self._sender.sender_task, self._client._sync_task  # noqa: SLF001
+        return (sender is not None and sender.done()) or (sync is not None and sync.done())
 
     @property
     def unresolved(self) -> int:
