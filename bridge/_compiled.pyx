@@ -554,8 +554,16 @@ cdef class BatchWriter:
         """Bytes of the records so far."""
         return self.buffer.size
 
-    def append(self, record, bytes prefix) -> bool:
-        """Add ``record``, ``prefix`` before its value; False, and not added, where it does not fit."""
+    def extend(self, records, bytes prefix) -> int:
+        """Add records, ``prefix`` before their values, until one does not fit; how many were."""
+        cdef Py_ssize_t count = 0
+        for record in records:
+            if not self._append(record, prefix):
+                break
+            count += 1
+        return count
+
+    cdef bint _append(self, record, bytes prefix) except -1:
         cdef bytes key = record.key, value = record.value, header
         cdef list headers = record.headers
         cdef int64_t time = record.timestamp_ms

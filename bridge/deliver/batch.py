@@ -5,7 +5,7 @@ written by the compiled part, where there is one, compressed, and given their he
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import cramjam
@@ -56,8 +56,8 @@ class Writer(Protocol):
     def size(self) -> int:
         """Bytes so far."""
 
-    def append(self, record: Record, prefix: bytes) -> bool:
-        """Add ``record``, ``prefix`` before its value; False, and not added, where it does not fit."""
+    def extend(self, records: Sequence[Record], prefix: bytes) -> int:
+        """Add records, ``prefix`` before their values, until one does not fit; how many were."""
 
     def written(self) -> bytes:
         """What was written."""
@@ -83,15 +83,17 @@ class PythonWriter:
         size: int = self._builder.size()
         return size - _HEAD_BYTES
 
-    def append(self, record: Record, prefix: bytes) -> bool:
-        """Add ``record``, ``prefix`` before its value; False, and not added, where it does not fit."""
-        time = record.timestamp_ms
-        if self._builder.append(self.count, time, record.key, prefix + record.value, record.headers) is None:
-            return False
-        self.first_ms = self.first_ms if self.count else time
-        self.last_ms = max(self.last_ms, time)
-        self.count += 1
-        return True
+    def extend(self, records: Sequence[Record], prefix: bytes) -> int:
+        """Add records, ``prefix`` before their values, until one does not fit; how many were."""
+        before = self.count
+        for record in records:
+            time = record.timestamp_ms
+            if self._builder.append(self.count, time, record.key, prefix + record.value, record.headers) is None:
+                break
+            self.first_ms = self.first_ms if self.count else time
+            self.last_ms = max(self.last_ms, time)
+            self.count += 1
+        return self.count - before
 
     def written(self) -> bytes:
         """What was written; nothing can be added then."""
@@ -114,17 +116,16 @@ class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka's builder is untype
         self._state = (-1, -1, 0)
         self._bytes: bytes | None = None
 
-    def append(self, record: Record, prefix: bytes = b"") -> bool:  # type: ignore[override, unused-ignore]
-        """Add ``record``, ``prefix`` before its value; False, and not added, when the batch is full. A first one always fits."""
-        if not self._writer.append(record, prefix):
-            return False
-        self.records.append(record)
-        return True
+    def extend(self, records: Sequence[Record], prefix: bytes = b"") -> int:
+        """Add records, ``prefix`` before their values, until the batch is full; how many were. A first one always fits."""
+        count = self._writer.extend(records, prefix)
+        self.records += records[:count]
+        return count
 
     # --- what aiokafka asks of a builder --------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Nothing is added but by ``append``."""
+        """Nothing is added but by ``extend``."""
 
     def closed(self) -> bool:
         """It waits for nothing more."""

@@ -18,7 +18,7 @@ Invariants
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Protocol
@@ -498,29 +498,32 @@ class Lane:
             return batches, producer
         room = self._most_records
         for group in self._queue:
-            for record in group.unsent:
-                prefix = self._prefix_of(record)
+            for partition, records in self._by_partition(group.unsent, partitions):
+                prefix = self._prefix_of(records[0])  # a group's records were encoded alike
                 if prefix is None:
                     return batches, producer
-                partition = self._partition(record, partitions)
                 batch = batches.get(partition)
                 if batch is None:
                     if not self._may_begin(producer, partition, first=not batches):
                         return batches, producer
                     batch = batches[partition] = producer.open_batch()
-                if room == 0 or not batch.append(record, prefix):
-                    return batches, producer
-                room -= 1
-                if not group.flying:
+                taken = batch.extend(records[:room], prefix)
+                room -= taken
+                if taken and not group.flying:
                     group.flying = True
                     self._flying.append(group)
+                if taken < len(records):
+                    return batches, producer
         return batches, producer
 
     def _prefix_of(self, record: Record) -> bytes | None:
         return b"" if record.schema is None else self._schema_ids.prefix(self.topic, record.schema)
 
-    def _partition(self, record: Record, partitions: int) -> int:
-        return self._index if partitions == self._of else placed(record, partitions)
+    def _by_partition(self, records: Sequence[Record], partitions: int) -> Iterable[tuple[int, Sequence[Record]]]:
+        """Records in their order, in pieces that have one partition each; mostly all in one, as a lane is of one partition."""
+        if partitions == self._of:
+            return [(self._index, records)] if records else ()
+        return [(placed(record, partitions), [record]) for record in records]
 
     async def _send(self, producer: Producer, batches: dict[int, Batch]) -> dict[int, BaseException]:
         """Send the batches and wait for them all; the error of each partition that failed."""

@@ -56,13 +56,12 @@ class ScriptedBatch:
         """As Kafka gets them."""
         self._most = most
 
-    def append(self, record: Record, prefix: bytes = b"") -> bool:
-        """As aiokafka's: a first one always fits."""
-        if self.records and len(self.records) >= self._most:
-            return False
-        self.records.append(record)
-        self.sent.append(structs.replace(record, value=prefix + record.value) if prefix else record)
-        return True
+    def extend(self, records: Sequence[Record], prefix: bytes = b"") -> int:
+        """As a batch does: a first one always fits."""
+        taken = records[: max(self._most, 1) - len(self.records)]
+        self.records += taken
+        self.sent += [structs.replace(each, value=prefix + each.value) if prefix else each for each in taken]
+        return len(taken)
 
 
 class Sent:

@@ -46,7 +46,7 @@ def test_a_batch_is_read_back_as_it_was_written(written: list[tuple[Record, byte
     """By aiokafka's reader, its sum checked; without compression it is aiokafka's batch to the byte."""
     batch = Batch(codec, ROOM)
     for record, prefix in written:
-        assert batch.append(record, prefix)
+        assert batch.extend([record], prefix) == 1
     batch._set_producer_state(7, 3, 41)
     built = batch._build()
     assert batch._build() is built  # a retry sends the same
@@ -69,7 +69,7 @@ def test_what_repeats_is_compressed_and_what_does_not_shrink_is_not(codec: Codec
     """The batch says which of the two it is."""
     for value, compressed in ((b"x" * 500, True), (b"", False)):
         batch = Batch(codec, ROOM)
-        batch.append(Record("t", None, value, [], 1))
+        batch.extend([Record("t", None, value, [], 1)])
         built = batch._build()
         (attributes,) = struct.unpack_from(">h", built, 21)
         assert (attributes != 0) == (len(built) < batch.size()) == compressed
@@ -80,11 +80,11 @@ def test_a_full_batch_takes_no_more(writer: type[Writer]) -> None:
     """A first record always fits, and no other that would be too much."""
     record = Record("t", b"key", b"x" * 100, [("name", b"value")], 1_700_000_000_000)
     alone = writer(1 << 20)  # type: ignore[call-arg]
-    assert alone.append(record, b"")
+    assert alone.extend([record], b"") == 1
     size = alone.size
     for room, fitting in ((1, 1), (2 * size - 1, 1), (2 * size + SLACK, 2), (3 * size + SLACK, 3)):
         writing = writer(room)  # type: ignore[call-arg]
-        assert sum(writing.append(record, b"") for _ in range(4)) == fitting == writing.count
+        assert writing.extend([record] * 4, b"") == fitting == writing.count
         assert len(writing.written()) == fitting * size
 
 
@@ -92,6 +92,5 @@ def test_a_full_batch_takes_no_more(writer: type[Writer]) -> None:
 def test_the_times_of_a_batch_are_its_first_and_its_latest(writer: type[Writer]) -> None:
     """Also where a clock was set back."""
     writing = writer(ROOM)  # type: ignore[call-arg]
-    for time in (5_000, 9_000, 4_000):
-        writing.append(Record("t", None, b"", [], time), b"")
+    writing.extend([Record("t", None, b"", [], time) for time in (5_000, 9_000, 4_000)], b"")
     assert (5_000, 9_000) == (writing.first_ms, writing.last_ms)
