@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from bench.build import PEERS, go_program, python_of
 from bench.contestants import CONTESTANTS, ROOT, Command, Contestant, Place
-from bench.service import Service
+from bench.service import Service, ServiceError
 
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import HOST, Port
@@ -89,10 +89,16 @@ class Running:
         await self._service.start()
 
     async def again(self) -> None:
-        """SIGKILL, and another start at once."""
+        """SIGKILL, and starts until one succeeds, as a supervisor would: some do not start without Kafka."""
         os.kill(self._service.pid, signal.SIGKILL)
         await self._service.stop()
-        await self._service.start()
+        while True:
+            try:
+                await self._service.start()
+            except ServiceError:
+                await asyncio.sleep(1)
+            else:
+                return
 
     async def stop(self) -> None:
         """SIGTERM."""
@@ -176,11 +182,11 @@ async def _hurt(kafka: EmbeddedKafka, services: list[Running], kill_services: bo
     began = clock()
     await kafka.kill_all()
     await asyncio.sleep(OUTAGE_SECONDS / 2)
-    if kill_services:
-        await asyncio.gather(*(each.again() for each in services))
+    again = asyncio.gather(*(each.again() for each in services if kill_services))
     await asyncio.sleep(max(0.0, began + OUTAGE_SECONDS - clock()))
     ended = clock()
     await kafka.start()
+    await again
     return began, ended
 
 
