@@ -83,10 +83,15 @@ def _go(name: str, *more: str) -> Callable[[Place], Command]:
     return lambda at: Command([str(go_program(PEERS / name)), *_flags(at), *more], {})
 
 
-def _python(name: str, *more: str) -> Callable[[Place], Command]:
+def _collector(*more: str) -> Callable[[Place], Command]:
+    """It takes one broker to begin with."""
+    return lambda at: _go("collector", *more)(at._replace(bootstrap=at.bootstrap.partition(",")[0]))
+
+
+def _python(name: str, script: str) -> Callable[[Place], Command]:
     def command(at: Place) -> Command:
         python = python_of(PEERS / name / "requirements.txt")
-        return Command([str(python), str(PEERS / name / "app.py"), *_flags(at), *more], {"PYTHONPATH": str(ROOT)})
+        return Command([str(python), str(PEERS / name / script), *_flags(at)], {"PYTHONPATH": str(ROOT)})
 
     return command
 
@@ -107,29 +112,32 @@ CONTESTANTS = {
             "franz-bytes", "Go, franz-go: each report's bytes as they came, no headers", _go("franz", "--work", "bytes")
         ),
         Contestant(
-            "litestar-confluent", f"Litestar, confluent-kafka: {_SAME}", _python("litestar_confluent"), same=True
+            "litestar-confluent",
+            f"Litestar, confluent-kafka: {_SAME}",
+            _python("litestar_confluent", "litestar_peer.py"),
+            same=True,
         ),
         Contestant(
             "faststream",
             f"FastStream, aiokafka, a publish a report: {_SAME}, and a header of its own",
-            _python("faststream"),
+            _python("faststream", "faststream_peer.py"),
         ),
         Contestant(
             "mq-bridge",
             "mq-bridge (Rust, configured): the whole body one record, as it came",
-            _python("mq_bridge"),
+            _python("mq_bridge", "mq_bridge_peer.py"),
             whole=True,
         ),
         Contestant(
             "collector",
             "OpenTelemetry Collector: the whole body one record; answers before Kafka has it",
-            _go("collector"),
+            _collector(),
             whole=True,
         ),
         Contestant(
             "collector-sync",
             "the same without its queue: answers when Kafka has it",
-            _go("collector", "--sync"),
+            _collector("--sync"),
             whole=True,
         ),
         Contestant("empty", "the bridge's server; the body is read and answered", _empty, delivers=False),

@@ -18,6 +18,7 @@ from bench.same import differences
 from bench.service import HOST, LOOK_SECONDS, START_SECONDS, Service, ServiceError
 from bridge.embedded.ports import Port
 
+# Three brokers have three JVMs to warm.
 BROKER_WARM_SECONDS = 10.0
 OPEN_RATE, OPEN_REPORTS = 300.0, 10
 OUTAGE_REPORTS, SICK_SECONDS, DRAIN_SECONDS = 100, 3.0, 30.0
@@ -35,7 +36,7 @@ async def staged(names: list[str], nodes: int = 1) -> AsyncIterator[tuple[Stage,
             if not of:
                 sys.exit("there is nobody to measure")
             of = await same_as_claimed(here, of)
-            await of[0].warm(BROKER_WARM_SECONDS)
+            await of[0].warm(BROKER_WARM_SECONDS * nodes)
             yield here, of
 
 

@@ -40,36 +40,28 @@ def bodies() -> list[bytes]:
 
 
 def differences(one: Running, other: Running, bootstrap: str) -> list[str]:
-    """Push the same to both, which have had nothing yet; what of their records differs, none where all is the same."""
-    sent = bodies()
-    found = []
-    for each in (one, other):
-        for body in sent:
-            with urlopen(Request(each.url, body, {"Content-Type": "application/json"})) as answer:  # noqa: S310
-                answer.read()
-        found.append(Counter(_records(bootstrap, each.topic, sum(len(msgspec.json.decode(body)) for body in sent))))
-    ours, theirs = found
-    return [
-        f"only {who.contestant.name}: {record}"
-        for who, more in ((one, ours - theirs), (other, theirs - ours))
-        for record in more
-    ]
+    """Push the same to both; what of their records differs, none where all is the same."""
+    ours, theirs = (Counter(_made(each, bootstrap)) for each in (one, other))
+    sides = (one, ours - theirs), (other, theirs - ours)
+    return [f"only {who.contestant.name}: {record}" for who, more in sides for record in more]
 
 
-def _records(bootstrap: str, topic: str, count: int) -> list[tuple[Any, ...]]:
-    settings = {
-        "bootstrap.servers": bootstrap,
-        "group.id": "same",
-        "enable.auto.commit": False,
-        "auto.offset.reset": "earliest",
-    }
-    consumer = Consumer(settings)
+def _made(of: Running, bootstrap: str) -> list[tuple[Any, ...]]:
+    """The records that come of the bodies."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "same", "enable.auto.commit": False})
+    partitions = [TopicPartition(of.topic, number) for number in range(PARTITIONS)]
     try:
-        consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
-        messages = consumer.consume(count, READ_SECONDS)
+        for each in partitions:
+            each.offset = consumer.get_watermark_offsets(each)[1]
+        consumer.assign(partitions)
+        count = 0
+        for body in bodies():
+            count += len(msgspec.json.decode(body))
+            with urlopen(Request(of.url, body, {"Content-Type": "application/json"})) as answer:  # noqa: S310
+                answer.read()
+        return [_comparable(message) for message in consumer.consume(count, READ_SECONDS)]
     finally:
         consumer.close()
-    return [_comparable(message) for message in messages]
 
 
 def _comparable(message: Any) -> tuple[Any, ...]:
