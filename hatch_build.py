@@ -61,7 +61,7 @@ class Compile(BuildHookInterface[Any]):
         try:
             return compile_source(root, place)
         except NotCompiledError as error:
-            said = f"{SOURCE} is not compiled, so reports are encoded in Python, which is slower: {error}"
+            said = f"{SOURCE} is not compiled, so all is done in Python, which is slower: {error}"
             if wanted == "require":
                 self.app.abort(f"{said}; BRIDGE_COMPILED=require")
             self.app.display_warning(said)

@@ -5,10 +5,12 @@ import asyncio
 import re
 import sys
 from collections.abc import Coroutine, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from bridge import config
+from bridge.compiled import COMPILED
 from bridge.errors import BridgeError, ConfigurationError
 
 _T = TypeVar("_T")
@@ -45,6 +47,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="chatapp-bridge", description=__import__("bridge").__doc__)
+    compiled = "with" if COMPILED else "without"
+    said = f"%(prog)s {version('chatapp-bridge')}, {compiled} its compiled part"
+    parser.add_argument("--version", action="version", version=said)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     configured = _Parser(add_help=False)
     configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with any of the keys")

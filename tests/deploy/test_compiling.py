@@ -21,7 +21,7 @@ needs_compiler = pytest.mark.skipif(
 COMPILED = f"bridge/_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
 FILES = (".gitignore", "LICENSE", "README.md", "pyproject.toml", "hatch_build.py", "bridge/_compiled.pyx")
 MORE = ("bridge/__init__.py", "bridge/compiled.py")
-WORDS = "so reports are encoded in Python, which is slower: not found: a C compiler (nothing)"
+WORDS = "so all is done in Python, which is slower: not found: a C compiler (nothing)"
 
 
 @pytest.fixture

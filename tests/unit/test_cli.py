@@ -1,13 +1,16 @@
 """The command: what it prints, how it ends, and what it never says."""
 
+import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from bridge import cli, config
+from bridge.compiled import module
 from bridge.errors import BridgeError, ConfigurationError, TopicsError
 
 SECRET = "a-secret-nobody-may-see-1"  # noqa: S105 - opens nothing
@@ -120,6 +123,15 @@ def test_a_failure_is_one_line_and_a_code(
 
     assert cli.main(["config"]) == code
     assert capsys.readouterr().err == "chatapp-bridge: what\n"
+
+
+@pytest.mark.parametrize(("setting", "word"), [("0", "without"), ("", "with" if module else "without")])
+def test_the_version_says_whether_the_compiled_part_is_in_use(setting: str, word: str) -> None:
+    """As it would be for ``serve``, with the same environment."""
+    command = [sys.executable, "-m", "bridge", "--version"]
+    environment = os.environ | {"BRIDGE_COMPILED": setting}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"chatapp-bridge {version('chatapp-bridge')}, {word} its compiled part\n"
 
 
 def test_python_m_bridge_is_the_command() -> None:
