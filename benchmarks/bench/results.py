@@ -42,9 +42,9 @@ class Results(msgspec.Struct):
         return found
 
     def put(self, leg: str, samples: list[Sample]) -> None:
-        """In place of what was there of these contestants in this leg."""
-        again = {(each.leg, each.contestant, each.reports) for each in samples}
-        kept = [each for each in self.samples if (each.leg, each.contestant, each.reports) not in again]
+        """In place of what was there of these sizes in this leg, of all contestants: ratios are of one run."""
+        again = {(each.leg, each.reports) for each in samples}
+        kept = [each for each in self.samples if (each.leg, each.reports) not in again]
         self.samples = kept + samples
         self.told(leg)
 

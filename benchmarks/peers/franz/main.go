@@ -28,11 +28,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const maxBody = 8 << 20
+// The provider waits for 3 s.
+const maxBody, deadline = 8 << 20, 2500 * time.Millisecond
 
 var (
 	success  = []byte(`{"code":0,"msg":"Success"}`)
 	errPlain = errors.New("not the reports of the documentation")
+	errLate  = errors.New("not acknowledged in time")
 )
 
 type service struct {
@@ -85,7 +87,7 @@ func answer(to http.ResponseWriter, status int, err error) {
 	fmt.Fprintf(to, `{"code":%d,"msg":%q}`, status, err.Error())
 }
 
-// publish returns when every record is acknowledged, or the first error is known of all.
+// publish returns when every record is acknowledged, when all are resolved and one has failed, or when it takes too long.
 func (s *service) publish(ctx context.Context, records []kgo.Record) error {
 	if len(records) == 0 {
 		return nil
@@ -105,7 +107,14 @@ func (s *service) publish(ctx context.Context, records []kgo.Record) error {
 	for index := range records {
 		s.client.Produce(ctx, &records[index], promise)
 	}
-	<-done
+	late := time.NewTimer(deadline)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+		// What is on its way may arrive all the same; the provider pushes it again.
+		return errLate
+	}
 	if err := failed.Load(); err != nil {
 		return *err
 	}
@@ -197,7 +206,6 @@ func main() {
 	work := flag.String("work", "same", "same: the bridge's records; bytes: each report as it came")
 	linger := flag.Duration("linger", 0, "how long a record waits for others")
 	compress := flag.String("compression", "snappy", "none, snappy, lz4 or zstd")
-	inflight := flag.Int("inflight", 1, "produce requests at once to a broker")
 	gogc := flag.Int("gogc", 400, "as the environment's GOGC")
 	flag.Parse()
 	debug.SetGCPercent(*gogc)
@@ -212,8 +220,8 @@ func main() {
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // Java's murmur2
 		kgo.ProducerLinger(*linger),
 		kgo.ProducerBatchCompression(codec),
-		kgo.MaxProduceRequestsInflightPerBroker(*inflight),
 		kgo.MaxBufferedRecords(200_000),
+		kgo.RecordDeliveryTimeout(deadline),
 	)
 	if err != nil {
 		log.Fatalln(err)
