@@ -14,7 +14,7 @@ from bench.contestants import CONTESTANTS
 from bench.guard import OURS, PEER, STORED, Ratios, losses
 from bench.produce import produce
 from bench.report import write
-from bench.results import Results
+from bench.results import Results, machine
 
 QUICK_SIZES, QUICK_ROUNDS, QUICK_SECONDS = [1, 10, 100], 3, 2.5
 LEGS = ("closed", "produce", "open", "outage", "scale", "soak", "start")
@@ -93,6 +93,8 @@ def main() -> None:
     for what, given, may in (("leg", chosen, LEGS), ("contestant", options.contestants.split(","), CONTESTANTS)):
         if unknown := set(given) - set(may):
             sys.exit(f"no such {what}: {', '.join(sorted(unknown))}")
+    if chosen or options.quick:
+        print(machine(), flush=True)
     if options.quick:
         sys.exit(asyncio.run(quick(store=options.store)))
     asyncio.run(measure(chosen, options))
