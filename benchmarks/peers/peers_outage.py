@@ -20,8 +20,7 @@ from pathlib import Path
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from bench.build import PEERS, go_program, python_of
-from bench.contestants import CONTESTANTS, ROOT, Command, Contestant, Place
+from bench.contestants import CONTESTANTS, Contestant, Place
 from bench.service import Service, ServiceError
 
 from bridge.embedded import EmbeddedKafka
@@ -42,34 +41,8 @@ RETRY_SECONDS = 75.0
 QUIET_SECONDS, MOST_QUIET_SECONDS = 12, 90
 
 
-def _python(name: str, script: str) -> Callable[[Place], Command]:
-    def command(at: Place) -> Command:
-        python = python_of(PEERS / name / "requirements.txt")
-        return Command([str(python), str(PEERS / name / script), *_flags(at)], {"PYTHONPATH": str(ROOT)})
-
-    return command
-
-
-def _collector(*more: str) -> Callable[[Place], Command]:
-    return lambda at: Command([str(go_program(PEERS / "collector")), *_flags(at), *more], {})
-
-
-def _flags(at: Place) -> list[str]:
-    return ["--port", str(at.port), "--bootstrap", at.bootstrap, "--topic", at.topic]
-
-
-ALL = {
-    each.name: each
-    for each in (
-        CONTESTANTS["bridge"],
-        Contestant("litestar-confluent", "", _python("litestar_confluent", "litestar_peer.py")),
-        Contestant("faststream", "", _python("faststream", "faststream_peer.py")),
-        Contestant("mq-bridge", "", _python("mq_bridge", "mq_bridge_peer.py")),
-        Contestant("collector", "", _collector()),
-        Contestant("collector-sync", "", _collector("--sync")),
-        *(each for each in CONTESTANTS.values() if each.name.startswith("franz")),
-    )
-}
+# One of each; Avro is the same bridge.
+ALL = {name: each for name, each in CONTESTANTS.items() if each.delivers and name != "bridge-avro"}
 
 
 class Running:
@@ -81,8 +54,8 @@ class Running:
         port, own = Port().number, directory / contestant.name
         own.mkdir()
         self._url = f"http://{HOST}:{port}{contestant.path}"
-        argv, environment = contestant.command(Place(port, bootstrap, self.topic, own))
-        self._service = Service(contestant.name, argv, environment, port, own / "log")
+        command = contestant.command(Place(port, bootstrap, self.topic, own))
+        self._service = Service(contestant.name, command.argv, command.environment, port, own / "log")
 
     async def start(self) -> None:
         """Start it; wait until it listens."""
