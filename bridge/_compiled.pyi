@@ -4,6 +4,7 @@ from typing import Any
 from bridge.record import Record
 
 FIELD_NAMES: tuple[str, ...]
+WIRE_NAMES: dict[str, int]
 
 class Shared:
     def __init__(
@@ -38,9 +39,7 @@ class PlainEncoder:
         header_bytes: int,
         max_record_bytes: int,
     ) -> None: ...
-    def records(
-        self, items: list[Any], decode: Callable[[Any], Any], shared: Shared
-    ) -> tuple[list[Record | None], list[str | None]]: ...
+    def records(self, items: list[Any], shared: Shared) -> tuple[list[Record | None], list[str | None]]: ...
 
 def murmur2(data: bytes) -> int: ...
 

@@ -1,26 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The compiled part: plain reports from their fields to the record in one step, batches of records, the hash of keys.
 
-Each has a twin in Python. A report is plain when nothing about it needs a decision: a documented status as documented, times that are times, no field
-that nobody knows. All others are left out (None in their place) and go the way in Python, which alone defines what a report
-means; ``tests/unit/test_plain.py`` holds that both ways give the same bytes. JSON is parsed by msgspec; here nothing is
-parsed but digits, and every byte is written behind ``_Buffer.reserve``.
+Each has a twin in Python. A report is plain when nothing about it needs a decision: a documented status as documented, times
+that are times, no field that nobody knows, and text of ASCII that is not escaped. All others are left out (None in their place)
+and go the way in Python, which alone defines what a report means; ``tests/unit/test_compiled.py`` holds that both ways give the
+same bytes. What is read here msgspec has found to be JSON; every byte is read before ``_Text.end``, and written behind
+``_Buffer.reserve``.
 """
 
+from cpython.buffer cimport Py_buffer, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_NoMemory
-from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from hashlib import sha256
-
-from msgspec import MsgspecError
 
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    object PyUnicode_FromStringAndSize(const char* text, Py_ssize_t size)
 
 
 # The fields of StatusEvent, in its order.
@@ -39,6 +39,23 @@ FIELD_NAMES = (
     "error_category", "error_retry", "conversation_id", "conversation_type", "conversation_expires_at",
     "message_frame_type", "content_type", "template_code", "template_name", "template_language", "extras",
 )
+
+# What a report has beyond what its event takes over as it is.
+cdef enum:
+    WIRE_STATUS = FIELDS
+    WIRE_TIMESTAMP, WIRE_EXPIRES, WIRE_CONVERSATION_TYPE, WIRE_FRAME_TYPE, WIRE_CONTENT_TYPE, ALL_VALUES
+
+# The names on the wire, and where their values are put.
+WIRE_NAMES = {
+    "MessageId": MESSAGE_ID, "From": SENDER, "To": RECIPIENT, "Timestamp": WIRE_TIMESTAMP, "Status": WIRE_STATUS,
+    "StatusDescription": STATUS_DESCRIPTION, "ErrorCode": ERROR_CODE, "ErrorDescription": ERROR_DESCRIPTION,
+    "ConversationType": WIRE_CONVERSATION_TYPE, "ConversationId": CONVERSATION_ID,
+    "ConversationExpirationTime": WIRE_EXPIRES, "MsgFrameType": WIRE_FRAME_TYPE, "Type": WIRE_CONTENT_TYPE,
+    "TaskId": TASK_ID, "OriginPhoneNumber": ORIGIN_PHONE_NUMBER, "TemplateCode": TEMPLATE_CODE,
+    "TemplateName": TEMPLATE_NAME, "Language": TEMPLATE_LANGUAGE, "FromUserId": SENDER_USER_ID,
+    "FromParentUserId": SENDER_PARENT_USER_ID, "FromUserName": SENDER_USER_NAME,
+}
+cdef Py_ssize_t LONGEST_NAME = 26, OF_A_LENGTH = 5
 
 cdef enum Kind:
     TEXT, BOOLEAN, NUMBER, SYMBOL
@@ -170,45 +187,93 @@ cdef class _Buffer:
 
 
 cdef int _take(object text, Value* value) except -1:
-    """A text, absent where it is None or blank."""
-    cdef uint8_t first
+    """A text of Python's, absent where it is None or empty."""
     value.at, value.size = NULL, 0
-    if text is None:
-        return 0
     cdef Py_ssize_t size = 0
-    cdef const char* at = PyUnicode_AsUTF8AndSize(text, &size)
-    if size == 0:
-        return 0
-    first = <uint8_t>at[0]
-    if (first <= 0x20 or first >= 0x80) and (<str>text).isspace():
-        return 0
-    value.at, value.size = at, size
+    cdef const char* at
+    if text is not None:
+        at = PyUnicode_AsUTF8AndSize(text, &size)
+        if size:
+            value.at, value.size = at, size
     return 0
 
 
-cdef int64_t _time_ms(object time) except? -2:
-    """Milliseconds since the epoch, of a time as documented; else NOT_PLAIN."""
+cdef object _text_of(Value* value):
+    """The text in Python; None where it is absent."""
+    return None if value.at is NULL else PyUnicode_FromStringAndSize(value.at, value.size)
+
+
+cdef int64_t _time_ms(Value* value) noexcept:
+    """Milliseconds since the epoch, of ten or thirteen digits; else NOT_PLAIN."""
     cdef int64_t number = 0
-    cdef int overflow = 0
-    cdef Py_ssize_t size = 0, index
-    cdef const char* at
-    if type(time) is int:
-        number = PyLong_AsLongLongAndOverflow(time, &overflow)
-        if overflow:
-            return NOT_PLAIN
-    elif type(time) is str:
-        at = PyUnicode_AsUTF8AndSize(time, &size)
-        if size != 10 and size != 13:
-            return NOT_PLAIN
-        for index in range(size):
-            if at[index] < c'0' or at[index] > c'9':
-                return NOT_PLAIN
-            number = 10 * number + (at[index] - c'0')
-    else:
+    cdef Py_ssize_t index
+    if value.size != 10 and value.size != 13:
         return NOT_PLAIN
+    for index in range(value.size):
+        if not c'0' <= value.at[index] <= c'9':
+            return NOT_PLAIN
+        number = 10 * number + (value.at[index] - c'0')
     if MIN_MS <= number < END_MS:
         return number
     return number * 1000 if MIN_SECONDS <= number < END_SECONDS else NOT_PLAIN
+
+
+cdef inline int _blank_is_absent(Value* value) noexcept:
+    cdef Py_ssize_t index = 0
+    while index < value.size and value.at[index] == c' ':
+        index += 1
+    if index == value.size:
+        value.at = NULL
+        value.size = 0
+    return 0
+
+
+cdef struct Text:
+    const char* at
+    const char* end
+
+
+cdef inline int _space(Text* text) noexcept:
+    """Passes over white space; what stands there then, 0 at the end."""
+    while text.at < text.end and (text.at[0] == c' ' or text.at[0] == c'\n' or text.at[0] == c'\r' or text.at[0] == c'\t'):
+        text.at += 1
+    return text.at[0] if text.at < text.end else 0
+
+
+cdef inline bint _string(Text* text, Value* value) noexcept:
+    """The string that begins here; False where it is none, or none of ASCII without an escape."""
+    cdef const char* at = text.at + 1
+    cdef uint8_t char
+    if _space(text) != c'"':
+        return False
+    at = text.at + 1
+    while at < text.end:
+        char = <uint8_t>at[0]
+        if char == c'"':
+            value.at, value.size = text.at + 1, at - text.at - 1
+            text.at = at + 1
+            return True
+        if char < 0x20 or char >= 0x80 or char == c'\\':
+            return False
+        at += 1
+    return False
+
+
+cdef inline bint _digits(Text* text, Value* value) noexcept:
+    """The digits that begin here, and nothing else that a number may have."""
+    value.at = text.at
+    while text.at < text.end and c'0' <= text.at[0] <= c'9':
+        text.at += 1
+    value.size = text.at - value.at
+    cdef int following = _space(text)
+    return value.size > 0 and (following == c',' or following == c'}')
+
+
+cdef inline bint _null(Text* text) noexcept:
+    if text.end - text.at < 4 or memcmp(text.at, b"null", 4) != 0:
+        return False
+    text.at += 4
+    return True
 
 
 cdef class Shared:
@@ -261,20 +326,25 @@ cdef class PlainEncoder:
     cdef list names, symbols
     cdef bint nullable[FIELDS]
     cdef Kind kinds[FIELDS]
-    cdef Value values[FIELDS]
+    cdef Value values[ALL_VALUES]
+    cdef const char* wire_names[27][5]
+    cdef int wire_places[27][5]
     cdef dict statuses, folded
     cdef object failed, record, topic, schema, error_of, fold
     cdef tuple no_error, unknown_error, sources
     cdef Py_ssize_t overhead_bytes, header_bytes, max_record_bytes
     cdef _Buffer buffer
-    # what else than the fields holds bytes that ``values`` points to
-    cdef list held
+    # what else than the report holds bytes that ``values`` points to; and what holds those of ``wire_names``
+    cdef list held, held_names
 
     def __init__(self, list layout, *, bint avro, bytes head, dict statuses, str failed, tuple no_error, tuple unknown_error,
                  error_of, fold, tuple sources, record, str topic, schema, Py_ssize_t overhead_bytes,
                  Py_ssize_t header_bytes, Py_ssize_t max_record_bytes):
         if tuple([name for name, _, _, _ in layout]) != FIELD_NAMES:
             raise ValueError("the event has other fields than the compiled encoder knows; compile it anew")
+        self.held_names = []
+        for name, place in WIRE_NAMES.items():
+            self._know(name.encode(), place)
         kinds = {"text": TEXT, "boolean": BOOLEAN, "number": NUMBER, "symbol": SYMBOL}
         self.names, self.symbols = [], []
         for index, (name, kind, nullable, symbols) in enumerate(layout):
@@ -292,37 +362,99 @@ cdef class PlainEncoder:
         self.held = []
         self.buffer = _Buffer()
 
-    def records(self, list items, decode, Shared shared):
+    cdef int _know(self, bytes name, int place) except -1:
+        cdef Py_ssize_t size = len(name), index = 0
+        while index < OF_A_LENGTH and self.wire_names[size][index] is not NULL:
+            index += 1
+        if size > LONGEST_NAME or index == OF_A_LENGTH:
+            raise ValueError("no room for the wire's names")
+        self.held_names.append(name)
+        self.wire_names[size][index], self.wire_places[size][index] = PyBytes_AS_STRING(name), place
+        return 0
+
+    def records(self, list items, Shared shared):
         """The record of each item, and its status; None in their places where an item is not plain.
 
         Args:
-            items: the JSON text of each item.
-            decode: of such a text, to an object with a report's fields.
+            items: the JSON text of each item, as objects with a buffer.
             shared: what the records have in common.
         """
         cdef list records = [], statuses = []
         cdef Py_ssize_t index = 0
+        cdef Py_buffer raw
+        cdef Text text
         for item in items:
             index += 1
             record = status = None
+            PyObject_GetBuffer(item, &raw, PyBUF_SIMPLE)
             try:
-                fields = decode(item)
-            except (MsgspecError, UnicodeDecodeError, RecursionError):
-                pass
-            else:
-                entry = self.statuses.get(fields.status)
-                if entry is not None and self._event(fields, entry, shared):
-                    record = self._record(entry, index, shared)
-                    status = None if record is None else entry[1]
+                text.at = <const char*>raw.buf
+                text.end = text.at + raw.len
+                if self._read(&text):
+                    entry = self.statuses.get(_text_of(&self.values[WIRE_STATUS]))
+                    if entry is not None and self._event(entry, shared):
+                        record = self._record(entry, index, shared)
+                        status = None if record is None else entry[1]
+            finally:
+                PyBuffer_Release(&raw)
             records.append(record)
             statuses.append(status)
         return records, statuses
 
-    cdef int _text(self, int index, object text) except -1:
-        return _take(text, &self.values[index])
+    cdef bint _read(self, Text* text) except -1:
+        """The fields of a report into their values, which point into its text; False where it is not plain."""
+        cdef int index, following
+        cdef Value name, value
+        for index in range(ALL_VALUES):
+            self.values[index].at, self.values[index].size = NULL, 0
+        if _space(text) != c'{':
+            return False
+        text.at += 1
+        while True:
+            if not _string(text, &name) or _space(text) != c':':
+                return False  # an empty object as well, which has no MessageId
+            text.at += 1
+            following = _space(text)
+            index = self._place_of(&name)
+            if index < 0:
+                return False
+            value.at, value.size = NULL, 0
+            if following == c'"':
+                if not _string(text, &value):
+                    return False
+                if (index == WIRE_TIMESTAMP or index == WIRE_EXPIRES) and value.size == 0:
+                    return False
+            elif following == c'n':
+                if not _null(text):
+                    return False
+            elif not ((index == WIRE_TIMESTAMP or index == WIRE_EXPIRES) and _digits(text, &value)):
+                return False
+            self.values[index].at, self.values[index].size = value.at, value.size
+            following = _space(text)
+            text.at += 1
+            if following == c'}':
+                break
+            if following != c',':
+                return False
+        for index in range(ALL_VALUES):
+            _blank_is_absent(&self.values[index])
+        return True
 
-    cdef int _word(self, int index, object text) except -1:
+    cdef inline int _place_of(self, Value* name) noexcept:
+        """Where the value of a name is put; -1 of an unknown one."""
+        cdef Py_ssize_t index
+        if name.size > LONGEST_NAME:
+            return -1
+        for index in range(OF_A_LENGTH):
+            if self.wire_names[name.size][index] is NULL:
+                return -1
+            if memcmp(self.wire_names[name.size][index], name.at, name.size) == 0:
+                return self.wire_places[name.size][index]
+        return -1
+
+    cdef int _word(self, int index, Value* value) except -1:
         """A word of one of the open lists, folded."""
+        text = _text_of(value)
         if text is None:
             return _take(None, &self.values[index])
         folded = self.folded.get(text)
@@ -343,66 +475,48 @@ cdef class PlainEncoder:
         self.values[index].number = number
         self.values[index].absent = False
 
-    cdef bint _event(self, object fields, tuple entry, Shared shared) except -1:
-        """What a report means; False where it is not plain. Texts are those of ``fields``, which outlives their use."""
+    cdef bint _event(self, tuple entry, Shared shared) except -1:
+        """What a report means, of the values as read; False where it is not plain."""
         cdef int64_t time = shared.received_at_ms, expires = 0
         cdef Value* values = self.values
+        cdef bint dated = values[WIRE_TIMESTAMP].at is not NULL, expiring = values[WIRE_EXPIRES].at is not NULL
         self.held.clear()
         self.buffer.size = 0  # whatever an exception left there
-        self._text(MESSAGE_ID, fields.message_id)
-        if values[MESSAGE_ID].at is NULL:
+        if dated:
+            time = _time_ms(&values[WIRE_TIMESTAMP])
+        if expiring:
+            expires = _time_ms(&values[WIRE_EXPIRES])
+        if values[MESSAGE_ID].at is NULL or time == NOT_PLAIN or expires == NOT_PLAIN:
             return False
-        sent_at, ends_at = fields.timestamp, fields.conversation_expires
-        if sent_at is not None:
-            time = _time_ms(sent_at)
-        if ends_at is not None:
-            expires = _time_ms(ends_at)
-        if time == NOT_PLAIN or expires == NOT_PLAIN:
-            return False
-        self._text(TASK_ID, fields.task_id)
         self._number(TASK_ID_DEFAULTED, values[TASK_ID].at is NULL)
         if values[TASK_ID].at is NULL:
             values[TASK_ID] = values[MESSAGE_ID]
-        self._text(SENDER, fields.sender)
-        self._text(RECIPIENT, fields.recipient)
-        self._text(ORIGIN_PHONE_NUMBER, fields.origin_phone_number)
-        self._text(SENDER_USER_ID, fields.user_id)
-        self._text(SENDER_PARENT_USER_ID, fields.parent_user_id)
-        self._text(SENDER_USER_NAME, fields.user_name)
         self._symbol(STATUS, entry[1])
-        self._text(PROVIDER_STATUS, fields.status)
+        values[PROVIDER_STATUS] = values[WIRE_STATUS]
         self._number(STATUS_RANK, entry[0])
-        self._text(STATUS_DESCRIPTION, fields.status_description)
         self._number(MESSAGE_TIME, time)
-        self._symbol(MESSAGE_TIME_SOURCE, self.sources[sent_at is None])
+        self._symbol(MESSAGE_TIME_SOURCE, self.sources[not dated])
         self._number(RECEIVED_AT, shared.received_at_ms)
-        self._error(fields.error_code, fields.error_description, entry[1])
-        self._text(CONVERSATION_ID, fields.conversation_id)
-        self._word(CONVERSATION_TYPE, fields.conversation_type)
+        self._error(entry[1])
+        self._word(CONVERSATION_TYPE, &values[WIRE_CONVERSATION_TYPE])
         self._number(CONVERSATION_EXPIRES_AT, expires)
-        values[CONVERSATION_EXPIRES_AT].absent = ends_at is None
-        self._text(TEMPLATE_CODE, fields.template_code)
-        self._word(MESSAGE_FRAME_TYPE, fields.frame_type)
+        values[CONVERSATION_EXPIRES_AT].absent = not expiring
+        self._word(MESSAGE_FRAME_TYPE, &values[WIRE_FRAME_TYPE])
         if values[MESSAGE_FRAME_TYPE].at is NULL and values[TEMPLATE_CODE].at is not NULL:
             values[MESSAGE_FRAME_TYPE].at, values[MESSAGE_FRAME_TYPE].size = b"template", 8
-        self._word(CONTENT_TYPE, fields.content_type)
-        self._text(TEMPLATE_NAME, fields.template_name)
-        self._text(TEMPLATE_LANGUAGE, fields.language)
-        self._text(EXTRAS, None)
+        self._word(CONTENT_TYPE, &values[WIRE_CONTENT_TYPE])
         return True
 
-    cdef int _error(self, object code, object description, object status) except -1:
+    cdef int _error(self, object status) except -1:
         cdef Value* values = self.values
-        self._text(ERROR_CODE, code)
-        self._text(ERROR_DESCRIPTION, description)
         if values[ERROR_CODE].at is NULL and values[ERROR_DESCRIPTION].at is NULL:
             meaning = self.unknown_error if status == self.failed else self.no_error
         else:
-            code = None if values[ERROR_CODE].at is NULL else code
-            description = None if values[ERROR_DESCRIPTION].at is NULL else description
-            code, *meaning = self.error_of(code, description, status == self.failed)
+            code, *meaning = self.error_of(
+                _text_of(&values[ERROR_CODE]), _text_of(&values[ERROR_DESCRIPTION]), status == self.failed
+            )
             self.held.append((code, meaning))
-            self._text(ERROR_CODE, code)
+            _take(code, &values[ERROR_CODE])
         self._symbol(ERROR_CATEGORY, meaning[0])
         self._symbol(ERROR_RETRY, meaning[1])
         return 0

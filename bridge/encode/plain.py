@@ -13,7 +13,7 @@ from bridge.record import Record
 from bridge.schemas import written_schema
 from bridge.status.catalogue import NO_ERROR, UNKNOWN_ERROR
 from bridge.status.event import MessageTimeSource, Status, status_rank
-from bridge.status.report import decode_fields, error_of, folded
+from bridge.status.report import error_of, folded
 
 PlainEncoder: TypeAlias = Callable[[list[msgspec.Raw], CallbackHeaders], tuple[list[Record | None], list[str | None]]]
 """The record of each item and its status, both None where it is not plain."""
@@ -61,7 +61,7 @@ def plain_encoder(
     )
 
     def encode(items: list[msgspec.Raw], headers: CallbackHeaders) -> tuple[list[Record | None], list[str | None]]:
-        return encoder.records(items, decode_fields, module.Shared(*headers.common))
+        return encoder.records(items, module.Shared(*headers.common))
 
     return encode
 

@@ -109,7 +109,7 @@ _KNOWN: Final = {
 _FOLDED: Final = {name.casefold(): field for name, field in _KNOWN.items()}
 
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-decode_fields: Final = msgspec.json.Decoder(_Fields).decode
+_decode_fields: Final = msgspec.json.Decoder(_Fields).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str | None).decode
 _decode_time: Final = msgspec.json.Decoder(_Time | None).decode
@@ -185,7 +185,7 @@ def _whole_body_quarantined(body: bytes, text: bytes) -> Quarantined:
 def _read_item(raw: bytes, path: str, received_at_ms: int) -> Item:
     """An item by the fast way if it is as documented, else tolerantly; the result is the same."""
     try:
-        fields = decode_fields(raw)
+        fields = _decode_fields(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _read_tolerantly(raw, path, received_at_ms)
     for time in (fields.timestamp, fields.conversation_expires):

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from bridge import compiled
 from bridge.deliver.partition import murmur2_python
+from bridge.encode.headers import CallbackHeaders
+from bridge.encode.plain import plain_encoder
 from bridge.encode.records import Encoded, RecordEncoder
 from bridge.encode.values import value_format
 from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
@@ -75,7 +77,7 @@ def check_alike(body: bytes, traceparent: bytes | None = None) -> None:
 
 
 @needs_it
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(bodies, st.sampled_from([None, b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]))
 def test_reports_of_any_fields_become_the_same_records(body: list[Any], traceparent: bytes | None) -> None:
     """Plain ones, others, and what is no report at all, side by side."""
@@ -102,6 +104,39 @@ def test_plain_reports_are_made_by_the_compiled_part(monkeypatch: pytest.MonkeyP
         records = encoder.encode_body(push.body, callback_id="c", received_at_ms=RECEIVED, traceparent=None).records
         reports += len(records)
     assert reports == 2_000
+
+
+@needs_it
+def test_it_knows_the_names_that_a_report_has() -> None:
+    """A new one would make every report that has it go the slow way."""
+    assert set(compiled.module.WIRE_NAMES) == DOCUMENTED
+
+
+@needs_it
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"MessageId":"m","Status":"Read"',
+        b'{"MessageId":"m","Status":"Read',
+        b'{"MessageId":"m","Status":',
+        b'{"MessageId":"m","Status":"Read","Timestamp":1691132091',
+        b'{"MessageId":"m","Status":"Read","To":nul',
+        b"{",
+        b"",
+        b"{}",
+    ],
+)
+def test_nothing_is_read_beyond_the_end_of_an_item(item: bytes) -> None:
+    """Cut off within a larger buffer that would go on: not plain."""
+    whole = memoryview(item + b'l,"Status":"Read"}123}')
+    headers = CallbackHeaders(
+        source=b"/", content_type=b"x", callback_id="c", received_at_ms=RECEIVED, total=1, traceparent=None
+    )
+    encode = plain_encoder(
+        "t", value_format("json", registry=False), overhead_bytes=0, header_bytes=0, max_record_bytes=1 << 20
+    )
+    assert encode is not None
+    assert encode([whole[: len(item)]], headers) == ([None], [None])  # type: ignore[list-item]
 
 
 @needs_it
