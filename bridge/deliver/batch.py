@@ -26,7 +26,7 @@ _AFTER: Final = struct.Struct(">hiqqqhii")
 _HEAD_BYTES: Final = _BEFORE.size + _AFTER.size
 _UNCOUNTED_BYTES: Final = 12  # the length's own, and what is before it
 _NO_LEADER_EPOCH, _VERSION = -1, 2
-# A quarter of the ninth level's time, for a tenth more bytes: benchmarks/compression.py.
+# An eighth to a third of the ninth level's time, for up to a quarter more bytes: benchmarks/compression.py.
 _LZ4_LEVEL: Final = 1
 
 
