@@ -17,7 +17,9 @@ from typing import Any, Final, NamedTuple
 from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.deliver.delivery import Delivery
+from bridge.deliver.topics_check import TopicsCheck
 from bridge.observe.metrics import Histogram, quantile
+from bridge.receive.access import Rotation
 from bridge.receive.callbacks import Callbacks
 
 SAFE, ON_DISK, REFUSING, STOPPING = "safe", "on_disk", "refusing", "stopping"
@@ -29,6 +31,8 @@ PROVIDER_SECONDS: Final = 3.0
 _SAMPLES = 300
 _DRAIN_SAMPLES, _RATE_SAMPLES, _LATENCY_SAMPLES = 3, 10, 60
 _NEAR_FULL_SHARE, _NEAR_LIMIT_SHARE = 0.8, 0.75
+# What is weak of the topics is told in full up to so many things; `chatapp-bridge topics check` has them all.
+_TOLD_WEAK = 3
 _LIBRARIES = ("aiokafka", "granian", "litestar")
 
 
@@ -53,15 +57,26 @@ class Overview:
         delivery: running.
         callbacks: the handler.
         stopping: whether the service has been told to stop.
+        topics: looks at them; None: nothing is said of them.
+        rotation: keeps the path's secrets up to date; None: nothing is said of them.
     """
 
     def __init__(
-        self, settings: Settings, delivery: Delivery, callbacks: Callbacks, stopping: Callable[[], bool]
+        self,
+        settings: Settings,
+        delivery: Delivery,
+        callbacks: Callbacks,
+        stopping: Callable[[], bool],
+        *,
+        topics: TopicsCheck | None = None,
+        rotation: Rotation | None = None,
     ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._callbacks = callbacks
         self._stopping = stopping
+        self._topics = topics
+        self._rotation = rotation
         self._loop = asyncio.get_running_loop()
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES + 1)
         self._timer: asyncio.TimerHandle | None = None
@@ -157,20 +172,38 @@ class Overview:
         found = [
             (near, f"Answers come late: one of a hundred near the limit of {limit:g} s.", "ChatappBridgeAckLatency"),
             (not self._delivery.schema_ids_ready, unknown, "ChatappBridgeSchemaIds"),
+            *self._of_the_spool(),
+            *self._of_what_is_set_up(),
         ]
-        if self._delivery.spool is not None:
-            stats = self._delivery.spool.stats
-            full = stats.file_bytes > _NEAR_FULL_SHARE * self._delivery.spool_limit_bytes
-            shut = "The spool takes nothing: its bound or the disk's is reached, or the disk fails."
-            aside = f"Set aside: {stats.aside_reports:,} reports that Kafka refuses for good, or whose row is damaged."
-            damaged = f"Damaged files that lie aside in the spool: {stats.kept_damaged_files}."
-            found += [
-                (not stats.writable, shut, "ChatappBridgeSpoolNotWritable"),
-                (full and stats.writable, "The spool is nearly full.", "ChatappBridgeSpoolFilling"),
-                (stats.aside_reports > 0, aside, "ChatappBridgeSetAside"),
-                (stats.kept_damaged_files > 0, damaged, "ChatappBridgeSpoolDamaged"),
-            ]
         return [{"text": text, "entry": entry} for holds, text, entry in found if holds]
+
+    def _of_the_spool(self) -> list[tuple[bool, str, str]]:
+        if self._delivery.spool is None:
+            return []
+        stats = self._delivery.spool.stats
+        full = stats.file_bytes > _NEAR_FULL_SHARE * self._delivery.spool_limit_bytes
+        shut = "The spool takes nothing: its bound or the disk's is reached, or the disk fails."
+        aside = f"Set aside: {stats.aside_reports:,} reports that Kafka refuses for good, or whose row is damaged."
+        damaged = f"Damaged files that lie aside in the spool: {stats.kept_damaged_files}."
+        return [
+            (not stats.writable, shut, "ChatappBridgeSpoolNotWritable"),
+            (full and stats.writable, "The spool is nearly full.", "ChatappBridgeSpoolFilling"),
+            (stats.aside_reports > 0, aside, "ChatappBridgeSetAside"),
+            (stats.kept_damaged_files > 0, damaged, "ChatappBridgeSpoolDamaged"),
+        ]
+
+    def _of_what_is_set_up(self) -> list[tuple[bool, str, str]]:
+        weak = [line for lines in self._topics.weak.values() for line in lines] if self._topics is not None else []
+        more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
+        topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
+        secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
+        kafka = "The files for the connection to Kafka can't be used: no new one can be made. producer_start_failed says why."
+        rotated = self._rotation is None or self._rotation.usable
+        return [
+            (bool(weak), topics, "ChatappBridgeTopicsWeak"),
+            (not rotated, secrets, "ChatappBridgeSecretsUnusable"),
+            (not self._delivery.producers.credentials_usable, kafka, "ChatappBridgeSecretsUnusable"),
+        ]
 
     # --- figures ------------------------------------------------------------------------------------------------------
 

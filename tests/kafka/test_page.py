@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from support.apart import run_apart
 from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, make_topics, report
+from support.certificates import Authority
 from support.raw_http import Answer, get
 
 from bridge.embedded.ports import HOST, Port
@@ -161,6 +163,35 @@ async def test_the_history_grows_a_value_a_second_and_not_without_end(bridge: Br
     history = (await status_of(bridge))["history"]
     assert len({len(values) for values in history.values()}) == 1
     assert sum(history["taken"]) == 1
+
+
+async def told_to_do(bridge: BridgeProcess) -> set[tuple[str, str]]:
+    """What wants a person: each text, with its entry in the runbook."""
+    return {(notice["text"], notice["entry"]) for notice in (await status_of(bridge))["notices"]}
+
+
+async def test_files_for_kafka_that_can_t_be_used_are_something_to_do(tmp_path: Path) -> None:
+    """From the attempt that fails for them to the one that does not, in the status and in a terminal."""
+    nowhere, cafile = Port(), tmp_path / "ca.pem"
+    good = Authority(tmp_path, "an-authority").cafile.read_bytes()
+    cafile.write_bytes(good)
+    settings = {"kafka.security_protocol": "SSL", "kafka.ssl_cafile": cafile}
+    notice = "The files for the connection to Kafka can't be used", "ChatappBridgeSecretsUnusable"
+
+    async def is_told(bridge: BridgeProcess, *, expected: bool) -> bool:
+        return expected == any((text[: len(notice[0])], entry) == notice for text, entry in await told_to_do(bridge))
+
+    try:
+        async with BridgeProcess(nowhere.address, tmp_path, settings, wait="live") as bridge:
+            assert await is_told(bridge, expected=False)
+            cafile.write_bytes(b"no certificate")
+            await eventually(partial(is_told, bridge, expected=True))
+            code, said, _ = await told("--url", bridge.admin_url)
+            cafile.write_bytes(good)
+            await eventually(partial(is_told, bridge, expected=False))
+    finally:
+        nowhere.release()
+    assert (code, f"! {notice[0]}" in said, "docs/runbook.md#chatappbridgesecretsunusable" in said) == (0, True, True)
 
 
 async def test_without_kafka_it_is_safe_on_disk_and_without_a_spool_it_refuses(tmp_path: Path) -> None:
