@@ -83,9 +83,13 @@ def _go(name: str, *more: str) -> Callable[[Place], Command]:
     return lambda at: Command([str(go_program(PEERS / name)), *_flags(at), *more], {})
 
 
+def _one_broker(command: Callable[[Place], Command]) -> Callable[[Place], Command]:
+    """For who takes a single address to begin with; the rest of the cluster is learned from it."""
+    return lambda at: command(at._replace(bootstrap=at.bootstrap.partition(",")[0]))
+
+
 def _collector(*more: str) -> Callable[[Place], Command]:
-    """It takes one broker to begin with."""
-    return lambda at: _go("collector", *more)(at._replace(bootstrap=at.bootstrap.partition(",")[0]))
+    return _one_broker(_go("collector", *more))
 
 
 def _python(name: str, script: str) -> Callable[[Place], Command]:
@@ -120,7 +124,7 @@ CONTESTANTS = {
         Contestant(
             "faststream",
             f"FastStream, aiokafka, a publish a report: {_SAME}, and a header of its own",
-            _python("faststream", "faststream_peer.py"),
+            _one_broker(_python("faststream", "faststream_peer.py")),
         ),
         Contestant(
             "mq-bridge",
