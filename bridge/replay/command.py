@@ -26,7 +26,7 @@ from bridge.replay.files import (
     is_stream,
     read_checkpoint,
 )
-from bridge.replay.lines import Lines, event_of
+from bridge.replay.lines import EventOf, Lines
 from bridge.replay.plan import Ranges, described, expectation, find_ranges, take_sample
 from bridge.replay.progress import Progress, duration
 from bridge.replay.select import (
@@ -94,11 +94,17 @@ def _run(options: argparse.Namespace) -> int:
         if options.resume and job.state.left == 0:
             _say(f"run {job.run.id} is complete: {job.state.written:,} records were written to {_sink_name(job.run)}")
             return 0
-        choose = _chooser(job)
-        if not (options.execute or options.count):
+        decoder = decoder_of(settings, job.run.topic)
+        look = None if decoder is None else EventOf(decoder)
+        choose = chooser(job.run, job.run.filters.predicate(look) if job.run.filters else None)
+        try:
+            if options.execute or options.count:
+                return _execute(options, job, choose, asker)
             _print_plan(options, job, choose)
             return 0
-        return _execute(options, job, choose, asker)
+        finally:
+            if look is not None and look.undecodable:
+                _say(look.told())
 
 
 # --- planning ---------------------------------------------------------------------------------------------------------
@@ -150,14 +156,9 @@ def _typed(value: Any) -> Any:
     return getattr(value, "text", value)
 
 
-def _chooser(job: _Job) -> Choose | None:
-    decoder = decoder_of(job.settings, job.run.topic)
-    filters = job.run.filters
-    return chooser(job.run, filters.predicate(event_of(decoder) if decoder else None) if filters else None)
-
-
 def _lines(job: _Job) -> Lines:
-    return Lines(job.run.topic, decoder_of(job.settings, job.run.topic))
+    """For a topic nothing is decoded: the bytes are copied, and a sample needs no registry either."""
+    return Lines(job.run.topic, None if job.run.target else decoder_of(job.settings, job.run.topic))
 
 
 def _print_plan(options: argparse.Namespace, job: _Job, choose: Choose | None) -> None:

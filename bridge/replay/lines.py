@@ -18,7 +18,7 @@ from confluent_kafka import Message
 from msgspec import UNSET, Raw, UnsetType
 
 from bridge.consume import Decoder, Undecodable
-from bridge.replay.select import Decode, Headers, json_fields
+from bridge.replay.select import Headers, json_fields
 
 _AVRO: Final = (b"\x00", b"\xc3\x01")
 _NULL: Final = Raw(b"null")
@@ -152,15 +152,40 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def event_of(decoder: Decoder) -> Decode:
-    """What filters need of a value, for :meth:`bridge.replay.select.Filters.predicate`: JSON cheaply, Avro by ``decoder``."""
+class EventOf:
+    """What filters need of a value, for :meth:`bridge.replay.select.Filters.predicate`: JSON cheaply, Avro by the decoder.
 
-    def decode(value: bytes | None, headers: Headers | None, /) -> Any:
+    Args:
+        decoder: of events.
+
+    Attributes:
+        undecodable: how many values no filter could look into, so that none of them was chosen.
+        why: of the last of them, without its data.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self.undecodable = 0
+        self.why = ""
+
+    def __call__(self, value: bytes | None, headers: Headers | None, /) -> Any:
+        """The event, or the part of it that filters look at; None where there is none.
+
+        Raises:
+            RegistryError: a schema is needed and can't be had.
+        """
         if value is not None and value.startswith(_AVRO):
             try:
-                return decoder.decode(value)
-            except Undecodable:
+                return self._decoder.decode(value)
+            except Undecodable as error:
+                self.undecodable += 1
+                self.why = str(error)
                 return None
         return json_fields(value, headers)
 
-    return decode
+    def told(self) -> str:
+        """What to say of those; empty where there are none."""
+        if not self.undecodable:
+            return ""
+        values = "1 value" if self.undecodable == 1 else f"{self.undecodable:,} values"
+        return f"{values} could not be decoded, so the filters passed them over; of the last: {self.why}"

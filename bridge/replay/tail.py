@@ -22,7 +22,7 @@ from bridge import config
 from bridge.consume import Decoder, Undecodable
 from bridge.replay.client import Asker, Reader
 from bridge.replay.events import decoder_of
-from bridge.replay.lines import Lines, event_of
+from bridge.replay.lines import EventOf, Lines
 from bridge.replay.masking import masked, masked_line
 from bridge.replay.plan import find_ranges
 from bridge.replay.select import LATEST, Predicate, filters_of, header, parse_bound, time_text, topic_named
@@ -75,7 +75,8 @@ def _follow(settings: config.Settings, options: argparse.Namespace) -> None:
     topic = topic_named(options.topic, settings.topics)
     decoder = decoder_of(settings, topic)
     filters = filters_of(options)
-    wanted = filters.predicate(event_of(decoder) if decoder else None) if filters else None
+    look = EventOf(decoder) if decoder else None
+    wanted = filters.predicate(look) if filters else None
     printer: Printer
     if options.format == "json":
         printer = JsonPrinter(topic, decoder, show_numbers=options.show_numbers)
@@ -87,10 +88,14 @@ def _follow(settings: config.Settings, options: argparse.Namespace) -> None:
         _say(note)
     starts = {partition: start for partition, (start, _) in ranges.chosen.items()}
     with Follower(settings.kafka, topic, starts, grows=options.since.partitions is None) as follower:
+        told = False
         for messages in follower:
             chosen = [each for each in messages if wanted is None or _fits(wanted, each)]
             if chosen:
                 printer.print(chosen)
+            if look is not None and look.undecodable and not told:
+                _say(look.told())
+                told = True
 
 
 def _fits(wanted: Predicate, message: Message) -> bool:
