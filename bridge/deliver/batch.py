@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, Protocol
 
 import cramjam
 from aiokafka.codec import gzip_encode, snappy_encode, zstd_encode
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
@@ -100,7 +99,7 @@ class PythonWriter:
         return bytes(memoryview(self._builder.build())[_HEAD_BYTES:])
 
 
-class Batch(BatchBuilder):  # type: ignore[misc]  # aiokafka's builder is untyped
+class Batch:
     """An open batch; ``records`` are those in it.
 
     Args:

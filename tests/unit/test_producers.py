@@ -285,7 +285,7 @@ def sent_to_both_brokers(producer: Producer) -> list["asyncio.Future[None]"]:
     futures = []
     for topic, partition in leaders.values():
         batch = producer.open_batch()
-        assert batch.append(record("k", partition))
+        assert batch.extend([record("k", partition)]) == 1
         futures.append(producer.send(topic, partition, batch))
     return futures
 
@@ -307,7 +307,7 @@ async def test_a_sender_killed_by_an_injected_error_fails_what_is_in_flight_and_
     # The sender's next look at what is to be sent kills it; its requests in flight live on by themselves.
     monkeypatch.setattr(producer._kafka._message_accumulator, "drain_by_nodes", broken)
     follower = producer.open_batch()
-    follower.append(record("k", 9))
+    follower.extend([record("k", 9)])
     third = producer.send(TOPICS[0], 0, follower)
     results = await asyncio.wait_for(asyncio.gather(*futures, third, return_exceptions=True), SOON_SECONDS)
 
