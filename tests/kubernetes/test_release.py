@@ -1,5 +1,6 @@
 """The chart's life on a real Kubernetes: whatever is done to a release, what was answered 200 is on Kafka in the end."""
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 from support.apart import run_apart
-from support.kubernetes import QUARANTINE, SECRET, STATUS, WAIT, Namespace, eventually, new_namespace
+from support.kubernetes import QUARANTINE, SECRET, STATUS, WAIT, Namespace, address_for_pods, eventually, new_namespace
+from support.registry_gate import gate
 from support.topics import consume_all
 
+from bridge.embedded import EmbeddedRegistry
 from bridge.simulate.check import Consumed, check
 from bridge.simulate.identity import raw_sha256
 from bridge.simulate.ledger import Ledger
@@ -190,3 +193,26 @@ def test_without_the_spool_it_is_a_deployment(namespace: Namespace, tmp_path: Pa
     namespace.release(namespace.values(spool={"enabled": False}), directory=tmp_path)
     assert f"read back from {STATUS}" in namespace.helm("test", "bridge", "--logs")
     assert "No resources found" in namespace.kubectl("get", "pvc")
+
+
+async def test_the_schema_is_registered_before_the_bridges_start(
+    namespace: Namespace, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    """A real registry, reached from the pods: the Job registers, events carry the id; while it is away a release is refused."""
+    address = address_for_pods()
+    if address is None:
+        pytest.skip("no node's address is this machine's, so no pod could reach the registry here")
+    subject = f"{registry.url}/subjects/{STATUS}-value/versions/latest"
+    assert (await asyncio.to_thread(httpx.get, subject)).status_code == 404
+    async with gate(registry.url, host=address) as url:
+        config = {"events": {"format": "avro"}, "registry": {"url": url}}
+        values = namespace.values(replicas=1, config=config, schemaJob={"timeoutSeconds": 30})
+        await asyncio.to_thread(namespace.release, values, directory=tmp_path)
+        number = (await asyncio.to_thread(httpx.get, subject)).json()["id"]
+        assert await asyncio.to_thread(push, namespace.url(), "m-1") == 200
+        (record,) = await consume_all(namespace.kafka, STATUS)
+        assert record.value[:5] == b"\0" + number.to_bytes(4)
+    before = uids(namespace)
+    changed = {**values, "config": {**values["config"], "log": {"level": "debug"}}}
+    assert "schema" in await asyncio.to_thread(namespace.release, changed, directory=tmp_path, succeed=False)
+    assert uids(namespace) == before

@@ -1,12 +1,14 @@
 """A namespace of a real Kubernetes with a real Kafka in it, and Helm to put the chart there.
 
-``KUBECONFIG`` leads to the cluster; ``kubectl`` and ``helm`` are on the PATH; the images ``BRIDGE_TEST_IMAGE``
-(``chatapp-bridge:dev``) and ``apache/kafka:4.1.0`` are in the cluster or can be pulled; services can be reached from here.
+``KUBECONFIG`` leads to the cluster; ``kubectl`` is on the PATH; Helm is the one of ``support.helm``; the images
+``BRIDGE_TEST_IMAGE`` (``chatapp-bridge:dev``) and ``apache/kafka:4.1.0`` are in the cluster or can be pulled; services can be
+reached from here.
 """
 
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,6 +19,7 @@ from typing import Any
 import yaml
 
 from support.apart import run_apart
+from support.helm import helm
 from support.topics import until
 
 CHART = Path(__file__).parents[2] / "helm/chatapp-bridge"
@@ -94,7 +97,7 @@ class Namespace:
 
     def helm(self, *arguments: str | Path, succeed: bool = True) -> str:
         """Helm within it; what it printed."""
-        return run("helm", "--namespace", self.name, *arguments, succeed=succeed)
+        return run(helm(), "--namespace", self.name, *arguments, succeed=succeed)
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """An object as it is now."""
@@ -174,6 +177,18 @@ class Namespace:
 
     def _names(self) -> list[str]:
         return self.kubectl("get", "pods", "--output", "name", succeed=False).split()
+
+
+def address_for_pods() -> str | None:
+    """The address of a node where it is this machine's, so that pods reach what listens there; else None."""
+    path = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
+    address = run("kubectl", "get", "nodes", "--output", f"jsonpath={path}")
+    with socket.socket() as tried:
+        try:
+            tried.bind((address, 0))
+        except OSError:
+            return None
+    return address
 
 
 @contextmanager

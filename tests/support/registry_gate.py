@@ -21,8 +21,10 @@ REFUSED = (
 
 
 @asynccontextmanager
-async def gate(url: str, *, authorization: str = "", context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Let those through to a registry who send that header; gives the address before it, with the same path."""
+async def gate(
+    url: str, *, authorization: str = "", context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
+    """Let those through to a registry who send that header; gives the address before it, on ``host``, with the same path."""
     upstream = urlsplit(url)
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,7 +42,7 @@ async def gate(url: str, *, authorization: str = "", context: ssl.SSLContext | N
         sending.cancel()
         back.close()
 
-    async with _serving(pass_on, context) as address:
+    async with _serving(pass_on, context, host) as address:
         yield f"{'https' if context else 'http'}://{address}{upstream.path}"
 
 
@@ -60,16 +62,16 @@ async def answering(answer: bytes | None) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _serving(handler: Handler, context: ssl.SSLContext | None) -> AsyncIterator[str]:
+async def _serving(handler: Handler, context: ssl.SSLContext | None, host: str = "127.0.0.1") -> AsyncIterator[str]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             await handler(reader, writer)
             await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(handle, host, 0, ssl=context)
     try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{host}:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
 
