@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, cast
 
 import msgspec
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
@@ -68,15 +68,22 @@ def make(kind: Callable[[dict[str, Any]], T], configuration: dict[str, Any]) -> 
     """A client of that kind.
 
     Raises:
-        ConfigurationError: the library refuses the configuration; certificates and keys are read here.
+        ConfigurationError: the library refuses the configuration, or a file can't be used: certificates, keys, a token.
     """
+    token = configuration.get("oauth_cb")
+    if token is not None:
+        token("")  # the library says of its failure only that there was one
     try:
-        return kind(configuration)
+        client = kind(configuration)
+        if token is not None:
+            # Only this asks for the first token; until it is there nothing connects, and no question brings it.
+            cast("Any", client).poll(0)
     except KafkaException as error:
         keys = "kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_password"
         raise ConfigurationError(
             f"[kafka] can't be used: {error.args[0].str()}; if that is about certificates, look at {keys}"
         ) from error
+    return client
 
 
 # --- errors in words --------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from support.bridge_process import BridgeProcess, balance
 from support.brokers import running
 from support.callbacks import body, eventually, make_topics, report
 from support.certificates import Authority
-from support.secured import SecuredKafka, everything
+from support.secured import SecuredKafka, everything, token
 from support.topics import consume_all, create_topic, unique_name
 
 from bridge.cli import main
@@ -39,6 +39,7 @@ from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.deliver.producer import Producer as BridgeProducer
 from bridge.embedded.java import run_java
 from bridge.errors import BridgeError
+from bridge.replay.client import make
 
 PASSWORD, CHANGED = "right-until-it-is-changed", "right-from-then-on"
 PASSPHRASE = "the-passphrase-of-a-key"  # noqa: S105 - opens nothing
@@ -373,18 +374,22 @@ async def test_a_name_in_no_certificate_may_be_allowed(secured: SecuredKafka) ->
     await producer.abandon()
 
 
-@pytest.mark.parametrize("how", ["password", "certificate", "another host"])
-async def test_the_commands_other_client_connects_by_the_same_keys(secured: SecuredKafka, user: str, how: str) -> None:
-    """librdkafka, of replay and of `topics apply`: SCRAM, an encrypted key, a host name that is not asked for."""
+@pytest.mark.parametrize("how", ["password", "certificate", "another host", "token"])
+async def test_the_commands_other_client_connects_by_the_same_keys(
+    secured: SecuredKafka, user: str, tmp_path: Path, how: str
+) -> None:
+    """librdkafka, of replay and of `topics apply`: SCRAM, an encrypted key, a host name that is not asked for, a token."""
+    (tmp_path / "token").write_text(token(user, 600))
     settings = {
         "password": lambda: secured.connecting(user, PASSWORD),
         "certificate": lambda: secured.by_certificate(
             secured.authority.client("somebody", password=PASSPHRASE), ssl_password=PASSPHRASE
         ),
         "another host": lambda: secured.by_certificate(None, "OTHER", ssl_check_hostname="false"),
+        "token": lambda: secured.by_token(tmp_path / "token"),
     }[how]()
 
-    admin = AdminClient({**librdkafka_arguments(kafka_of(settings)), "log_level": 0})
+    admin = make(AdminClient, {**librdkafka_arguments(kafka_of(settings)), "log_level": 0})
     assert list((await asyncio.to_thread(admin.list_topics, timeout=20)).brokers) == [1]
 
 
@@ -474,3 +479,69 @@ async def test_a_password_changed_at_the_broker_costs_nothing(secured: SecuredKa
     assert {name.encode() for name in pushed[:-1]} <= await names_on(secured, topics[0])
     assert PASSWORD not in log
     assert CHANGED not in log
+
+
+async def test_a_renewed_token_is_taken_and_an_expired_one_costs_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
+    """OAUTHBEARER: logins end every two seconds; a token expires before it is renewed, then its file is gone for a while."""
+    topics = await make_topics(secured.internal)
+    await secured.allow(everything("User:by-token", topics))
+    file, beside = tmp_path / "token", tmp_path / "next"
+    pushed: list[str] = []
+
+    def renew(seconds: float) -> str:
+        issued = token("by-token", seconds)
+        beside.write_text(issued + "\n")
+        beside.replace(file)
+        return issued
+
+    async def keep_pushing(bridge: BridgeProcess) -> None:
+        while True:
+            pushed.append(unique_name("message"))
+            await push(bridge, pushed[-1])
+            await asyncio.sleep(0.02)
+
+    async def waits(bridge: BridgeProcess, *, expected: bool) -> bool:
+        waiting = (await bridge.metrics())["chatapp_bridge_reports_waiting"]
+        return waiting > 50 if expected else waiting < 20
+
+    tokens = [renew(600)]
+    async with BridgeProcess("", tmp_path, {**secured.by_token(file), **named(topics), **SOON}) as bridge:
+        pushing = asyncio.create_task(keep_pushing(bridge))
+        # Through ends of logins with a token that is good, and on with another.
+        published = f'reports_published_total{{topic="{topics[0]}"}}'
+        await eventually(partial(metric, bridge, published, lambda count: count > 100))
+        tokens.append(renew(3))
+        await eventually(partial(waits, bridge, expected=True))
+        tokens.append(renew(600))
+        await eventually(partial(waits, bridge, expected=False))
+        file.unlink()
+        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 0))
+        tokens.append(renew(600))
+        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 1))
+        pushing.cancel()
+        await asyncio.wait([pushing])
+        await eventually(partial(settled, bridge))
+        log = bridge.log()
+    assert {name.encode() for name in pushed[:-1]} <= await names_on(secured, topics[0])
+    assert [issued for issued in tokens if issued in log or issued.split(".")[1] in log] == []
+
+
+async def test_replay_logs_in_by_a_token(secured: SecuredKafka, user: str, tmp_path: Path) -> None:
+    """Its reader, its questions and its transactions, longer than a login lasts; without the file it says which key names it."""
+    topics = await make_topics(secured.internal, partitions=1)
+    target = await create_topic(secured.internal)
+    await secured.allow(await printed(topics, "--replay", f"User:{user}", "--target", target))
+    for _ in range(60):
+        write(secured, topics[0], b"{}")
+    file = tmp_path / "token"
+    run = partial(tool, tmp_path, {**secured.by_token(file), **named(topics)})
+    replay = ("replay", "--to-topic", target, "--execute")
+    code, said = await run(*replay)
+    assert (code, said.startswith("chatapp-bridge: kafka.sasl_oauth_token_file: can't read ")) == (2, True), said
+    file.write_text(token(user, 600))
+    code, said = await run(*replay, "--rate", "20")
+    assert (code, "60 records read, 60 written" in said) == (0, True), said
+    file.write_text(token(user, -30))
+    code, said = await run(*replay, "--patience", "3")
+    assert code != 0
+    assert "credentials" in said, said

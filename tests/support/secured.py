@@ -5,12 +5,16 @@
 ``EXPIRED``    SSL, its certificate has expired
 ``OTHER``      SSL, its certificate is another host's
 ``ASTRAY``     SSL, and told of by an address where nothing is
+``TOKEN``      SASL_SSL, OAUTHBEARER; a login is good for two seconds, or as long as its token if that is less
 ``MTLS``       SSL, a client's certificate required; its common name is the user's name
 ``INTERNAL``   plaintext, a super user: for the tests' own hands
 """
 
 import asyncio
+import base64
 import datetime as dt
+import json
+import time
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +55,7 @@ class SecuredKafka:
         other = self._store(self.authority.server("kafka.example.org"))
         scram = "scram-sha-512.sasl.jaas.config"
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        bearer = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
         self.kafka = EmbeddedKafka(
             listeners={
                 "SCRAM": "SASL_SSL",
@@ -58,6 +63,7 @@ class SecuredKafka:
                 "EXPIRED": "SSL",
                 "OTHER": "SSL",
                 "ASTRAY": "SSL",
+                "TOKEN": "SASL_SSL",
                 "MTLS": "SSL",
             },
             properties={
@@ -65,6 +71,9 @@ class SecuredKafka:
                 f"listener.name.scram.{scram}": login,
                 f"listener.name.expiring.{scram}": login,
                 "listener.name.expiring.scram-sha-512.connections.max.reauth.ms": str(SESSION_MS),
+                "listener.name.token.sasl.enabled.mechanisms": "OAUTHBEARER",
+                "listener.name.token.oauthbearer.sasl.jaas.config": f'{bearer} required unsecuredLoginStringClaim_sub="broker";',
+                "listener.name.token.oauthbearer.connections.max.reauth.ms": str(SESSION_MS),
                 "listener.name.mtls.ssl.client.auth": "required",
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": self._store(self.authority.server()),
@@ -101,6 +110,16 @@ class SecuredKafka:
             "kafka.sasl_mechanism": "SCRAM-SHA-512",
             "kafka.sasl_plain_username": user,
             "kafka.sasl_plain_password": password,
+        }
+
+    def by_token(self, file: Path) -> dict[str, Any]:
+        """``[kafka]`` for a client who shows the token in that file."""
+        return {
+            "kafka.bootstrap_servers": self.kafka.bootstrap("TOKEN"),
+            "kafka.security_protocol": "SASL_SSL",
+            "kafka.ssl_cafile": self.authority.cafile,
+            "kafka.sasl_mechanism": "OAUTHBEARER",
+            "kafka.sasl_oauth_token_file": file,
         }
 
     def by_certificate(
@@ -149,6 +168,15 @@ class SecuredKafka:
             for rule in rules
         ]  # fmt: skip
         await _done(self._admin.delete_acls(filters))
+
+
+def token(user: str, seconds: float) -> str:
+    """A token for that user, good for so long: an unsigned JWT, which Kafka's own validator takes unless it is given another."""
+    now = time.time()
+    parts = {"alg": "none"}, {"sub": user, "iat": now - 60, "exp": now + seconds}
+    return ".".join(
+        [*(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts), ""]
+    )
 
 
 async def _done(futures: dict[Any, Any]) -> None:
