@@ -45,11 +45,24 @@ class _Parser(argparse.ArgumentParser):
         super().error(re.sub(r"=[^\s']+", "=<masked>", message))
 
 
+class _Version(argparse.Action):
+    """``--version``: looked up when it is asked for, not at each start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import platform
+
+        import confluent_kafka
+
+        compiled = "with" if COMPILED else "without"
+        python, librdkafka = platform.python_version(), confluent_kafka.libversion()[0]
+        beside = f"Python {python}, aiokafka {version('aiokafka')}, librdkafka {librdkafka}"
+        print(f"{parser.prog} {version('chatapp-bridge')}, {compiled} its compiled part; {beside}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="chatapp-bridge", description=__import__("bridge").__doc__)
-    compiled = "with" if COMPILED else "without"
-    said = f"%(prog)s {version('chatapp-bridge')}, {compiled} its compiled part"
-    parser.add_argument("--version", action="version", version=said)
+    parser.add_argument("--version", action=_Version, nargs=0, help="what runs: print it, and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     configured = _Parser(add_help=False)
     configured.add_argument("--config", type=Path, metavar="FILE", help="a TOML file with any of the keys")

@@ -1,6 +1,7 @@
 """The command: what it prints, how it ends, and what it never says."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -127,11 +128,14 @@ def test_a_failure_is_one_line_and_a_code(
 
 @pytest.mark.parametrize(("setting", "word"), [("0", "without"), ("", "with" if module else "without")])
 def test_the_version_says_whether_the_compiled_part_is_in_use(setting: str, word: str) -> None:
-    """As it would be for ``serve``, with the same environment."""
+    """As it would be for ``serve``, with the same environment; one line, for a report, with Python and Kafka's clients."""
     command = [sys.executable, "-m", "bridge", "--version"]
     environment = os.environ | {"BRIDGE_COMPILED": setting}
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert said == f"chatapp-bridge {version('chatapp-bridge')}, {word} its compiled part\n"
+    beside = f"Python {platform.python_version()}, aiokafka {version('aiokafka')}, librdkafka "
+    of_ours, _, library = said.partition(beside)
+    assert of_ours == f"chatapp-bridge {version('chatapp-bridge')}, {word} its compiled part; "
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", library)
 
 
 def test_python_m_bridge_is_the_command() -> None:
