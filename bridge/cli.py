@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Coroutine, Sequence
@@ -14,6 +15,8 @@ from bridge.compiled import COMPILED
 from bridge.errors import BridgeError, ConfigurationError
 
 _T = TypeVar("_T")
+# As a shell says of what SIGPIPE has ended.
+_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,13 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return int(options.handler(options))
+        code = int(options.handler(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it has seen enough, as `head` has. What is left in the buffer must not fail at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except ConfigurationError as error:
         print(f"chatapp-bridge: {error}", file=sys.stderr)
         return 2
     except BridgeError as error:
         print(f"chatapp-bridge: {error}", file=sys.stderr)
         return 1
+    return code
 
 
 class _Parser(argparse.ArgumentParser):

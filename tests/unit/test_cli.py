@@ -150,3 +150,14 @@ def test_python_m_bridge_is_the_command() -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith("chatapp-bridge: ")
     assert "Traceback" not in ran.stderr
+
+
+def test_who_reads_no_further_sees_no_traceback() -> None:
+    """``chatapp-bridge config | head``: the exit code is a shell's for SIGPIPE."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = subprocess.run(
+        [sys.executable, "-m", "bridge", "config"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (141, "") == (ran.returncode, ran.stderr)
