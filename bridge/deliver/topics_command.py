@@ -172,6 +172,7 @@ def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
         for topic, settings in changes.items()
     ]
     admin = AdminClient(librdkafka_arguments(kafka), logger=_silent)
+    admin.poll(0)  # only this asks for a token, where there is one; until it is there nothing connects
     for resource, future in admin.incremental_alter_configs(resources, request_timeout=_CHANGE_SECONDS).items():
         try:
             future.result(_CHANGE_SECONDS)

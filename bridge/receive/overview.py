@@ -57,8 +57,8 @@ class Overview:
         delivery: running.
         callbacks: the handler.
         stopping: whether the service has been told to stop.
-        topics: looks at them; None: nothing is said of them.
-        rotation: keeps the path's secrets up to date; None: nothing is said of them.
+        topics: looks at them.
+        rotation: keeps the path's secrets up to date.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Overview:
         callbacks: Callbacks,
         stopping: Callable[[], bool],
         *,
-        topics: TopicsCheck | None = None,
-        rotation: Rotation | None = None,
+        topics: TopicsCheck,
+        rotation: Rotation,
     ) -> None:
         self._settings = settings
         self._delivery = delivery
@@ -193,15 +193,14 @@ class Overview:
         ]
 
     def _of_what_is_set_up(self) -> list[tuple[bool, str, str]]:
-        weak = [line for lines in self._topics.weak.values() for line in lines] if self._topics is not None else []
+        weak = [line for lines in self._topics.weak.values() for line in lines]
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
         kafka = "The files for the connection to Kafka can't be used: no new one can be made. producer_start_failed says why."
-        rotated = self._rotation is None or self._rotation.usable
         return [
             (bool(weak), topics, "ChatappBridgeTopicsWeak"),
-            (not rotated, secrets, "ChatappBridgeSecretsUnusable"),
+            (not self._rotation.usable, secrets, "ChatappBridgeSecretsUnusable"),
             (not self._delivery.producers.credentials_usable, kafka, "ChatappBridgeSecretsUnusable"),
         ]
 

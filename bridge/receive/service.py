@@ -84,7 +84,14 @@ class Service:
             self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, rotation=rotation
         )
         metrics = Metrics(readings)
-        self._overview = Overview(self._settings, self.delivery, self._callbacks, lambda: self._stopping)
+        self._overview = Overview(
+            self._settings,
+            self.delivery,
+            self._callbacks,
+            lambda: self._stopping,
+            topics=topics,
+            rotation=rotation,
+        )
         self._overview.start()
         probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)
         public = self._server(public_app(self._callbacks), server.host, port)

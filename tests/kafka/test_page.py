@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from support.apart import run_apart
-from support.bridge_process import BridgeProcess
+from support.arena import admin
+from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, make_topics, report
 from support.certificates import Authority
 from support.raw_http import Answer, get
@@ -31,7 +33,8 @@ SCRIPT = HTML.partition("<script>")[2].partition("</script>")[0]
 def bridge(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
     """One with a spool, that took a callback with an item that can't be understood."""
     topics = run_apart(make_topics(kafka_bootstrap))
-    process = BridgeProcess(kafka_bootstrap, tmp_path_factory.mktemp("bridge"), topics=topics)
+    directory = tmp_path_factory.mktemp("bridge")
+    process = BridgeProcess(kafka_bootstrap, directory, {"topics.file": as_they_are(directory)}, topics)
 
     async def prepare() -> None:
         await process.start()
@@ -42,6 +45,20 @@ def bridge(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> It
         yield process
     finally:
         process.close()
+
+
+OF_MAKE_TOPICS = "".join(
+    f"[{name}]\npartitions = {partitions}\nreplication_factor = 1\n"
+    f'[{name}.config]\n"min.insync.replicas" = 1\n"retention.ms" = 604800000\n'
+    for name, partitions in (("status", 6), ("quarantine", 2))
+)
+
+
+def as_they_are(directory: Path) -> Path:
+    """A ``topics.file`` that declares the topics of ``make_topics``, so that nothing is weak."""
+    file = directory / "topics.toml"
+    file.write_text(OF_MAKE_TOPICS)
+    return file
 
 
 async def status_of(bridge: BridgeProcess) -> dict[str, Any]:
@@ -168,6 +185,51 @@ async def test_the_history_grows_a_value_a_second_and_not_without_end(bridge: Br
 async def told_to_do(bridge: BridgeProcess) -> set[tuple[str, str]]:
     """What wants a person: each text, with its entry in the runbook."""
     return {(notice["text"], notice["entry"]) for notice in (await status_of(bridge))["notices"]}
+
+
+async def test_weak_topics_and_secrets_that_can_t_be_used_are_something_to_do(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """Until they are mended: the first three weaknesses by name, in the status and in a terminal."""
+    topics, secrets = await make_topics(kafka_bootstrap), tmp_path / "secrets"
+    secrets.write_text(f"{SECRET}\n")
+    settings = {
+        "topics.file": as_they_are(tmp_path),
+        "topics.check_seconds": 1,
+        "access.path_secrets": None,
+        "access.path_secrets_file": secrets,
+    }
+    weak = {
+        "cleanup.policy": "compact,delete",
+        "max.message.bytes": "1000000",
+        "retention.ms": "60000",
+        "unclean.leader.election.enable": "true",
+    }
+
+    async def are_told(bridge: BridgeProcess, *entries: str) -> bool:
+        metrics = await bridge.metrics()
+        asked = metrics["chatapp_bridge_topics_checked_timestamp_seconds"] > 0
+        return asked and sorted(entries) == sorted(entry for _, entry in await told_to_do(bridge))
+
+    async with (
+        BridgeProcess(kafka_bootstrap, tmp_path, settings, topics) as bridge,
+        admin(kafka_bootstrap) as client,
+    ):
+        await eventually(partial(are_told, bridge))
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs=weak)])
+        await eventually(partial(are_told, bridge, "ChatappBridgeTopicsWeak"))
+        secrets.write_text("short\n")
+        await eventually(partial(are_told, bridge, "ChatappBridgeTopicsWeak", "ChatappBridgeSecretsUnusable"))
+        texts = {entry: text for text, entry in await told_to_do(bridge)}
+        code, said, _ = await told("--url", bridge.admin_url)
+        secrets.write_text(f"{SECRET}\n")
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs={})])
+        await eventually(partial(are_told, bridge))
+    assert f"topic {topics[0]}, retention.ms: declared 604800000, found 60000; " in texts["ChatappBridgeTopicsWeak"]
+    assert texts["ChatappBridgeTopicsWeak"].endswith("; and 1 more.")
+    assert texts["ChatappBridgeSecretsUnusable"].startswith("The file of the callback address's secrets can't be used")
+    words = " ".join(said.split())  # a terminal breaks lines
+    assert (code, [text for text in texts.values() if f"! {text}" not in words]) == (0, [])
 
 
 async def test_files_for_kafka_that_can_t_be_used_are_something_to_do(tmp_path: Path) -> None:

@@ -545,3 +545,17 @@ async def test_replay_logs_in_by_a_token(secured: SecuredKafka, user: str, tmp_p
     code, said = await run(*replay, "--patience", "3")
     assert code != 0
     assert "credentials" in said, said
+
+
+async def test_topics_are_made_and_changed_with_a_token(secured: SecuredKafka, user: str, tmp_path: Path) -> None:
+    """By both clients: one makes them, the other changes their settings."""
+    topics = unique_name("status"), unique_name("quarantine")
+    await secured.allow(await printed(topics, "--operator", f"User:{user}"))
+    (tmp_path / "token").write_text(token(user, 600))
+    settings = {**secured.by_token(tmp_path / "token"), **named(topics)}
+    code, text = await command(settings, "apply", "--dev")
+    assert code == 0, text
+    own = tmp_path / "own.toml"
+    own.write_text('[status.config]\n"retention.ms" = 3024000001\n')
+    code, text = await command({**settings, "topics.file": own}, "apply", "--dev")
+    assert (code, "retention.ms: 3024000000 -> 3024000001" in text) == (0, True), text
