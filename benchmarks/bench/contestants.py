@@ -113,7 +113,10 @@ CONTESTANTS = {
         ),
         Contestant("franz", f"Go, franz-go: {_SAME}", _go("franz"), same=True),
         Contestant(
-            "franz-gogc-100", "the same with Go's own setting of its collector", _go("franz", "--gogc", "100"), same=True
+            "franz-gogc-100",
+            "the same with Go's own setting of its collector",
+            _go("franz", "--gogc", "100"),
+            same=True,
         ),
         Contestant(
             "franz-bytes", "Go, franz-go: each report's bytes as they came, no headers", _go("franz", "--work", "bytes")
