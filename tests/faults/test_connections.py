@@ -128,7 +128,7 @@ async def test_bytes_of_an_abandoned_producer_that_arrive_late_are_repeats(arena
         await arena.until(partial(goes_on, held))
         assert proxy.held_bytes > 0
         proxy.release()
-        await arena.until(lambda _: proxy.held_bytes == 0)
+        await arena.until(lambda _: proxy.kept_bytes == 0)
 
     verdict = await arena.verdict()
     assert verdict.checked.repeats > 0

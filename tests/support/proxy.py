@@ -96,7 +96,12 @@ class Proxy:
 
     @property
     def held_bytes(self) -> int:
-        """Of clients, not passed on yet."""
+        """Of clients whose connections are held."""
+        return sum(link.kept_bytes for link in self._links if not link.gate.is_set())
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of all clients, held or on their way through, not passed on yet."""
         return sum(link.kept_bytes for link in self._links)
 
     async def __aenter__(self) -> Self:

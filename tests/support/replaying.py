@@ -67,10 +67,12 @@ def put_event(of: StatusEvent, *, partition: int = 0, time_ms: int = 0, value: b
 
 
 def make_topic(bootstrap: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
-    """A topic of a unique name, which the broker knows."""
+    """A topic of a unique name, which the broker knows; its records may be as old as they like."""
     name = unique_name("replay")
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    new = administration.NewTopic(name, partitions, len(bootstrap.split(",")), config=dict(config or {}))
+    new = administration.NewTopic(
+        name, partitions, len(bootstrap.split(",")), config={"retention.ms": "-1", **(config or {})}
+    )
     admin.create_topics([new], operation_timeout=WAIT_SECONDS)[name].result()
     return name
 
