@@ -121,7 +121,7 @@ def reckon(
 
 
 def broken_promises(entries: Iterable[Entry], deaths: Sequence[tuple[float, float]]) -> list[Attempt]:
-    """Attempts that were not answered 200 within 3 s, but those that met a bridge that was dead."""
+    """Attempts that were not answered 200 within 3 s, but those that the bridge's death cut off or that found it dead."""
     return [
         attempt
         for entry in entries
@@ -137,7 +137,12 @@ def _kept(attempt: Attempt) -> bool:
 def _met_no_bridge(attempt: Attempt, deaths: Sequence[tuple[float, float]]) -> bool:
     if attempt.status is not None or attempt.error == "timeout":
         return False
-    return any(killed_at <= attempt.ended_at <= ready_at + _NOTICED_SECONDS for killed_at, ready_at in deaths)
+    return any(
+        killed_at <= attempt.ended_at <= ready_at + _NOTICED_SECONDS
+        # What was sent to the bridge that is there again, it alone can have cut off; its other port may listen first.
+        and (attempt.sent_at <= ready_at or attempt.error == "refused")
+        for killed_at, ready_at in deaths
+    )
 
 
 def _reports(entries: Iterable[Entry]) -> int:

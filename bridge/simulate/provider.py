@@ -34,7 +34,9 @@ class ProviderOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to push. Wrong values raise ConfigurationError.
 
     ``connections`` bounds how many pushes are in flight. ``retry_after_seconds`` are the waits before each
-    retry, times ``retry_scale``. ``answer_timeout_seconds`` is never scaled. For ``late_answer_seconds``
+    retry, times ``retry_scale``. ``answer_timeout_seconds`` is never scaled. A connection that was idle for
+    longer than ``idle_seconds`` is not used again: the other side may be about to close it, as the bridge does
+    after ``limits.header_read_seconds``, and a push that meets that would have no answer. For ``late_answer_seconds``
     after a timeout the connection is still listened to, so that late answers are seen; 0 hangs up at once.
     ``ordered``: pushes with a message in common go one after the other (see ``sequence``). ``tls`` is for
     https; None verifies against the system's authorities.
@@ -44,6 +46,7 @@ class ProviderOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_seconds: tuple[float, ...] = (60.0, 300.0)
     retry_scale: float = 1.0
     answer_timeout_seconds: float = 3.0
+    idle_seconds: float = 2.0
     late_answer_seconds: float = 2.0
     ordered: bool = False
     tls: ssl.SSLContext | None = None
@@ -176,8 +179,11 @@ class Provider:
         connection: Connection | None = None
         try:
             while True:
+                idle_since = self._clock()
                 job = await self._ready.get()
                 self._changed.set()
+                if connection is not None and self._clock() - idle_since > self._options.idle_seconds:
+                    connection.close()
                 connection = await self._attempt(job, connection)
         finally:
             if connection is not None:

@@ -147,5 +147,8 @@ def test_only_a_connection_to_a_dead_bridge_is_excused() -> None:
     refused = _attempt(status=None, error="refused")
     assert broken_promises([_entry(refused)], [(9.0, 11.0)]) == []
     assert broken_promises([_entry(refused)], [(12.0, 13.0)]) == [refused]
+    cut = _attempt(status=None, error="closed", took_seconds=0.5)
+    assert broken_promises([_entry(cut)], [(cut.sent_at + 0.2, cut.sent_at + 2.0)]) == []
+    assert broken_promises([_entry(cut)], [(cut.sent_at - 2.0, cut.sent_at - 0.1)]) == [cut]
     for attempt in (_attempt(status=503, error="status"), _attempt(status=None, error="timeout")):
         assert broken_promises([_entry(attempt)], [(0.0, math.inf)]) == [attempt]

@@ -234,6 +234,15 @@ async def test_a_connection_closed_while_idle_is_replaced() -> None:
     assert server.connections == 4
 
 
+async def test_a_connection_idle_for_long_is_not_used_again() -> None:
+    """The other side may be closing it just then, which would look like a push without an answer."""
+    for idle_seconds, connections in ((0.0, 3), (60.0, 1)):
+        pushes = [push(n, at=n / 50) for n in range(3)]
+        server, ledger = await _push_to(pushes=pushes, connections=1, idle_seconds=idle_seconds)
+        assert ledger.summary().acknowledged_first == 3
+        assert server.connections == connections
+
+
 async def test_an_early_answer_ends_a_long_upload() -> None:
     """An answer that does not wait for the body counts; the half-written connection isn't used again."""
     received = asyncio.Event()
