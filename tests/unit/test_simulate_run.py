@@ -155,7 +155,6 @@ async def test_a_rate_and_a_duration_say_how_much_is_pushed() -> None:
         options = SimulateOptions(url=server.url, rate=1000, duration_seconds=0.2, size=(5, 5), mix=Mix.plain())
         summary = await simulate(options)
     assert (summary.reports, summary.pushes) == (200, 40)
-    assert 0.19 <= summary.duration_seconds < 5
 
 
 async def test_a_duration_alone_ends_a_run_as_fast_as_possible() -> None:
