@@ -47,6 +47,7 @@ class _Sample(NamedTuple):
     waiting: int
     acks: tuple[int, ...]
     batches: tuple[int, ...]
+    fronts: dict[int, int]
 
 
 class Overview:
@@ -137,9 +138,9 @@ class Overview:
             away = "Kafka does not take records" if known else "The registry has not told the id of the events' schema"
             away += ", and the spool is full or failed" if self._delivery.spool else ""
             return REFUSING, f"{away}: callbacks are answered 503. The provider tries again after 1 and 5 minutes only."
-        refused = self._grown(lambda sample: sample.answers, _RATE_SAMPLES)[1]
+        taken, refused, _ = self._grown(lambda sample: sample.answers, _RATE_SAMPLES)
         if refused:
-            return REFUSING, f"{refused:,} callbacks were answered 503 in the last ten seconds; others are taken."
+            return REFUSING, f"Answered 503 in the last ten seconds: {refused:,} callbacks; {taken:,} were taken."
         on_disk = self._on_disk()
         return (
             (ON_DISK, on_disk) if on_disk else (SAFE, "Every callback is acknowledged by Kafka before it is answered.")
@@ -151,17 +152,27 @@ class Overview:
             return "Kafka does not answer: what comes is stored on disk, and published when it is back."
         if not self._delivery.schema_ids_ready:
             return "The registry has not told the id of the events' schema: they are stored on disk until it does."
-        rows = self._delivery.spool.stats.rows if self._delivery.spool is not None else 0
-        if rows and self._grown(lambda sample: [sample.published], _DRAIN_SAMPLES)[0]:
-            left = self._delivery.drained_in_seconds
-            time_left = f", about {_duration(left)} more" if math.isfinite(left) else ""
-            return f"Kafka takes records: what is on disk is being published{time_left}."
         lanes = self._delivery.all_lanes()
         sick = sum(lane.sick for lane in lanes)
-        if sick or rows:
-            what = f"{sick} of {len(lanes)} lanes wait" if sick < len(lanes) else "All lanes wait"
-            return f"{what} for Kafka: what comes for them is stored on disk."
-        return ""
+        rows = self._delivery.spool.stats.rows if self._delivery.spool is not None else 0
+        if not (sick or rows):
+            return ""
+        before, now = self._before(_DRAIN_SAMPLES).fronts, self._fronts()
+        stuck = sum(now.get(lane) == came_at for lane, came_at in before.items())
+        published = self._grown(lambda sample: [sample.published], _DRAIN_SAMPLES)[0]
+        # Others' records may be published as ever while those on disk are not.
+        if rows and (not sick or (published and stuck < len(before))):
+            left = self._delivery.drained_in_seconds
+            time_left = f", about {_duration(left)} more" if math.isfinite(left) and not stuck else ""
+            but = f"; {stuck} of {len(lanes)} lanes wait" if stuck else ""
+            return f"Kafka takes records: what is on disk is being published{time_left}{but}."
+        what = f"{sick} of {len(lanes)} lanes wait" if sick < len(lanes) else "All lanes wait"
+        return f"{what} for Kafka: what comes for them is stored on disk."
+
+    def _fronts(self) -> dict[int, int]:
+        """When the next record of each sick lane came: where that changes, the lane gets rid of what it has."""
+        fronts = ((lane.number, lane.oldest_ms) for lane in self._delivery.all_lanes() if lane.sick)
+        return {number: came_at for number, came_at in fronts if came_at is not None}
 
     def _notices(self) -> list[dict[str, str]]:
         """What wants a person, beside the verdict: each with the entry of the runbook that says what to do."""
@@ -304,6 +315,7 @@ class Overview:
             self._delivery.waiting,
             tuple(tally.ack_latency.counts),
             tuple(self._delivery.producers.traffic.latency.counts),
+            self._fronts(),
         )
 
     def _before(self, samples: int) -> _Sample:

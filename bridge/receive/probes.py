@@ -45,7 +45,8 @@ class Probes:
         @get("/metrics", sync_to_thread=False)
         def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
             body, content_type = self._metrics.exposition(request.headers.get("accept", ""))
-            return Response(body, media_type=content_type)
+            # As a header: to a media type of text Litestar adds the charset that it names already.
+            return Response(body, headers={"content-type": content_type})
 
         @get("/status.json", sync_to_thread=False)
         def status() -> Response[dict[str, Any]]:

@@ -98,7 +98,7 @@ async def test_a_help_text_is_the_beginning_of_what_the_list_says(bridge: Bridge
 async def test_openmetrics_is_given_where_it_is_asked_for(bridge: BridgeProcess) -> None:
     """By the Accept header; a strict parser takes it, and the samples are those of the text format."""
     text, openmetrics = await scraped(bridge), await scraped(bridge, f"{OPENMETRICS},text/plain;q=0.5")
-    assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert text.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert openmetrics.body.endswith(b"# EOF\n")
     parsed = openmetrics_of(openmetrics)

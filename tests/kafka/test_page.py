@@ -22,6 +22,7 @@ from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, make_topics, report
 from support.certificates import Authority
 from support.raw_http import Answer, get
+from support.topics import create_topic, unique_name
 
 from bridge.embedded.ports import HOST, Port
 
@@ -274,6 +275,26 @@ async def test_without_kafka_it_is_safe_on_disk_and_without_a_spool_it_refuses(t
     assert {row["outcome"]: row["total"] for row in on_disk["reports"]}["spool"] == 1
     assert (refusing["verdict"], refusing["safe"], refusing["spool"]) == ("refusing", False, None)
     assert codes == [0, 1]
+
+
+async def test_what_waits_on_disk_is_not_said_to_go_out_while_others_do(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """One topic is missing, the other takes records all the time: a lane waits, until the topic is made."""
+    topics = await create_topic(kafka_bootstrap, partitions=6), unique_name("missing")
+    said: list[str] = []
+
+    async def says(bridge: BridgeProcess, why: str, times: int = 1) -> bool:
+        assert (await bridge.post(body(report("m")))).body == SUCCESS
+        said.append((await status_of(bridge))["why"])
+        return sum(each.startswith(why) for each in said) >= times
+
+    async with BridgeProcess(kafka_bootstrap, tmp_path, topics=topics) as bridge:
+        await eventually(partial(says, bridge, "Every callback"))
+        assert (await bridge.post(b"nothing that is understood")).body == SUCCESS
+        said.clear()
+        await eventually(partial(says, bridge, "1 of 15 lanes wait for Kafka", 100))
+        await create_topic(kafka_bootstrap, topics[1])
+        said.clear()
+        await eventually(partial(says, bridge, "Every callback"))
 
 
 # --- in a terminal ----------------------------------------------------------------------------------------------------
