@@ -24,7 +24,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, read_secret_file
-from bridge.errors import ConfigurationError, KafkaUnreachable
+from bridge.errors import BridgeError, ConfigurationError, KafkaUnreachable
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,9 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is unty
                 reasons.append(f"{host}:{port}: {reason(error)}")
         else:
             raise KafkaUnreachable("; ".join(reasons))
-        self._sync_task: asyncio.Task[None] = self._sync_task or asyncio.create_task(self._md_synchronizer())
+        if not self._sync_task:
+            self._sync_task: asyncio.Task[None] = asyncio.create_task(self._md_synchronizer())
+            self._sync_task.add_done_callback(_told_no_more)
 
     async def require_brokers(self) -> None:
         """Connect to each broker as the cluster tells of it: by a name, it may be, that leads nowhere or is in no certificate.
@@ -121,14 +123,20 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is unty
         return 0 if connection is not None and connection.connected() else 1
 
 
+def _told_no_more(task: "asyncio.Task[None]") -> None:
+    """A client is of no use without this task, and is replaced; why it ended is said once, here."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("kafka_client_ended", error=str(error) if isinstance(error, BridgeError) else repr(error))
+
+
 class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
     """OAUTHBEARER token from a mounted file, read for each connection so that it can be renewed beside the bridge."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, settings: Kafka) -> None:
+        self._settings = settings
 
     async def token(self) -> str:
-        return read_secret_file(self._path, "kafka.sasl_oauth_token_file")
+        return oauth_token(self._settings)
 
 
 def client_arguments(settings: Kafka) -> dict[str, Any]:
@@ -147,7 +155,7 @@ def client_arguments(settings: Kafka) -> dict[str, Any]:
     if settings.security_protocol.startswith("SASL"):
         arguments["sasl_mechanism"] = settings.sasl_mechanism
         if settings.sasl_mechanism == "OAUTHBEARER":
-            arguments["sasl_oauth_token_provider"] = _TokenFile(settings.sasl_oauth_token_file)
+            arguments["sasl_oauth_token_provider"] = _TokenFile(settings)
         else:
             arguments["sasl_plain_username"] = settings.sasl_plain_username
             arguments["sasl_plain_password"] = secret(settings, "sasl_plain_password")
@@ -202,6 +210,19 @@ def secret(settings: Kafka, key: str) -> str:
     return text
 
 
+def oauth_token(settings: Kafka) -> str:
+    """What ``kafka.sasl_oauth_token_file`` holds now, without the blanks around it.
+
+    Raises:
+        ConfigurationError: it can't be read, or there is nothing in it.
+    """
+    path, key = settings.sasl_oauth_token_file, "kafka.sasl_oauth_token_file"
+    text = read_secret_file(path, key).strip()
+    if not text:
+        raise ConfigurationError(f"{key}: {path} is empty; write the token there")
+    return text
+
+
 def _ssl_context(settings: Kafka) -> ssl.SSLContext:
     try:
         context: ssl.SSLContext = create_ssl_context(
@@ -232,7 +253,8 @@ def reason(error: BaseException) -> str:
         return f"the broker's certificate is refused: {cause.verify_message.rstrip('.')}; look at {key}"
     if isinstance(cause, SaslAuthenticationFailed):
         said = cause.args[0] if cause.args and cause.args[0] else "authentication failed"
-        return f"the broker refuses the login: {said}; look at kafka.sasl_plain_username and its password"
+        keys = "kafka.sasl_plain_username and its password, or kafka.sasl_oauth_token_file"
+        return f"the broker refuses the login: {said}; look at {keys}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause.reason or cause}; look at kafka.security_protocol and kafka.ssl_certfile"
     return str(cause) or repr(cause)

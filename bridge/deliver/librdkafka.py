@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from bridge.config import Kafka, read_secret_file
-from bridge.deliver.connection import client_arguments, secret
+from bridge.config import Kafka
+from bridge.deliver.connection import client_arguments, oauth_token, secret
 
 # A token's own end is the issuer's business; the file is read again this often, so that it can be renewed beside the command.
 _TOKEN_SECONDS = 60.0
@@ -35,7 +35,7 @@ def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
         arguments["sasl.mechanism"] = settings.sasl_mechanism
         if settings.sasl_mechanism == "OAUTHBEARER":
             arguments["oauth_cb"] = lambda _config: (
-                read_secret_file(settings.sasl_oauth_token_file, "kafka.sasl_oauth_token_file"),
+                oauth_token(settings),
                 time.time() + _TOKEN_SECONDS,
             )
         else:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from operator import sub
+from textwrap import shorten
 from typing import Any, Final, NamedTuple
 
 from bridge.compiled import COMPILED
@@ -33,6 +34,8 @@ _DRAIN_SAMPLES, _RATE_SAMPLES, _LATENCY_SAMPLES = 3, 10, 60
 _NEAR_FULL_SHARE, _NEAR_LIMIT_SHARE = 0.8, 0.75
 # What is weak of the topics is told in full up to so many things; `chatapp-bridge topics check` has them all.
 _TOLD_WEAK = 3
+# The same of why there is no connection; the log has it all (producer_start_failed).
+_TOLD_CHARACTERS = 300
 _LIBRARIES = ("aiokafka", "granian", "litestar")
 
 
@@ -137,7 +140,8 @@ class Overview:
             known = self._delivery.schema_ids_ready
             away = "Kafka does not take records" if known else "The registry has not told the id of the events' schema"
             away += ", and the spool is full or failed" if self._delivery.spool else ""
-            return REFUSING, f"{away}: callbacks are answered 503. The provider tries again after 1 and 5 minutes only."
+            retries = "The provider tries again after 1 and 5 minutes only."
+            return REFUSING, f"{away}: callbacks are answered 503. {retries}{self._last_attempt()}"
         taken, refused, _ = self._grown(lambda sample: sample.answers, _RATE_SAMPLES)
         if refused:
             return REFUSING, f"Answered 503 in the last ten seconds: {refused:,} callbacks; {taken:,} were taken."
@@ -149,7 +153,8 @@ class Overview:
     def _on_disk(self) -> str:
         """Why reports go to disk, or are still there; empty where they don't and aren't."""
         if not self._delivery.producers.ready:
-            return "Kafka does not answer: what comes is stored on disk, and published when it is back."
+            stored = "what comes is stored on disk, and published when it is back."
+            return f"Kafka does not answer: {stored}{self._last_attempt()}"
         if not self._delivery.schema_ids_ready:
             return "The registry has not told the id of the events' schema: they are stored on disk until it does."
         lanes = self._delivery.all_lanes()
@@ -168,6 +173,11 @@ class Overview:
             return f"Kafka takes records: what is on disk is being published{time_left}{but}."
         what = f"{sick} of {len(lanes)} lanes wait" if sick < len(lanes) else "All lanes wait"
         return f"{what} for Kafka: what comes for them is stored on disk."
+
+    def _last_attempt(self) -> str:
+        """What the last connection to Kafka failed with: the login, it may be, or a certificate."""
+        why = self._delivery.producers.last_error
+        return f" The last attempt: {shorten(why, _TOLD_CHARACTERS, placeholder=' …')}." if why else ""
 
     def _fronts(self) -> dict[int, int]:
         """When the next record of each sick lane came: where that changes, the lane gets rid of what it has."""

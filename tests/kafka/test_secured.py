@@ -482,7 +482,7 @@ async def test_a_password_changed_at_the_broker_costs_nothing(secured: SecuredKa
 
 
 async def test_a_renewed_token_is_taken_and_an_expired_one_costs_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
-    """OAUTHBEARER: logins end every two seconds; a token expires before it is renewed, then its file is gone for a while."""
+    """OAUTHBEARER: logins end every two seconds; a token expires before it is renewed, then its file is empty, then gone."""
     topics = await make_topics(secured.internal)
     await secured.allow(everything("User:by-token", topics))
     file, beside = tmp_path / "token", tmp_path / "next"
@@ -490,7 +490,7 @@ async def test_a_renewed_token_is_taken_and_an_expired_one_costs_nothing(secured
 
     def renew(seconds: float) -> str:
         issued = token("by-token", seconds)
-        beside.write_text(issued + "\n")
+        beside.write_text(issued + " \n\n")
         beside.replace(file)
         return issued
 
@@ -514,16 +514,18 @@ async def test_a_renewed_token_is_taken_and_an_expired_one_costs_nothing(secured
         await eventually(partial(waits, bridge, expected=True))
         tokens.append(renew(600))
         await eventually(partial(waits, bridge, expected=False))
-        file.unlink()
-        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 0))
-        tokens.append(renew(600))
-        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 1))
+        for spoil in (partial(file.write_text, "\n"), file.unlink):
+            spoil()
+            await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 0))
+            tokens.append(renew(600))
+            await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 1))
         pushing.cancel()
         await asyncio.wait([pushing])
         await eventually(partial(settled, bridge))
         log = bridge.log()
     assert {name.encode() for name in pushed[:-1]} <= await names_on(secured, topics[0])
     assert [issued for issued in tokens if issued in log or issued.split(".")[1] in log] == []
+    assert (log.count("is empty; write the token there") > 0, "Traceback" in log) == (True, False)
 
 
 async def test_replay_logs_in_by_a_token(secured: SecuredKafka, user: str, tmp_path: Path) -> None:
