@@ -1,6 +1,7 @@
 """One process: the delivery, the public listener, the admin listener, and an orderly end."""
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -19,7 +20,7 @@ from bridge.deliver.declared import declared_topics
 from bridge.deliver.delivery import Delivery
 from bridge.deliver.topics_check import TopicsCheck
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
-from bridge.errors import ConfigurationError, ServerError
+from bridge.errors import ConfigurationError, ServerError, SpoolError
 from bridge.observe.metrics import Metrics
 from bridge.receive.access import Access, Rotation
 from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
@@ -69,8 +70,10 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told.set)
         server = self._settings.server
-        port = _free_port(server.host, server.port, "server.port")
-        admin_port = _free_port(server.admin_host, server.admin_port, "server.admin_port")
+        host, port = _free_address(server.host, server.port, "server.host", "server.port")
+        admin_host, admin_port = _free_address(
+            server.admin_host, server.admin_port, "server.admin_host", "server.admin_port"
+        )
         client_arguments(self._settings.kafka)  # what can't be used stops the start, not each producer
         self._require_room_for_records()
         topics, rotation = TopicsCheck(self._settings), Rotation(self._settings.access, self._access)
@@ -78,7 +81,10 @@ class Service:
             await topics.refuse_weak(told)
         schema_ids = RegisteredIds.of(self._settings)
         self.delivery = Delivery(self._settings, schema_ids)
-        await self.delivery.start()
+        try:
+            await self.delivery.start()
+        except SpoolError as error:
+            raise type(error)(f"spool.directory: {error}") from error
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, Tally())
         readings = Readings(
             self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, rotation=rotation
@@ -94,8 +100,8 @@ class Service:
         )
         self._overview.start()
         probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)
-        public = self._server(public_app(self._callbacks), server.host, port)
-        admin = self._server(admin_app(probes), server.admin_host, admin_port)
+        public = self._server(public_app(self._callbacks), host, port)
+        admin = self._server(admin_app(probes), admin_host, admin_port)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
         beside = [_beside("told", told.wait()), _beside("topics", topics.run()), _beside("secrets", rotation.run())]
         path = CALLBACK_PATH if self._access.open else f"{CALLBACK_PATH}/{{secret}}"
@@ -110,7 +116,8 @@ class Service:
         for task in beside:
             task.cancel()
         if not told.is_set():
-            raise ServerError("a listener ended by itself; see the log")
+            why = [repr(task.exception()) for task in listeners if task.done() and task.exception() is not None]
+            raise ServerError(f"a listener ended by itself: {'; '.join(why) or 'it does not say why'}")
 
     async def _stop(self, public: Server, admin: Server, tasks: list[asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
@@ -174,8 +181,8 @@ def _beside(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return task
 
 
-def _free_port(host: str, port: int, key: str) -> int:
-    """The port to listen on, chosen by the system for 0.
+def _free_address(host: str, port: int, host_key: str, port_key: str) -> tuple[str, int]:
+    """Where to listen: the address of a name, which the server would not look up, and a port chosen by the system for 0.
 
     The server shares its port with whoever asks (SO_REUSEPORT), so that a second bridge would quietly take half of the
     callbacks: this asks first, without sharing.
@@ -188,8 +195,8 @@ def _free_port(host: str, port: int, key: str) -> int:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-            return int(probe.getsockname()[1])
+            return str(address[0]), int(probe.getsockname()[1])
     except OSError as error:
-        raise ConfigurationError(
-            f"{key}: can't listen on {host}:{port}: {error.strerror}; free it or take another"
-        ) from error
+        key = host_key if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else port_key
+        remedy = "free it or take another" if key == port_key else "give an address of this machine, or 0.0.0.0 for all"
+        raise ConfigurationError(f"{key}: can't listen on {host}:{port}: {error.strerror}; {remedy}") from error

@@ -18,6 +18,7 @@ from support.raw_http import connection, get, read_answer, request
 from bridge.embedded import EmbeddedKafka
 from bridge.embedded.ports import HOST
 
+NOWHERE = "127.0.0.1:1"
 NO_SPOOL = {"spool.enabled": False}
 SHUTDOWN = 3.0
 CLIENTS = 20
@@ -211,6 +212,33 @@ async def test_a_second_bridge_on_a_port_is_refused_by_the_key(kafka_bootstrap: 
             assert "Traceback" not in second.log()
         for _ in range(10):
             assert (await first.post(b"[]")).body == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "code"),
+    [
+        ("server.host", "no-such-host.invalid", 2),
+        ("server.admin_host", "192.0.2.1", 2),  # for documentation: nobody's
+        ("spool.directory", "/dev/null", 1),
+    ],
+)
+async def test_a_start_that_can_t_be_says_for_which_key(tmp_path: Path, key: str, value: str, code: int) -> None:
+    """An address that is not this machine's, a spool that is no directory."""
+    async with BridgeProcess(NOWHERE, tmp_path, {key: value}, wait="no") as bridge:
+        assert await bridge.ended() == code
+        assert f"chatapp-bridge: {key}: " in bridge.log()
+        assert "Traceback" not in bridge.log()
+
+
+async def test_a_host_may_be_given_by_its_name(tmp_path: Path) -> None:
+    """``localhost``, whichever of its addresses comes first."""
+    async with BridgeProcess(NOWHERE, tmp_path, {"server.host": "localhost"}) as bridge:
+        reader, writer = await asyncio.open_connection("localhost", bridge.port)
+        writer.write(request("POST", bridge.path, b"[]"))
+        answer = await read_answer(reader)
+        writer.transport.abort()
+        assert answer is not None
+        assert answer.body == SUCCESS
 
 
 async def test_a_start_that_waits_for_kafka_ends_when_told(mute_kafka: str, tmp_path: Path) -> None:
