@@ -17,6 +17,8 @@ from bridge.simulate.ledger import Entry
 pytest_plugins = ("support.arena_fixture",)
 
 IN_TIME = 0.999
+# delivery.hedge_ms
+HEDGE_SECONDS = 0.5
 
 
 def answered_well(arena: Arena) -> None:
@@ -107,16 +109,19 @@ async def test_a_sick_partition_does_not_slow_its_neighbours(
 ) -> None:
     """Partition 0 has no leader, or too few replicas in sync, and keeps its broker's other partitions no longer than before.
 
-    The p99 of callbacks for the other partitions is measured while it lasts. Those for partition 0 are answered 200 as well,
-    where there is a spool.
+    The p99 of callbacks for the other partitions is measured while it lasts: 250 ms, or twice what it was before where the
+    machine is busy with other things, and never as long as an entry is waited for before it goes to the disk. Those for
+    partition 0 are answered 200 as well, where there is a spool.
     """
     replicas, min_insync = placement
     bootstrap = cluster.bootstrap_servers
     config = {"min.insync.replicas": str(min_insync)}
     status = await create_assigned(bootstrap, unique_name("status"), replicas, config)
     arena = await make_arena({"spool.enabled": spool}, topics=(status, await make_quarantine(bootstrap)))
-    arena.load(longer(10, 75), longer(300, 1000), size=1, mix=Mix.plain())
+    arena.load(longer(12, 80), longer(300, 1000), size=1, mix=Mix.plain())
     await arena.until(lambda scrape: scrape.total("reports_published") > 200)
+    calm = time.monotonic()
+    await asyncio.sleep(longer(1.5, 5))
     killed = time.monotonic()
     await cluster.node(1).kill()
     # The controller finds it dead after 4.5 s; from then on the brokers say what is the case.
@@ -124,15 +129,17 @@ async def test_a_sick_partition_does_not_slow_its_neighbours(
     await asyncio.sleep(longer(1.5, 50))
     neighbours = arena.latency(lambda entry: not touches_partition_0(entry), alone.at, time.monotonic())
     during = arena.latency(lambda entry: not touches_partition_0(entry), killed, alone.at)
+    before = arena.latency(lambda entry: not touches_partition_0(entry), calm, killed)
     await cluster.node(1).start()
 
     said = (
-        f"neighbours: p99 {neighbours.p99_seconds * 1000:.1f} ms of {neighbours.count} callbacks; "
+        f"neighbours: p99 {neighbours.p99_seconds * 1000:.1f} ms of {neighbours.count} callbacks, "
+        f"{before.p99_seconds * 1000:.1f} ms of {before.count} before; "
         f"{during.p99_seconds * 1000:.0f} ms in the {alone.at - killed:.1f} s until the brokers knew"
     )
     print(f"\n  {said}")  # noqa: T201 - the report
-    assert neighbours.count > 100
-    assert neighbours.p99_seconds < 0.25, said
+    assert min(neighbours.count, before.count) > 100, said
+    assert neighbours.p99_seconds < min(HEDGE_SECONDS, max(0.25, 2 * before.p99_seconds)), said
     if spool:
         await arena.verdict()
         answered_well(arena)
