@@ -377,6 +377,8 @@ def _from_assignments(assignments: Sequence[str]) -> Iterator[tuple[str, str, st
 
 
 def _convert(value: Any, hint: Any, *, is_text: bool) -> Any:
+    if is_text and _utf8(value) != value:
+        raise msgspec.ValidationError("no UTF-8 text")
     if is_text and get_origin(hint) is list:
         value = [part.strip() for part in value.split(",") if part.strip()]
     # Texts (environment, --set) become numbers and booleans; a TOML value must have its type already.
@@ -527,11 +529,17 @@ def _refusal(key: str, value: Any, source: str, reason: str) -> str:
     return f"{key} = {_shown(key, value)} (from {source}): {reason}. {documentation().get(key, '')}".rstrip()
 
 
+def _utf8(text: str) -> str:
+    r"""With ``\udcff`` for a byte ``ff`` of an argument or a variable that is no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _shown(key: str, value: Any) -> str:
     if key in SECRET_KEYS and value:
         return f"<{len(value)} masked>" if isinstance(value, list) else "<masked>"
     # Where somebody put a password into an address it is shown in nothing that is printed.
-    return _CREDENTIALS_IN_URL.sub("//<masked>@", msgspec.json.encode(value).decode())
+    text = _utf8(value) if isinstance(value, str) else value
+    return _CREDENTIALS_IN_URL.sub("//<masked>@", msgspec.json.encode(text).decode())
 
 
 def _nearest(key: str, hints: Mapping[str, Any]) -> str:

@@ -233,10 +233,12 @@ WRONG_VALUES = {
     "server.prot=1": "no such key; this section has host, port",
     "serve.port=1": "no such key; the sections are server, access",
     "port=1": "no such key",
+    "spool.directory=/\udcff": "no UTF-8 text",
+    "server.port=\udcff": "no UTF-8 text",
 }
 
 
-@pytest.mark.parametrize(("assignment", "words"), WRONG_VALUES.items(), ids=WRONG_VALUES)
+@pytest.mark.parametrize(("assignment", "words"), WRONG_VALUES.items(), ids=map(ascii, WRONG_VALUES))
 def test_what_is_wrong_is_named_with_a_way_out(assignment: str, words: str) -> None:
     """A wrong, unknown or contradicting key stops the start: the message begins its line with the key and helps."""
     said = refusal(assignment)
