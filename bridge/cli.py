@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import re
 import sys
@@ -34,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read it has seen enough, as `head` has. What is left in the buffer must not fail at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"chatapp-bridge: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ConfigurationError as error:
         print(f"chatapp-bridge: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ their records may be on their way.
 import argparse
 import json
 import math
+import sqlite3
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ import msgspec
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from bridge import config
+from bridge.errors import ReplayError
 from bridge.replay.client import Asker, Reader
 from bridge.replay.progress import Progress
 from bridge.replay.proof import SLOTS_MS, Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
@@ -40,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     """Read, judge, print. 0: nothing is wrong; 1: something is.
 
     Raises:
-        ReplayError: the topics can't be read.
+        ReplayError: the topics can't be read, or there is no room for the temporary file.
     """
     settings = config.load(options.config, assignments=options.set).settings
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
@@ -52,6 +54,10 @@ def main(options: argparse.Namespace) -> int:
             slot_ms = _slot_ms(options, proof)
             print_ = _print_json if options.format == "json" else _print_text
             print_(findings, proof.counts(slot_ms), slot_ms)
+        except sqlite3.Error as error:
+            raise ReplayError(
+                f"the temporary file in {directory}: {error}; TMPDIR names another place for it"
+            ) from error
         finally:
             proof.close()
     return 1 if findings.wrong else 0

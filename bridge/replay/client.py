@@ -98,6 +98,7 @@ _REFUSED: Final = {
     KafkaError._SSL: "TLS could not be agreed on; look at kafka.security_protocol and kafka.ssl_*",  # noqa: SLF001
     KafkaError.UNKNOWN_TOPIC_OR_PART: "there is no such topic, or this user may not see it",
     KafkaError._UNKNOWN_TOPIC: "there is no such topic, or this user may not see it",  # noqa: SLF001
+    KafkaError.TOPIC_EXCEPTION: "no topic can have this name",
     KafkaError._UNKNOWN_PARTITION: "there is no such partition",  # noqa: SLF001
 }
 _IGNORED_WITHOUT_A_GROUP: Final = {KafkaError.GROUP_AUTHORIZATION_FAILED}
@@ -348,6 +349,10 @@ def _reading(configuration: Mapping[str, Any], group: str | None) -> dict[str, A
     }
 
 
+class TopicChangedError(ReplayError):
+    """Where reading was to go on there is nothing any more, and going on is no use."""
+
+
 class Reader:
     """Reads ranges of a topic's partitions, what is committed only, and ends when each is read.
 
@@ -478,12 +483,21 @@ class Reader:
             self.consumer.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def _expired(self, partition: int) -> None:
-        """The offset to read next is gone: go on with the oldest there is."""
+        """The offset to read next is gone: go on with the oldest there is.
+
+        Raises:
+            TopicChangedError: it lies beyond the end.
+        """
         end, position = self._ends.get(partition), self.positions[partition]
         if end is None:
             return
         place = TopicPartition(self._topic, partition)
-        earliest, _ = self._ask(lambda: self.consumer.get_watermark_offsets(place, _REQUEST_SECONDS))
+        earliest, high = self._ask(lambda: self.consumer.get_watermark_offsets(place, _REQUEST_SECONDS))
+        if position > high:
+            raise TopicChangedError(
+                f"reading topic {self._topic}: partition {partition} ends at {high:,} now, before {position:,}, which was to be "
+                "read next: the topic was made anew, or its brokers lost records; start anew"
+            )
         found = min(max(earliest, position), end)
         if found > position:
             self.gaps.append(Gap(partition, position, found))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ from confluent_kafka import Message
 
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError, ReplayError
-from bridge.replay.client import BATCH_RECORDS, Asker, Reader
+from bridge.replay.client import BATCH_RECORDS, Asker, Reader, TopicChangedError
 from bridge.replay.events import decoder_of
 from bridge.replay.files import (
     STANDARD_OUTPUT,
@@ -22,7 +23,7 @@ from bridge.replay.files import (
     FileSink,
     Sink,
     StreamSink,
-    checkpoint_path,
+    check_new,
     is_stream,
     read_checkpoint,
 )
@@ -120,6 +121,8 @@ def _planned(options: argparse.Namespace, settings: config.Settings, asker: Aske
         )
     if options.execute and not (options.to_file or options.to_topic or options.count):
         raise ConfigurationError("--execute: nowhere to write to; give --to-file FILE, --to-topic TOPIC, or --count")
+    if options.to_file and not is_stream(options.to_file):
+        check_new(Path(options.to_file))
     ranges = find_ranges(asker, topic, low, high)
     notes = (
         [] if options.to_topic is None else check_target(asker, settings, topic, options.to_topic, options.force_source)
@@ -220,6 +223,12 @@ def _taken_up(options: argparse.Namespace, settings: config.Settings, asker: Ask
         given = _typed(getattr(options, name))
         if given and given != state.run.asked.get(name):
             raise ConfigurationError(f"{typed}: run {state.run.id} was begun with another; leave it out")
+    if options.count:
+        raise ConfigurationError(f"--count: run {state.run.id} writes to {_sink_name(state.run)}; leave it out")
+    if options.to_file and (
+        state.run.file is None or Path(options.to_file).absolute() != Path(state.run.file).absolute()
+    ):
+        raise ConfigurationError(f"--to-file: run {state.run.id} writes to {_sink_name(state.run)}; leave it out")
     if options.to_topic not in {None, state.run.target}:
         raise ConfigurationError(f"--to-topic: run {state.run.id} writes to {_sink_name(state.run)}; leave it out")
     return _Job(state, settings, checkpoint=checkpoint)
@@ -276,6 +285,8 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             _say(f"whoever read the output went away, after {state.written:,} records at least")
             return 1
+        except TopicChangedError:
+            raise
         except BridgeError as error:
             raise type(error)(f"{error}\n  {_how_to_go_on(job.run, state)}") from error
         finally:
@@ -295,11 +306,6 @@ def _open(options: argparse.Namespace, job: _Job, asker: Asker) -> tuple[Sink, S
     if is_stream(run.file):
         return StreamSink(run.file, _lines(job)), job.state
     file = Path(run.file)
-    if job.checkpoint is None and file.exists() and (there := read_checkpoint(file)) is not None and not there.complete:
-        raise ReplayError(
-            f"{file} holds a part of run {there.state.run.id}; go on with --resume {there.state.run.id} --to-file {file}, or "
-            f"remove it and {checkpoint_path(file)}"
-        )
     return FileSink(file, _lines(job), job.checkpoint), job.state
 
 
@@ -353,7 +359,7 @@ def _how_to_go_on(run: Run, state: State) -> str:
     if run.file is None:
         return "nothing was written"
     if not is_stream(run.file):
-        return f"go on with: chatapp-bridge replay --resume {run.id} --to-file {run.file} --execute"
+        return f"go on with: chatapp-bridge replay --resume {run.id} --to-file {shlex.quote(run.file)} --execute"
     low = ",".join(f"{partition}:{position}" for partition, position in sorted(state.positions.items()))
     high = ",".join(f"{partition}:{end}" for partition, (_, end) in sorted(state.ranges.items()))
     return f"what was not yet read: --from {low} --to {high}"

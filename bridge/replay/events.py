@@ -14,8 +14,13 @@ def decoder_of(settings: Settings, topic: str) -> Decoder | None:
     if topic == settings.topics.quarantine:
         return None
     if not settings.registry.urls:
-        return Decoder()
+        return Decoder(_none)
     return Decoder(lambda schema_id: asyncio.run(_schema(settings.registry, schema_id)))
+
+
+def _none(_schema_id: int) -> str:
+    """In place of a registry: the decoder's own words would be about Python."""
+    raise ValueError("registry.url names none")
 
 
 async def _schema(registry: Registry, schema_id: int) -> str:

@@ -7,6 +7,7 @@ what the checkpoint says. A resumed run cuts off the rest and goes on from there
 
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from bridge.replay.state import State
 
 STANDARD_OUTPUT: Final = "-"
 _SUFFIX: Final = ".checkpoint"
+_ANEW: Final = "remove both, the file and its checkpoint, and start anew"
 # One write each, rather than one a batch.
 _BUFFER_BYTES: Final = 1 << 20
 
@@ -61,11 +63,14 @@ def read_checkpoint(file: Path) -> Checkpoint | None:
     """
     path = checkpoint_path(file)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Checkpoint)
+        checkpoint = msgspec.json.decode(path.read_bytes(), type=Checkpoint)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise ReplayError(f"{path}: can't be read as a checkpoint: {error}") from error
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ReplayError(f"{path}: can't be read as a checkpoint: {error}; {_ANEW}") from error
+    if checkpoint.bytes < 0 or not checkpoint.state.is_sound:
+        raise ReplayError(f"{path}: it contradicts itself, so it was changed; {_ANEW}")
+    return checkpoint
 
 
 def is_stream(file: str) -> bool:
@@ -73,26 +78,64 @@ def is_stream(file: str) -> bool:
     if file == STANDARD_OUTPUT:
         return True
     try:
-        return not stat.S_ISREG(Path(file).stat().st_mode)
+        mode = Path(file).stat().st_mode
     except OSError:
         return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def check_new(file: Path) -> None:
+    """See that a new file can be made, before anything is planned.
+
+    Raises:
+        ReplayError: it is there already, perhaps with a part of a run; or its directory is not.
+    """
+    if file.is_dir():
+        raise ReplayError(f"{file} is a directory; name a file")
+    if not file.parent.is_dir():
+        raise ReplayError(f"{file}: there is no directory {file.parent}")
+    if not os.path.lexists(file):
+        return
+    found = read_checkpoint(file)
+    if found is not None and not found.complete:
+        run = found.state.run.id
+        raise ReplayError(
+            f"{file} holds a part of run {run}; go on with --resume {run} --to-file {shlex.quote(str(file))}, or "
+            f"remove it and {checkpoint_path(file)}"
+        )
+    raise _there_already(file)
+
+
+def _there_already(file: Path) -> ReplayError:
+    return ReplayError(f"{file} is there already; give another name, or remove it and its checkpoint")
 
 
 class StreamSink:
     """Standard output, a pipe or a device; nothing of it can be taken back.
 
     Raises:
+        ReplayError: it can't be opened, or written to.
         BrokenPipeError: of ``write``: whoever read it went away.
     """
 
     def __init__(self, file: str, lines: Lines) -> None:
         self._lines = lines
         self._owned = file != STANDARD_OUTPUT
-        self._out = os.open(file, os.O_WRONLY | os.O_CLOEXEC) if self._owned else 1
+        self._name = file if self._owned else "standard output"
+        try:
+            self._out = os.open(file, os.O_WRONLY | os.O_CLOEXEC) if self._owned else 1
+        except OSError as error:
+            raise ReplayError(f"{file}: {error.strerror}") from error
 
     def write(self, messages: Sequence[Message]) -> None:
         """Write them at once."""
-        _write_all(self._out, self._lines.encode(messages))
+        encoded = self._lines.encode(messages)
+        try:
+            _write_all(self._out, encoded)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ReplayError(f"{self._name}: {error.strerror}") from error
 
     def commit(self, state: State, *, wait: bool = True) -> None:  # noqa: ARG002 - it is done
         """Nothing is left to be done."""
@@ -120,11 +163,13 @@ class FileSink:
         self._file = file
         self._lines = lines
         self._buffer = bytearray()
-        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_APPEND
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_APPEND
         try:
             self._out = os.open(file, flags if checkpoint else flags | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            raise ReplayError(f"{file} is there already; give another name, or remove it and its checkpoint") from None
+            raise _there_already(file) from None
+        except FileNotFoundError:
+            raise ReplayError(f"{file} is not there, though its checkpoint is; bring it back, or start anew") from None
         except OSError as error:
             raise ReplayError(f"{file}: {error.strerror}") from error
         try:
@@ -148,8 +193,11 @@ class FileSink:
         size = os.fstat(self._out).st_size
         if size < checkpoint.bytes:
             raise ReplayError(
-                f"{self._file} has {size:,} bytes, its checkpoint speaks of {checkpoint.bytes:,}: it was changed since; "
-                "remove both and start anew"
+                f"{self._file} has {size:,} bytes, its checkpoint speaks of {checkpoint.bytes:,}: it was changed since; {_ANEW}"
+            )
+        if checkpoint.bytes and os.pread(self._out, 1, checkpoint.bytes - 1) != b"\n":
+            raise ReplayError(
+                f"{self._file}: no line ends at byte {checkpoint.bytes:,}, as its checkpoint says: it was changed since; {_ANEW}"
             )
         os.ftruncate(self._out, checkpoint.bytes)
         return checkpoint.bytes
@@ -164,9 +212,10 @@ class FileSink:
         """The file first, then the checkpoint; each on disk before the next.
 
         Raises:
-            ReplayError: the disk failed; perhaps at an earlier commit that was not waited for.
+            ReplayError: the disk failed, perhaps at an earlier commit that was not waited for; or the file is not as it was left.
         """
         self._flush()
+        self._look()
         state.undecodable = self._lines.undecodable
         if self._syncing is not None and (wait or self._syncing.done()):
             self._syncing.result()
@@ -176,6 +225,20 @@ class FileSink:
             self._syncing = self._disk.submit(self._sync, msgspec.json.encode(checkpoint))
         if wait:
             self._syncing.result()
+
+    def _look(self) -> None:
+        """See that nobody else writes to the file, cuts it, or puts it away: a checkpoint would speak of what is not there."""
+        own = os.fstat(self._out)
+        try:
+            alike = os.path.samestat(own, self._file.stat())
+        except OSError:
+            alike = False
+        if not alike:
+            raise ReplayError(f"{self._file} was moved or removed while it was written; bring it back, or start anew")
+        if own.st_size != self._bytes:
+            raise ReplayError(
+                f"{self._file} has {own.st_size:,} bytes, {self._bytes:,} were written: somebody else writes to it, or cut it"
+            )
 
     def _sync(self, checkpoint: bytes) -> None:
         try:

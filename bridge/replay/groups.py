@@ -6,6 +6,7 @@ A group is moved only while nobody is in it, and what it had is on disk before a
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -175,7 +176,10 @@ def reset(options: argparse.Namespace) -> int:
         wanted = _wanted(asker, options, topic, now, saved)
         _print_plan(group, topic, now, wanted)
         has = group.committed.get(topic, {})
-        if wanted == {p: has.get(p) for p in wanted}:
+        lost = {} if saved is None or group.committed else saved.others
+        if lost:
+            _print(f"It gets back what it had in other topics: {json.dumps(lost)}")
+        if not lost and wanted == {p: has.get(p) for p in wanted}:
             _print("The group is there already; nothing is to be done.")
             return 0
         if not options.execute:
@@ -191,8 +195,10 @@ def reset(options: argparse.Namespace) -> int:
         )
         _save(undo, path)
         _print(f"What it had is saved in {path}: {_shown(undo.offsets)}")
-        _move(asker, group, topic, wanted)
-        _print(f"Moved. The way back: chatapp-bridge replay groups reset {group.id} --undo {path} --execute")
+        _move(asker, group, topic, wanted, lost)
+        _print(
+            f"Moved. The way back: {_words('chatapp-bridge replay groups reset', group.id, '--undo', path, '--execute')}"
+        )
     return 0
 
 
@@ -249,8 +255,11 @@ def _print_plan(group: _Group, topic: str, now: dict[int, PartitionOffsets], wan
     _print(f"It reads up to {again:,} records again and skips up to {skipped:,}; then up to {left:,} are before it.")
 
 
-def _move(asker: Asker, group: _Group, topic: str, wanted: dict[int, int | None]) -> None:
-    """Set the offsets; where one has to go, the group is made anew, as Kafka's clients can't take a single one away."""
+def _move(asker: Asker, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]) -> None:
+    """Set the offsets; where one has to go, the group is made anew, as Kafka's clients can't take a single one away.
+
+    ``lost``: what it had in other topics, where all of the group is gone, as after an undo that was cut short in between.
+    """
     gone = {p for p, to in wanted.items() if to is None and p in group.committed.get(topic, {})}
     kept = {
         (name, p): at
@@ -258,7 +267,8 @@ def _move(asker: Asker, group: _Group, topic: str, wanted: dict[int, int | None]
         for p, at in offsets.items()
         if name != topic or p not in wanted
     }
-    places = {(topic, p): to for p, to in wanted.items() if to is not None}
+    places = {(name, p): at for name, offsets in lost.items() for p, at in offsets.items()}
+    places |= {(topic, p): to for p, to in wanted.items() if to is not None}
     if gone:
         _ask(
             group,
@@ -326,6 +336,11 @@ def _read_saved(path: Path, group: str, topic: str | None) -> Saved:
     if topic not in {None, saved.topic}:
         raise ConfigurationError(f"--topic: {path} is of topic {saved.topic}; leave --topic out")
     return saved
+
+
+def _words(start: str, *words: str | Path) -> str:
+    """A command that can be pasted."""
+    return f"{start} {shlex.join(map(str, words))}"
 
 
 def _shown(offsets: dict[int, int | None]) -> str:

@@ -16,6 +16,7 @@ _LEAST_DIGITS: Final = 10**5
 _SHOWN_FIRST, _SHOWN_LAST = 1, 2
 
 _decode: Final = msgspec.json.Decoder().decode
+_parts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -28,9 +29,18 @@ def masked(text: str) -> str:
 def masked_line(line: bytes) -> bytes:
     """A line of JSON as ``bridge.replay.lines`` makes it: of an event the fields about people masked, of others every number.
 
-    ``value_masked`` stands in place of bytes that are no JSON: how many characters they had.
+    ``value_masked`` stands in place of what is no JSON, or can't be looked into: how many characters it had.
     """
-    record = _decode(line)
+    try:
+        return _encode(_masked(_decode(line)))
+    except (msgspec.DecodeError, RecursionError):
+        # A number out of range, or nested deeper than can be followed: JSON all the same.
+        parts = _parts(line)
+    record = {name: None if name == "value" else _decode(part) for name, part in parts.items()}
+    return _encode({**_masked(record), "value_masked": len(bytes(parts["value"]))})
+
+
+def _masked(record: dict[str, Any]) -> dict[str, Any]:
     value = record["value"]
     if isinstance(value, dict) and "event_id" in value:
         record["value"] = {name: _field(name, each) for name, each in value.items()}
@@ -39,7 +49,7 @@ def masked_line(line: bytes) -> bytes:
     raw = [len(record.pop(name)) for name in _RAW if name in record]
     if raw:
         record["value_masked"] = sum(raw)
-    return _encode(record)
+    return record
 
 
 def _field(name: str, value: Any) -> Any:

@@ -1,7 +1,13 @@
 """The options of ``replay`` and of ``replay groups``; what they run is imported only when it runs."""
 
 import argparse
+import math
+import shlex
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from bridge.replay.select import Bound, add_filter_arguments, parse_bound, parse_time, take_times
@@ -48,7 +54,9 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("how")
     how.add_argument("--execute", action="store_true", help="do it; without it the plan is shown")
-    how.add_argument("--resume", metavar="RUN", help="go on with a run that was cut short; its file's name will do")
+    how.add_argument(
+        "--resume", type=_run, metavar="RUN", help="go on with a run that was cut short; its file's name will do"
+    )
     how.add_argument("--rate", type=_positive, metavar="N", help="write at most so many records a second")
     _add_patience(how)
 
@@ -83,7 +91,7 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_group(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("group", metavar="GROUP", help="the consumer group's id")
+    parser.add_argument("group", type=_group, metavar="GROUP", help="the consumer group's id")
     parser.add_argument("--topic", metavar="TOPIC", help="status, quarantine, or a topic's name (default: status)")
     # Not those of a parent, whose defaults would take the place of what stands before the word groups.
     parser.add_argument(
@@ -96,10 +104,25 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError("it must be above 0")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("it must be a number above 0")
     return number
+
+
+def _run(text: str) -> str:
+    if not Path(text).name:
+        raise argparse.ArgumentTypeError(f"{text!r} names no run")
+    return text
+
+
+def _group(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def _time(text: str) -> Bound:
@@ -122,10 +145,29 @@ def _replay(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from bridge.replay import groups  # noqa: PLC0415
 
-    return groups.show(options)
+    return interruptible(groups.show, options, "nothing was changed")
 
 
 def _reset(options: argparse.Namespace) -> int:
     from bridge.replay import groups  # noqa: PLC0415
 
-    return groups.reset(options)
+    look = f"look at the group: chatapp-bridge replay groups show {shlex.quote(options.group)}"
+    return interruptible(groups.reset, options, f"what it had is saved before anything is moved; {look}")
+
+
+def interruptible(perform: Callable[[argparse.Namespace], int], options: argparse.Namespace, what_now: str) -> int:
+    """Ctrl-C and SIGTERM end it alike, and in order."""
+    taken = [signal.SIGINT]
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        taken[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        return perform(options)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nchatapp-bridge: stopped; {what_now}\n")
+        return 128 + taken[0]
+    finally:
+        signal.signal(signal.SIGTERM, before)

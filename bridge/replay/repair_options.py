@@ -1,11 +1,9 @@
 """The options of ``redrive``, ``tail`` and ``audit``. What they run is imported only then: every other command loads this."""
 
 import argparse
-import signal
-import sys
-from collections.abc import Callable
 from typing import Any, Final
 
+from bridge.replay.options import interruptible
 from bridge.replay.proof import SLOTS_MS
 from bridge.replay.select import LATEST, add_filter_arguments, parse_bound, parse_time, take_times
 
@@ -98,7 +96,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
 def _redrive(options: argparse.Namespace) -> int:
     from bridge.replay import redrive  # noqa: PLC0415
 
-    return _interruptible(redrive.main, options, "what was published is known: run it again")
+    return interruptible(redrive.main, options, "what was published is known: run it again")
 
 
 def _tail(options: argparse.Namespace) -> int:
@@ -110,16 +108,4 @@ def _tail(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from bridge.replay import audit  # noqa: PLC0415
 
-    return _interruptible(audit.main, options, "nothing was said")
-
-
-def _interruptible(perform: Callable[[argparse.Namespace], int], options: argparse.Namespace, what_now: str) -> int:
-    """Ctrl-C and SIGTERM end it alike, and in order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return perform(options)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nchatapp-bridge: stopped; {what_now}\n")
-        return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return interruptible(audit.main, options, "nothing was said")

@@ -114,8 +114,11 @@ def parse_time(text: str, now_ms: int | None = None) -> int:
 
 
 def time_text(time_ms: int) -> str:
-    """A time in UTC, with milliseconds only where they are not zero."""
-    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    """A time in UTC, with milliseconds only where they are not zero; beyond the year 9999 as milliseconds."""
+    try:
+        moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms since the epoch"
     return moment.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 

@@ -57,6 +57,13 @@ class State(msgspec.Struct, kw_only=True):
         return sum(self.ranges[partition][1] - position for partition, position in self.positions.items())
 
     @property
+    def is_sound(self) -> bool:
+        """Whether each partition is where its range can have it."""
+        return self.positions.keys() == self.ranges.keys() and all(
+            start <= self.positions[partition] <= end for partition, (start, end) in self.ranges.items()
+        )
+
+    @property
     def rest(self) -> dict[int, tuple[int, int]]:
         """What is still to be read, by partition."""
         return {partition: (position, self.ranges[partition][1]) for partition, position in self.positions.items()}

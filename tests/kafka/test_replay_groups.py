@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from support.replaying import Put, arguments, delete_before, make_topic, write
 from support.topics import unique_name
 
@@ -181,3 +184,39 @@ def test_a_group_without_offsets_gets_some(
     delete_before(kafka_bootstrap, topic, {0: 6})
     assert groups(topic, "reset", group, *words, "--execute") == 0
     assert committed(kafka_bootstrap, group, topic, 3) == expected
+
+
+def test_what_was_lost_when_an_undo_was_cut_short_comes_back(
+    kafka_bootstrap: str, groups: Groups, tmp_path: Path
+) -> None:
+    """Offsets of other topics, too: between taking the group away and making it anew the process may have died."""
+    topic, other, group = filled(kafka_bootstrap), filled(kafka_bootstrap), unique_name("team")
+    commit(kafka_bootstrap, group, topic, {0: 9})
+    commit(kafka_bootstrap, group, other, {1: 5})
+    undo = tmp_path / "undo.json"
+    assert groups(topic, "reset", group, "--to-earliest", "--undo-file", str(undo), "--execute") == 0
+    (deleted,) = AdminClient({"bootstrap.servers": kafka_bootstrap}).delete_consumer_groups([group]).values()
+    deleted.result()
+    assert groups(topic, "reset", group, "--undo", str(undo), "--execute") == 0
+    assert committed(kafka_bootstrap, group, topic, 3) == {0: 9, 1: None, 2: None}
+    assert committed(kafka_bootstrap, group, other, 3) == {0: None, 1: 5, 2: None}
+
+
+def test_a_group_needs_a_name_and_the_way_back_can_be_pasted(
+    kafka_bootstrap: str, groups: Groups, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Words of a shell, whatever the group is called."""
+    topic = filled(kafka_bootstrap)
+    with pytest.raises(SystemExit, match="2"):
+        groups(topic, "show", "")
+    group = unique_name("a team's")
+    assert groups(topic, "reset", group, "--to-earliest", "--execute") == 0
+    (way,) = re.findall(r"The way back: (.*)", capfd.readouterr().out)
+    assert shlex.split(way)[4] == group
+
+
+def test_ctrl_c_ends_it_with_words(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a traceback, and SIGTERM likewise; what it was about can be looked at."""
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        monkeypatch.setattr("bridge.replay.groups.reset", lambda _, number=number: signal.raise_signal(number))
+        assert groups("topic", "reset", "team", "--to-earliest") == code

@@ -11,7 +11,9 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import admin as administration
+from confluent_kafka.admin import AdminClient
 from support.replaying import (
     Put,
     Read,
@@ -59,6 +61,20 @@ def filled(bootstrap: str, count: int = RECORDS) -> tuple[str, list[Read]]:
     events = [event(f"m-{n}", ("Sent", "Delivered", "Read")[n % 3]) for n in range(count)]
     write(bootstrap, topic, [put_event(each, partition=partition_for(each.message_id.encode(), 3)) for each in events])
     return topic, read_all(bootstrap, topic, 3)
+
+
+def made_anew(admin: AdminClient, topic: str) -> None:
+    """Make a topic whose deletion brokers may still be at."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        try:
+            admin.create_topics([administration.NewTopic(topic, 1, 1)])[topic].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def run_id(directory: Path, process: Popen[bytes]) -> str:
@@ -181,6 +197,12 @@ def test_sigterm_ends_it_in_order_and_it_goes_on_from_there(
     assert run(topic, "--to-file", str(file), "--execute") == 1
     assert "holds a part of run" in capfd.readouterr().err
     assert run(topic, *words[1].split(), "--status", "FAILED") == 2
+    resume = words[1].split()[:2]
+    there = file.read_bytes()
+    assert run(topic, *resume, "--to-file", str(file.with_name("other"))) == 1  # no checkpoint of it is there
+    assert run(topic, "--resume", str(file), "--to-file", str(file.with_name("other"))) == 2
+    assert run(topic, "--resume", str(file), "--count") == 2  # counting would write
+    assert file.read_bytes() == there
     assert run(topic, *words[1].split()) == 0
     assert sorted((line["partition"], line["offset"]) for line in lines_of(file)) == [
         (record.partition, record.offset) for record in source
@@ -206,6 +228,28 @@ def test_what_expires_while_it_is_away_is_told(
     assert run(topic, "--resume", str(file), "--execute") == 3
     assert f"partition 0: {2_950 - there:,} offsets from {there:,} on expired" in capfd.readouterr().err
     assert [line["offset"] for line in lines_of(file)] == [*range(there), *range(2_950, 3_000)]
+
+
+def test_a_topic_that_was_made_anew_is_not_waited_for(
+    kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It ends before the place to go on from: that is said, and no advice is given that would come to the same."""
+    topic = make_topic(kafka_bootstrap)
+    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(3_000)])
+    file = tmp_path / "out.ndjson"
+    process = start(
+        kafka_bootstrap, topic, "replay", "--to-file", str(file), "--rate", "500", "--execute", directory=tmp_path
+    )
+    assert grown(file, process)
+    process.terminate()
+    process.wait(END_SECONDS)
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin.delete_topics([topic], operation_timeout=END_SECONDS)[topic].result()
+    made_anew(admin, topic)
+    assert run(topic, "--resume", str(file), "--execute") == 1
+    said = capfd.readouterr().err
+    assert "partition 0 ends at 0 now" in said
+    assert "go on with" not in said
 
 
 # --- a topic as sink --------------------------------------------------------------------------------------------------

@@ -161,3 +161,12 @@ def test_who_reads_no_further_sees_no_traceback() -> None:
     )
     os.close(writing)
     assert (141, "") == (ran.returncode, ran.stderr)
+
+
+def test_a_full_disk_behind_standard_output_ends_a_command_with_words() -> None:
+    """Not by a traceback."""
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "bridge", "config"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.returncode, ran.stderr) == (1, "chatapp-bridge: standard output: No space left on device\n")

@@ -53,6 +53,15 @@ def test_of_anything_else_no_number_is_left(fields: dict[str, object]) -> None:
     assert json.loads(shown)["offset"] == 7
 
 
+@pytest.mark.parametrize(
+    "value", ['[1e999, "8613800000002"]', "[" * 900 + "8613800000002" + "]" * 900], ids=["range", "depth"]
+)
+def test_what_can_not_be_looked_into_is_not_shown(value: str) -> None:
+    """JSON all the same: a number that no machine has, or nested deeper than can be followed."""
+    shown = json.loads(masked_line(line(value="here").replace(b'"here"', value.encode())))
+    assert shown == json.loads(line()) | {"value_masked": len(value)}
+
+
 def test_a_short_one_is_hidden_whole() -> None:
     """Three characters would be all of it."""
     assert [masked(text) for text in ("", "123", "1234")] == ["***", "***", "1*34"]

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.messages import Message
 
+from bridge import config
 from bridge.consume import Decoder
+from bridge.replay.events import decoder_of
 from bridge.replay.lines import Lines
 
 DECODER = Decoder()
@@ -109,3 +111,10 @@ def test_a_record_without_a_time_has_none() -> None:
         "headers": {},
         "value": 1,
     }
+
+
+def test_a_schema_of_a_registry_that_is_not_set_names_the_key_to_set() -> None:
+    """Who reads by a command sets no argument of Python."""
+    lines = Lines("t", decoder_of(config.load(None).settings, "t"))
+    said = line_of(lines, message(b"\x00\x00\x00\x00\x09abc"))["value_error"]
+    assert said == "schema 9 of the registry can't be used: registry.url names none"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bridge import cli
 from bridge.replay import select
 from bridge.replay.select import Filters, parse_bound, parse_time
 
@@ -46,6 +47,7 @@ def test_times(text: str, expected: int) -> None:
         ("-6y", "neither an offset nor a time"),
         ("", "neither an offset nor a time"),
         ("1764072000000", "2025-11-25T12:00:00Z"),
+        ("9" * 21, "ms since the epoch"),
         ("3:1,3:2", "names a partition twice"),
         ("3:", "neither an offset nor a time"),
     ],
@@ -54,6 +56,19 @@ def test_what_is_refused_says_what_to_write(text: str, says: str) -> None:
     """Times without a zone above all."""
     with pytest.raises(argparse.ArgumentTypeError, match=says):
         parse_bound(text, NOW_MS)
+
+
+def test_a_time_beyond_what_can_be_written_is_shown_in_milliseconds() -> None:
+    """A zone may carry the last year's end over it."""
+    assert str(parse_bound("9999-12-31T23:59:59-23:00")).startswith("253402383599000 ms since the epoch")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "inf", "nan", "many"])
+def test_a_rate_is_a_number_above_zero(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Infinity is none that could be kept to."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["replay", f"--rate={number}"])
+    assert "a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
