@@ -14,6 +14,8 @@ from bridge.observe import logs
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 1.0
+# A mount that has not given the file by then hangs.
+_READ_SECONDS = 5.0
 
 
 class Access:
@@ -65,6 +67,7 @@ class Rotation:
         self._access = access
         self._failure = ""
         self._known: list[str] | None = None
+        self._reading: asyncio.Task[list[str]] | None = None
 
     @property
     def usable(self) -> bool:
@@ -79,9 +82,18 @@ class Rotation:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look(self) -> None:
+        # In a thread, as a mounted file may be slow to read; one that hangs is waited for again, not read by another.
+        if self._reading is None:
+            self._reading = asyncio.create_task(asyncio.to_thread(config.path_secrets, self._settings))
+        if not (await asyncio.wait([self._reading], timeout=_READ_SECONDS))[0]:
+            path = self._settings.path_secrets_file
+            self._complain(
+                f"access.path_secrets_file: reading {path} takes longer than {_READ_SECONDS:g} s; mend the mount"
+            )
+            return
+        reading, self._reading = self._reading, None
         try:
-            # In a thread, as a mounted file may be slow to read.
-            secrets = await asyncio.to_thread(config.path_secrets, self._settings)
+            secrets = reading.result()
         except ConfigurationError as error:
             self._complain(str(error))
             return

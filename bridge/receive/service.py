@@ -5,7 +5,9 @@ import errno
 import gc
 import signal
 import socket
-from collections.abc import Coroutine
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -66,6 +68,7 @@ class Service:
             ServerError: a listener ended by itself.
         """
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(_Threads())
         told = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, told.set)
@@ -167,6 +170,24 @@ class Service:
             ),
             log_enabled=False,
         )
+
+
+class _Threads(ThreadPoolExecutor):
+    """A thread a call, for which the process's end does not wait: what it reads may be a mount that hangs."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(call(*arguments, **named))
+            except BaseException as error:  # noqa: BLE001 - as the pool's own: it is the caller's
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        return future
 
 
 def _beside(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

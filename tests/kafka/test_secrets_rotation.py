@@ -1,5 +1,6 @@
 """The callback address's secrets by a mounted file, as Kubernetes mounts it: taken over while the bridge runs."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +81,21 @@ async def test_secrets_are_taken_over_and_what_can_t_be_used_changes_nothing(tmp
         assert log.count(words) == 1, words
     for secret in (SECRET, NEW, NEWEST):
         assert secret not in log
+
+
+async def test_a_mount_that_hangs_is_told_and_holds_up_nothing(tmp_path: Path) -> None:
+    """The file becomes one that nobody ever writes to: what was read before is in force, and the end comes in time."""
+    file = tmp_path / "secrets"
+    file.write_text(f"{SECRET}\n")
+    settings = {"access.path_secrets": None, "access.path_secrets_file": file}
+    async with BridgeProcess(NOWHERE, tmp_path, settings) as bridge:
+        file.unlink()
+        os.mkfifo(file)
+        await eventually(partial(complaints, bridge, 1))
+        assert "takes longer than 5 s" in bridge.log()
+        assert await usable(bridge, expected=False)
+        assert await answered(bridge, 200, 404, 404)
+        assert (await bridge.stop()).code == 0
 
 
 async def complaints(bridge: BridgeProcess, count: int) -> bool:
