@@ -23,6 +23,11 @@ _TOPIC_ALREADY_EXISTS = 36
 _ADMIN_TIMEOUT_MS = 15_000
 
 
+def missing(topic: str) -> str:
+    """The line of one that Kafka does not tell of; it tells nobody of a topic that they may not describe."""
+    return f"topic {topic} is missing, or this user may not describe it"
+
+
 class Difference(msgspec.Struct, frozen=True):
     """One thing that is other than declared; ``weaker``: it can cost records or their order."""
 
@@ -49,7 +54,7 @@ class Finding(msgspec.Struct, frozen=True):
     def weaker(self) -> list[str]:
         """What can cost records or their order, a line each."""
         if not self.exists:
-            return [f"topic {self.topic.name} is missing"]
+            return [missing(self.topic.name)]
         return [f"topic {self.topic.name}, {difference}" for difference in self.differences if difference.weaker]
 
 

@@ -7,7 +7,7 @@ from typing import Never
 import structlog
 
 from bridge.config import Settings
-from bridge.deliver.topics import weaknesses
+from bridge.deliver.topics import missing, weaknesses
 from bridge.errors import BridgeError, TopicsError
 
 log = structlog.get_logger(__name__)
@@ -70,12 +70,13 @@ class TopicsCheck:
                 await asyncio.sleep(every)
 
     def _take(self, found: dict[str, list[str]]) -> None:
-        before = {line for lines in self.weak.values() for line in lines}
-        now = {line for lines in found.values() for line in lines}
-        for line in sorted(now - before):
-            log.error("topic_weak", what=line, remedy="chatapp-bridge topics plan")
-        for line in sorted(before - now):
-            log.info("topic_mended", what=line)
+        for topic, now in found.items():
+            before = self.weak.get(topic, [])
+            for line in sorted(set(now) - set(before)):
+                log.error("topic_weak", what=line, remedy="chatapp-bridge topics plan")
+            # Of a topic that is not there any more nothing was mended.
+            for line in sorted(set(before) - set(now)) if now != [missing(topic)] else ():
+                log.info("topic_mended", what=line)
         self.weak, self.checked_at, self._failure = found, time.time(), ""
 
     def _unchecked(self, why: str) -> None:

@@ -13,6 +13,8 @@ from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, report
 from support.topics import unique_name
 
+from bridge.deliver.topics import missing
+
 SAFE = {
     "min.insync.replicas": "1",
     "retention.ms": "3024000000",
@@ -69,11 +71,29 @@ async def test_each_weakness_is_logged_once_and_counted_until_it_is_mended(
         events = [json.loads(line) for line in bridge.log().splitlines()]
     told = Counter(event["what"] for event in events if event["event"] == "topic_weak")
     again = f"topic {names[0]}, unclean.leader.election.enable: declared false, found true"
-    expected = {f"topic {names[0]}, {line}": 1 for line in TOLD} | {f"topic {names[1]} is missing": 1, again: 2}
+    expected = {f"topic {names[0]}, {line}": 1 for line in TOLD} | {missing(names[1]): 1, again: 2}
     assert expected == told
     assert {line for line in TOLD if any(word in line for word in MENDED)} == {
         event["what"].removeprefix(f"topic {names[0]}, ") for event in events if event["event"] == "topic_mended"
     }
+
+
+async def test_a_topic_that_goes_was_not_mended(kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path) -> None:
+    """What was weak of it is not said to be mended while it is away; that it is back is said."""
+    names = await topic(partitions=3, config=WEAK), await topic()
+    settings = {"topics.check_seconds": 1}
+
+    async def said(bridge: BridgeProcess, event: str, what: str) -> bool:
+        lines = map(json.loads, bridge.log().splitlines())
+        return any(line["event"] == event and line["what"] == what for line in lines if "what" in line)
+
+    async with BridgeProcess(kafka_bootstrap, tmp_path, settings, names) as bridge, admin(kafka_bootstrap) as client:
+        await eventually(partial(weak, bridge, names[0], len(TOLD)))
+        await client.delete_topics([names[0]])
+        await eventually(partial(weak, bridge, names[0], 1))
+        assert "topic_mended" not in bridge.log()
+        await topic(names[0])
+        await eventually(partial(said, bridge, "topic_mended", missing(names[0])))
 
 
 async def test_a_start_is_refused_where_that_is_asked_for(
