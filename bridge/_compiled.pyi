@@ -1,22 +1,12 @@
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.record import Record
 
+_Lane = TypeVar("_Lane")
+
 FIELD_NAMES: tuple[str, ...]
 WIRE_NAMES: dict[str, int]
-
-class Shared:
-    def __init__(
-        self,
-        specversion: tuple[str, bytes],
-        source: tuple[str, bytes],
-        time: tuple[str, bytes],
-        content_type: tuple[str, bytes],
-        after: list[tuple[str, bytes]],
-        total: int,
-        received_at_ms: int,
-    ) -> None: ...
 
 class PlainEncoder:
     def __init__(
@@ -32,16 +22,17 @@ class PlainEncoder:
         error_of: Callable[[str | None, str | None, bool], tuple[str | None, str, str]],
         fold: Callable[[str | None], str | None],
         sources: tuple[str, str],
-        record: type[Record],
         topic: str,
         schema: bytes | None,
         overhead_bytes: int,
         header_bytes: int,
         max_record_bytes: int,
     ) -> None: ...
-    def records(self, items: list[Any], shared: Shared) -> tuple[list[Record | None], list[str | None]]: ...
+    def records(self, items: list[Any], common: tuple[Any, ...]) -> tuple[list[Record | None], list[str | None]]: ...
 
 def murmur2(data: bytes) -> int: ...
+def by_lane(records: Sequence[Record], lanes: dict[str, list[_Lane]]) -> dict[_Lane, list[Record]]: ...
+def bytes_of(records: list[Record]) -> int: ...
 
 class BatchWriter:
     count: int

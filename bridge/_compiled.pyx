@@ -8,6 +8,7 @@ same bytes. What is read here msgspec has found to be JSON; every byte is read b
 ``_Buffer.reserve``.
 """
 
+cimport cython
 from cpython.buffer cimport Py_buffer, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_NoMemory
@@ -16,6 +17,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from hashlib import sha256
+
+from bridge.record import Record
 
 
 cdef extern from "Python.h":
@@ -71,6 +74,8 @@ cdef struct Value:
 cdef int64_t NOT_PLAIN = -1
 cdef int64_t MIN_SECONDS = 10**9, END_SECONDS = 10**10, MIN_MS = 10**12, END_MS = 10**13
 cdef Py_ssize_t FOLDED_BYTES = 64, FOLDED_MOST = 1024
+# What a value takes beside its name and its text, at most: its quotes or its digits.
+cdef Py_ssize_t FIELD_BYTES = 21
 cdef const char* HEX = b"0123456789abcdef"
 
 
@@ -111,63 +116,9 @@ cdef class _Buffer:
     cdef int put_bytes(self, bytes text) except -1:
         return self.put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
 
-    cdef int quoted(self, const char* at, Py_ssize_t size) except -1:
-        """A JSON text, escaped as msgspec does it."""
-        cdef Py_ssize_t index
-        cdef uint8_t char
-        self.reserve(6 * size + 2)
-        self.byte(c'"')
-        for index in range(size):
-            char = <uint8_t>at[index]
-            if char >= 0x20 and char != c'"' and char != c'\\':
-                self.byte(char)
-                continue
-            self.byte(c'\\')
-            if char == c'"' or char == c'\\':
-                self.byte(char)
-            elif char == c'\n':
-                self.byte(c'n')
-            elif char == c'\r':
-                self.byte(c'r')
-            elif char == c'\t':
-                self.byte(c't')
-            elif char == 8:
-                self.byte(c'b')
-            elif char == 12:
-                self.byte(c'f')
-            else:
-                self.byte(c'u')
-                self.byte(c'0')
-                self.byte(c'0')
-                self.byte(HEX[char >> 4])
-                self.byte(HEX[char & 15])
-        self.byte(c'"')
-        return 0
-
-    cdef int decimal(self, int64_t number) except -1:
-        """A number that is not negative, in digits."""
-        cdef char digits[20]
-        cdef Py_ssize_t count = 0
-        self.reserve(20)
-        while True:
-            digits[count] = <char>(c'0' + number % 10)
-            number //= 10
-            count += 1
-            if number == 0:
-                break
-        while count:
-            count -= 1
-            self.byte(digits[count])
-        return 0
-
     cdef int zigzag(self, int64_t number) except -1:
-        """A varint, as Avro and Kafka have it."""
-        cdef uint64_t rest = <uint64_t>(number << 1 ^ number >> 63)
         self.reserve(10)
-        while rest >= 0x80:
-            self.byte(<uint8_t>(rest & 0x7F | 0x80))
-            rest >>= 7
-        self.byte(<uint8_t>rest)
+        self.size = _zigzag(self.data + self.size, number) - self.data
         return 0
 
     cdef int length(self, Py_ssize_t size) except -1:
@@ -179,6 +130,21 @@ cdef class _Buffer:
         self.byte(<uint8_t>size)
         return 0
 
+    cdef int sized(self, bytes text) except -1:
+        """Its size before it."""
+        self.zigzag(PyBytes_GET_SIZE(text))
+        return self.put_bytes(text)
+
+    cdef Py_ssize_t header(self, tuple header) except -1:
+        """A header of Python's; how many bytes its name and value have."""
+        cdef bytes value = header[1]
+        cdef Py_ssize_t size = 0
+        cdef const char* name = PyUnicode_AsUTF8AndSize(header[0], &size)
+        self.zigzag(size)
+        self.put(name, size)
+        self.sized(value)
+        return size + PyBytes_GET_SIZE(value)
+
     cdef bytes taken(self):
         """What was written; the buffer is empty again."""
         cdef bytes written = PyBytes_FromStringAndSize(self.data, self.size)
@@ -186,16 +152,55 @@ cdef class _Buffer:
         return written
 
 
-cdef int _take(object text, Value* value) except -1:
-    """A text of Python's, absent where it is None or empty."""
+# These write to where there is room, and give where they ended.
+
+cdef inline char* _copied(char* to, const char* at, Py_ssize_t size) noexcept:
+    memcpy(to, at, size)
+    return to + size
+
+
+cdef inline char* _decimal(char* to, int64_t number) noexcept:
+    """A number that is not negative, in digits; 20 at most."""
+    cdef char digits[20]
+    cdef Py_ssize_t count = 0
+    while True:
+        digits[19 - count] = <char>(c'0' + number % 10)
+        number //= 10
+        count += 1
+        if number == 0:
+            break
+    return _copied(to, digits + 20 - count, count)
+
+
+cdef inline char* _zigzag(char* to, int64_t number) noexcept:
+    """A varint, as Avro and Kafka have it; 10 bytes at most."""
+    cdef uint64_t rest = <uint64_t>(number << 1 ^ number >> 63)
+    while rest >= 0x80:
+        to[0] = <char>(rest & 0x7F | 0x80)
+        to += 1
+        rest >>= 7
+    to[0] = <char>rest
+    return to + 1
+
+
+cdef bint _take(object text, Value* value) except -1:
+    """A text of Python's, absent where it is None or empty; False where it is not plain."""
     value.at, value.size = NULL, 0
-    cdef Py_ssize_t size = 0
+    cdef Py_ssize_t size = 0, index
     cdef const char* at
     if text is not None:
         at = PyUnicode_AsUTF8AndSize(text, &size)
+        for index in range(size):
+            if not _is_plain(<uint8_t>at[index]):
+                return False
         if size:
             value.at, value.size = at, size
-    return 0
+    return True
+
+
+cdef inline bint _is_plain(uint8_t char) noexcept:
+    """Of ASCII, and in JSON as it is."""
+    return 0x20 <= char < 0x80 and char != c'"' and char != c'\\'
 
 
 cdef object _text_of(Value* value):
@@ -253,7 +258,7 @@ cdef inline bint _string(Text* text, Value* value) noexcept:
             value.at, value.size = text.at + 1, at - text.at - 1
             text.at = at + 1
             return True
-        if char < 0x20 or char >= 0x80 or char == c'\\':
+        if not _is_plain(char):
             return False
         at += 1
     return False
@@ -276,29 +281,113 @@ cdef inline bint _null(Text* text) noexcept:
     return True
 
 
-cdef class Shared:
-    """What the records of one callback share.
+@cython.final
+@cython.no_gc
+@cython.freelist(1024)
+cdef class WrittenRecord:
+    """A :class:`bridge.record.Record` with its bytes as a batch has them: key, value, number of headers, headers, side by side.
 
-    Args:
-        specversion, source, time, content_type: headers of those names.
-        after: headers between these and the position.
-        total: how many items the callback held.
-        received_at_ms: milliseconds since the epoch.
+    Python's objects of it are made when they are asked for, which is where something went wrong.
     """
 
-    cdef object specversion, source, time, content_type
-    cdef list after
-    cdef bytes total
-    cdef int64_t received_at_ms
-    # bytes of these headers' names and values
-    cdef Py_ssize_t bytes
+    cdef readonly str topic
+    cdef readonly object schema
+    cdef readonly int64_t timestamp_ms
+    cdef bytes written
+    # -1 where there is no key
+    cdef Py_ssize_t key_size, value_size
 
-    def __init__(self, specversion, source, time, content_type, list after, int total, int64_t received_at_ms):
-        self.specversion, self.source, self.time, self.content_type = specversion, source, time, content_type
-        self.after = after
-        self.total = b"/%d" % total
-        self.received_at_ms = received_at_ms
-        self.bytes = sum([len(name) + len(value) for name, value in (specversion, source, time, content_type, *after)])
+    @property
+    def key(self):
+        return None if self.key_size < 0 else self.written[:self.key_size]
+
+    @property
+    def value(self):
+        cdef Py_ssize_t at = max(0, self.key_size)
+        return self.written[at:at + self.value_size]
+
+    @property
+    def headers(self):
+        cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(self.written) + max(0, self.key_size) + self.value_size
+        cdef list headers = []
+        for _ in range(_read_zigzag(&at)):
+            name = _read_sized(&at).decode()
+            headers.append((name, _read_sized(&at)))
+        return headers
+
+    @property
+    def described_value(self):
+        return self.record().described_value
+
+    def record(self):
+        """The same as a ``Record``."""
+        return Record(self.topic, self.key, self.value, self.headers, self.timestamp_ms, self.schema)
+
+    def __eq__(self, other):
+        return self.record() == (other.record() if type(other) is WrittenRecord else other)
+
+    def __repr__(self):
+        return repr(self.record())
+
+
+cdef int64_t _read_zigzag(const uint8_t** at) noexcept:
+    cdef uint64_t number = 0
+    cdef uint8_t byte
+    cdef int shift = 0
+    while True:
+        byte = at[0][0]
+        at[0] += 1
+        number |= <uint64_t>(byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return <int64_t>(number >> 1) ^ -<int64_t>(number & 1)
+
+
+cdef bytes _read_sized(const uint8_t** at):
+    cdef Py_ssize_t size = _read_zigzag(at)
+    at[0] += size
+    return PyBytes_FromStringAndSize(<const char*>at[0] - size, size)
+
+
+cdef WrittenRecord _written(record):
+    """Python's record, written."""
+    cdef _Buffer buffer = _Buffer()
+    cdef WrittenRecord written = WrittenRecord.__new__(WrittenRecord)
+    cdef bytes key = record.key, value = record.value
+    cdef list headers = record.headers
+    if key is not None:
+        buffer.put_bytes(key)
+    buffer.put_bytes(value)
+    buffer.zigzag(len(headers))
+    for header in headers:
+        buffer.header(header)
+    written.topic, written.schema, written.timestamp_ms = record.topic, record.schema, record.timestamp_ms
+    written.key_size = -1 if key is None else PyBytes_GET_SIZE(key)
+    written.value_size = PyBytes_GET_SIZE(value)
+    written.written = buffer.taken()
+    return written
+
+
+@cython.final
+cdef class _Symbol:
+    """A word of an enumeration, and its place in it."""
+
+    cdef bytes text
+    cdef Py_ssize_t place
+
+    def __init__(self, str text, Py_ssize_t place):
+        self.text, self.place = text.encode(), place
+
+
+@cython.final
+cdef class _Status:
+    """What a spelling of a status means; ``type`` is its header as a batch has it, ``type_bytes`` those of name and value."""
+
+    cdef str name
+    cdef int rank
+    cdef _Symbol symbol
+    cdef bytes folded, type
+    cdef Py_ssize_t type_bytes
 
 
 cdef class PlainEncoder:
@@ -315,7 +404,6 @@ cdef class PlainEncoder:
         error_of: from the present code and description and whether it failed to the code, category and retry.
         fold: of a word of an open list.
         sources: the symbols for a message time of the provider's, and for one that stands in for it.
-        record: makes a record of topic, key, value, headers, time and schema.
         topic, schema: the record's.
         overhead_bytes, header_bytes: of a record, and of each of its headers, beside what is in them.
         max_record_bytes: a record that could be larger is not plain.
@@ -323,22 +411,35 @@ cdef class PlainEncoder:
 
     cdef bytes head
     cdef bint avro
-    cdef list names, symbols
+    # of JSON: what stands before each value
+    cdef list names
+    cdef const char* name_at[FIELDS]
+    cdef Py_ssize_t name_size[FIELDS]
+    cdef Py_ssize_t names_size
+    # of each field its words by name
+    cdef list symbols
     cdef bint nullable[FIELDS]
     cdef Kind kinds[FIELDS]
     cdef Value values[ALL_VALUES]
     cdef const char* wire_names[27][5]
     cdef int wire_places[27][5]
     cdef dict statuses, folded
-    cdef object failed, record, topic, schema, error_of, fold
+    cdef str failed, topic
+    cdef object schema, error_of, fold
+    # each a pair of symbols, by place: category and retry; of the provider, of the receipt
     cdef tuple no_error, unknown_error, sources
+    # what the records of a callback have in common: headers as a batch has them, with the names of those between
+    cdef bytes until_id, source, until_subject, until_position, total
+    cdef Py_ssize_t header_count, shared_bytes
+    cdef int64_t received_at_ms
+    cdef char event_id[32]
     cdef Py_ssize_t overhead_bytes, header_bytes, max_record_bytes
     cdef _Buffer buffer
     # what else than the report holds bytes that ``values`` points to; and what holds those of ``wire_names``
     cdef list held, held_names
 
     def __init__(self, list layout, *, bint avro, bytes head, dict statuses, str failed, tuple no_error, tuple unknown_error,
-                 error_of, fold, tuple sources, record, str topic, schema, Py_ssize_t overhead_bytes,
+                 error_of, fold, tuple sources, str topic, schema, Py_ssize_t overhead_bytes,
                  Py_ssize_t header_bytes, Py_ssize_t max_record_bytes):
         if tuple([name for name, _, _, _ in layout]) != FIELD_NAMES:
             raise ValueError("the event has other fields than the compiled encoder knows; compile it anew")
@@ -346,21 +447,34 @@ cdef class PlainEncoder:
         for name, place in WIRE_NAMES.items():
             self._know(name.encode(), place)
         kinds = {"text": TEXT, "boolean": BOOLEAN, "number": NUMBER, "symbol": SYMBOL}
-        self.names, self.symbols = [], []
+        self.names, self.symbols, self.names_size = [], [], 0
+        cdef bytes before
         for index, (name, kind, nullable, symbols) in enumerate(layout):
             self.kinds[index], self.nullable[index] = kinds[kind], nullable
-            self.names.append((b'{"' if index == 0 else b',"') + name.encode() + b'":')
-            self.symbols.append({symbol: place for place, symbol in enumerate(symbols)})
-        self.avro, self.head = avro, head
-        self.statuses, self.failed = statuses, failed
-        self.no_error, self.unknown_error, self.error_of, self.fold, self.sources = (
-            no_error, unknown_error, error_of, fold, sources
-        )
-        self.record, self.topic, self.schema = record, topic, schema
+            before = (b'{"' if index == 0 else b',"') + name.encode() + b'":'
+            self.names.append(before)
+            self.name_at[index], self.name_size[index] = PyBytes_AS_STRING(before), PyBytes_GET_SIZE(before)
+            self.names_size += self.name_size[index]
+            self.symbols.append({symbol: _Symbol(symbol, place) for place, symbol in enumerate(symbols)})
+        self.avro, self.head, self.failed, self.topic, self.schema = avro, head, failed, topic, schema
+        self.error_of, self.fold = error_of, fold
+        self.no_error, self.unknown_error = self._errors(*no_error), self._errors(*unknown_error)
+        self.sources = tuple([self.symbols[MESSAGE_TIME_SOURCE][source] for source in sources])
         self.overhead_bytes, self.header_bytes, self.max_record_bytes = overhead_bytes, header_bytes, max_record_bytes
         self.folded = {}
         self.held = []
         self.buffer = _Buffer()
+        self.statuses = {spelled: self._status(*meaning) for spelled, meaning in statuses.items()}
+
+    def _status(self, int rank, str name, tuple header, bytes folded):
+        cdef _Status status = _Status()
+        status.name, status.rank, status.symbol, status.folded = name, rank, self.symbols[STATUS][name], folded
+        status.type_bytes = self.buffer.header(header)
+        status.type = self.buffer.taken()
+        return status
+
+    def _errors(self, str category, str retry):
+        return self.symbols[ERROR_CATEGORY][category], self.symbols[ERROR_RETRY][retry]
 
     cdef int _know(self, bytes name, int place) except -1:
         cdef Py_ssize_t size = len(name), index = 0
@@ -372,34 +486,60 @@ cdef class PlainEncoder:
         self.wire_names[size][index], self.wire_places[size][index] = PyBytes_AS_STRING(name), place
         return 0
 
-    def records(self, list items, Shared shared):
+    def records(self, list items, tuple common):
         """The record of each item, and its status; None in their places where an item is not plain.
 
         Args:
             items: the JSON text of each item, as objects with a buffer.
-            shared: what the records have in common.
+            common: see ``bridge.encode.headers.CallbackHeaders.common``.
         """
         cdef list records = [], statuses = []
         cdef Py_ssize_t index = 0
         cdef Py_buffer raw
         cdef Text text
+        cdef _Status status
+        self._share(*common)
         for item in items:
             index += 1
-            record = status = None
+            record = name = None
             PyObject_GetBuffer(item, &raw, PyBUF_SIMPLE)
             try:
                 text.at = <const char*>raw.buf
                 text.end = text.at + raw.len
                 if self._read(&text):
-                    entry = self.statuses.get(_text_of(&self.values[WIRE_STATUS]))
-                    if entry is not None and self._event(entry, shared):
-                        record = self._record(entry, index, shared)
-                        status = None if record is None else entry[1]
+                    status = self.statuses.get(_text_of(&self.values[WIRE_STATUS]))
+                    if status is not None and self._event(status):
+                        record = self._record(status, index)
+                        name = None if record is None else status.name
             finally:
                 PyBuffer_Release(&raw)
             records.append(record)
-            statuses.append(status)
+            statuses.append(name)
         return records, statuses
+
+    def _share(self, tuple specversion, tuple source, tuple time, tuple content_type, list after, Py_ssize_t total,
+               int64_t received_at_ms):
+        """Take what the records of one callback share."""
+        cdef _Buffer buffer = self.buffer
+        buffer.size = 0  # whatever an exception left there
+        cdef Py_ssize_t size = buffer.header(specversion)
+        buffer.sized(b"ce_id")
+        buffer.zigzag(sizeof(self.event_id))
+        self.until_id = buffer.taken()
+        size += buffer.header(source)
+        self.source = buffer.taken()
+        size += buffer.header(time)
+        buffer.sized(b"ce_subject")
+        self.until_subject = buffer.taken()
+        size += buffer.header(content_type)
+        for header in after:
+            size += buffer.header(header)
+        buffer.sized(b"bridge_position")
+        self.until_position = buffer.taken()
+        self.total = b"/%d" % total
+        self.received_at_ms = received_at_ms
+        self.header_count = 8 + len(after)
+        self.shared_bytes = size + len("ce_id") + len("ce_subject") + len("bridge_position")
 
     cdef bint _read(self, Text* text) except -1:
         """The fields of a report into their values, which point into its text; False where it is not plain."""
@@ -452,8 +592,8 @@ cdef class PlainEncoder:
                 return self.wire_places[name.size][index]
         return -1
 
-    cdef int _word(self, int index, Value* value) except -1:
-        """A word of one of the open lists, folded."""
+    cdef bint _word(self, int index, Value* value) except -1:
+        """A word of one of the open lists, folded; False where it is not plain."""
         text = _text_of(value)
         if text is None:
             return _take(None, &self.values[index])
@@ -466,22 +606,21 @@ cdef class PlainEncoder:
         self.held.append(folded)
         return _take(folded, &self.values[index])
 
-    cdef int _symbol(self, int index, object symbol) except -1:
-        self.values[index].number = (<dict>self.symbols[index])[symbol]
-        self.values[index].at = PyUnicode_AsUTF8AndSize(symbol, &self.values[index].size)
-        return 0
+    cdef void _symbol(self, int index, _Symbol symbol) noexcept:
+        """The encoder holds it."""
+        self.values[index].number = symbol.place
+        self.values[index].at, self.values[index].size = PyBytes_AS_STRING(symbol.text), PyBytes_GET_SIZE(symbol.text)
 
-    cdef void _number(self, int index, int64_t number) noexcept:
+    cdef inline void _number(self, int index, int64_t number) noexcept:
         self.values[index].number = number
         self.values[index].absent = False
 
-    cdef bint _event(self, tuple entry, Shared shared) except -1:
+    cdef bint _event(self, _Status status) except -1:
         """What a report means, of the values as read; False where it is not plain."""
-        cdef int64_t time = shared.received_at_ms, expires = 0
+        cdef int64_t time = self.received_at_ms, expires = 0
         cdef Value* values = self.values
         cdef bint dated = values[WIRE_TIMESTAMP].at is not NULL, expiring = values[WIRE_EXPIRES].at is not NULL
         self.held.clear()
-        self.buffer.size = 0  # whatever an exception left there
         if dated:
             time = _time_ms(&values[WIRE_TIMESTAMP])
         if expiring:
@@ -491,60 +630,75 @@ cdef class PlainEncoder:
         self._number(TASK_ID_DEFAULTED, values[TASK_ID].at is NULL)
         if values[TASK_ID].at is NULL:
             values[TASK_ID] = values[MESSAGE_ID]
-        self._symbol(STATUS, entry[1])
+        self._symbol(STATUS, status.symbol)
         values[PROVIDER_STATUS] = values[WIRE_STATUS]
-        self._number(STATUS_RANK, entry[0])
+        self._number(STATUS_RANK, status.rank)
         self._number(MESSAGE_TIME, time)
-        self._symbol(MESSAGE_TIME_SOURCE, self.sources[not dated])
-        self._number(RECEIVED_AT, shared.received_at_ms)
-        self._error(entry[1])
-        self._word(CONVERSATION_TYPE, &values[WIRE_CONVERSATION_TYPE])
+        self._symbol(MESSAGE_TIME_SOURCE, <_Symbol>self.sources[not dated])
+        self._number(RECEIVED_AT, self.received_at_ms)
         self._number(CONVERSATION_EXPIRES_AT, expires)
         values[CONVERSATION_EXPIRES_AT].absent = not expiring
-        self._word(MESSAGE_FRAME_TYPE, &values[WIRE_FRAME_TYPE])
+        if not (
+            self._error(status)
+            and self._word(CONVERSATION_TYPE, &values[WIRE_CONVERSATION_TYPE])
+            and self._word(MESSAGE_FRAME_TYPE, &values[WIRE_FRAME_TYPE])
+            and self._word(CONTENT_TYPE, &values[WIRE_CONTENT_TYPE])
+        ):
+            return False
         if values[MESSAGE_FRAME_TYPE].at is NULL and values[TEMPLATE_CODE].at is not NULL:
             values[MESSAGE_FRAME_TYPE].at, values[MESSAGE_FRAME_TYPE].size = b"template", 8
-        self._word(CONTENT_TYPE, &values[WIRE_CONTENT_TYPE])
         return True
 
-    cdef int _error(self, object status) except -1:
+    cdef bint _error(self, _Status status) except -1:
         cdef Value* values = self.values
+        cdef tuple meaning
         if values[ERROR_CODE].at is NULL and values[ERROR_DESCRIPTION].at is NULL:
-            meaning = self.unknown_error if status == self.failed else self.no_error
+            meaning = self.unknown_error if status.name == self.failed else self.no_error
         else:
-            code, *meaning = self.error_of(
-                _text_of(&values[ERROR_CODE]), _text_of(&values[ERROR_DESCRIPTION]), status == self.failed
+            code, category, retry = self.error_of(
+                _text_of(&values[ERROR_CODE]), _text_of(&values[ERROR_DESCRIPTION]), status.name == self.failed
             )
-            self.held.append((code, meaning))
-            _take(code, &values[ERROR_CODE])
-        self._symbol(ERROR_CATEGORY, meaning[0])
-        self._symbol(ERROR_RETRY, meaning[1])
-        return 0
+            self.held.append(code)
+            if not _take(code, &values[ERROR_CODE]):
+                return False
+            meaning = self._errors(category, retry)
+        self._symbol(ERROR_CATEGORY, <_Symbol>meaning[0])
+        self._symbol(ERROR_RETRY, <_Symbol>meaning[1])
+        return True
 
-    cdef object _record(self, tuple entry, Py_ssize_t position, Shared shared):
+    cdef object _record(self, _Status status, Py_ssize_t position):
         """The record of the event in hand; None where it could be too large."""
         cdef Value* message = &self.values[MESSAGE_ID]
-        cdef bytes key = PyBytes_FromStringAndSize(message.at, message.size)
-        cdef bytes event_id = self._event_id(entry[3])
-        self.values[EVENT_ID].at, self.values[EVENT_ID].size = PyBytes_AS_STRING(event_id), PyBytes_GET_SIZE(event_id)
-        self.buffer.decimal(position)
-        self.buffer.put_bytes(shared.total)
-        cdef bytes place = self.buffer.taken()
-        cdef bytes value = self._value()
-        cdef list headers = [
-            shared.specversion, ("ce_id", event_id), shared.source, entry[2], shared.time, ("ce_subject", key),
-            shared.content_type, *shared.after, ("bridge_position", place),
-        ]
+        cdef _Buffer buffer = self.buffer
+        self._digest(status.folded)
+        self.values[EVENT_ID].at, self.values[EVENT_ID].size = self.event_id, sizeof(self.event_id)
+        cdef char place[20]
+        cdef Py_ssize_t place_size = _decimal(place, position) - place
+        buffer.put(message.at, message.size)
+        self._value()
+        cdef Py_ssize_t value_size = buffer.size - message.size
+        buffer.zigzag(self.header_count)
+        buffer.put_bytes(self.until_id)
+        buffer.put(self.event_id, sizeof(self.event_id))
+        buffer.put_bytes(self.source)
+        buffer.put_bytes(status.type)
+        buffer.put_bytes(self.until_subject)
+        buffer.zigzag(message.size)
+        buffer.put(message.at, message.size)
+        buffer.put_bytes(self.until_position)
+        buffer.zigzag(place_size + PyBytes_GET_SIZE(self.total))
+        buffer.put(place, place_size)
+        buffer.put_bytes(self.total)
         cdef Py_ssize_t size = (
-            self.overhead_bytes + self.header_bytes * len(headers) + shared.bytes + PyBytes_GET_SIZE(value)
-            + 2 * PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(event_id) + PyBytes_GET_SIZE(place)
-            + len("ce_id") + len("ce_subject") + len("bridge_position") + len("ce_type") + len(<bytes>entry[2][1])
+            self.overhead_bytes + self.header_bytes * self.header_count + self.shared_bytes + status.type_bytes + value_size
+            + 2 * message.size + sizeof(self.event_id) + place_size + PyBytes_GET_SIZE(self.total)
         )
-        if size > self.max_record_bytes:
-            return None
-        return self.record(self.topic, key, value, headers, shared.received_at_ms, self.schema)
+        cdef WrittenRecord record = WrittenRecord.__new__(WrittenRecord)
+        record.topic, record.schema, record.timestamp_ms = self.topic, self.schema, self.received_at_ms
+        record.key_size, record.value_size, record.written = message.size, value_size, buffer.taken()
+        return record if size <= self.max_record_bytes else None
 
-    cdef bytes _event_id(self, bytes state):
+    cdef int _digest(self, bytes state) except -1:
         """See ``bridge.status.event.event_id``."""
         cdef Value* values = self.values
         cdef Value* to = &values[RECIPIENT] if values[RECIPIENT].at is not NULL else &values[SENDER_USER_ID]
@@ -558,72 +712,82 @@ cdef class PlainEncoder:
         buffer.length(values[ERROR_CODE].size)
         buffer.put(values[ERROR_CODE].at, values[ERROR_CODE].size)
         cdef bytes digest = sha256(buffer.taken()).digest()
-        cdef bytes digits = PyBytes_FromStringAndSize(NULL, 32)
-        cdef char* at = PyBytes_AS_STRING(digits)
-        cdef uint8_t byte
-        for index in range(16):
-            byte = <uint8_t>digest[index]
-            at[2 * index] = HEX[byte >> 4]
-            at[2 * index + 1] = HEX[byte & 15]
-        return digits
-
-    cdef bytes _value(self):
-        cdef _Buffer buffer = self.buffer
+        cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(digest)
         cdef int index
-        buffer.put_bytes(self.head)
+        for index in range(16):
+            self.event_id[2 * index], self.event_id[2 * index + 1] = HEX[at[index] >> 4], HEX[at[index] & 15]
+        return 0
+
+    cdef int _value(self) except -1:
+        """The event in hand, behind what is in the buffer."""
+        cdef Py_ssize_t most = PyBytes_GET_SIZE(self.head) + self.names_size + FIELDS * FIELD_BYTES + 1
+        cdef int index
+        for index in range(FIELDS):
+            most += self.values[index].size
+        self.buffer.reserve(most)
+        cdef char* to = self.buffer.data + self.buffer.size
+        to = _copied(to, PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
         if self.avro:
             for index in range(FIELDS):
-                self._put_avro(index)
+                to = self._avro_value(to, index)
         else:
             for index in range(FIELDS):
-                buffer.put_bytes(self.names[index])
-                self._put_json(index)
-            buffer.put(b"}", 1)
-        return buffer.taken()
+                to = _copied(to, self.name_at[index], self.name_size[index])
+                to = self._json_value(to, index)
+            to = _copied(to, b"}", 1)
+        self.buffer.size = to - self.buffer.data
+        return 0
 
-    cdef int _put_json(self, int index) except -1:
+    cdef inline char* _json_value(self, char* to, int index) noexcept:
+        """Texts are plain, so as they are."""
         cdef Value* value = &self.values[index]
         cdef Kind kind = self.kinds[index]
         if kind == TEXT or kind == SYMBOL:
             if value.at is NULL:
-                return self.buffer.put(b"null", 4)
-            return self.buffer.quoted(value.at, value.size)
+                return _copied(to, b"null", 4)
+            to[0] = c'"'
+            to = _copied(to + 1, value.at, value.size)
+            to[0] = c'"'
+            return to + 1
         if kind == BOOLEAN:
-            return self.buffer.put(b"true", 4) if value.number else self.buffer.put(b"false", 5)
+            return _copied(to, b"true", 4) if value.number else _copied(to, b"false", 5)
         if value.absent:
-            return self.buffer.put(b"null", 4)
-        return self.buffer.decimal(value.number)
+            return _copied(to, b"null", 4)
+        return _decimal(to, value.number)
 
-    cdef int _put_avro(self, int index) except -1:
+    cdef inline char* _avro_value(self, char* to, int index) noexcept:
         cdef Value* value = &self.values[index]
         cdef Kind kind = self.kinds[index]
-        self.buffer.reserve(1)
         if kind == BOOLEAN:
-            self.buffer.byte(value.number != 0)
-            return 0
+            to[0] = value.number != 0
+            return to + 1
         if self.nullable[index]:
             if value.absent or (kind == TEXT and value.at is NULL):
-                self.buffer.byte(0)
-                return 0
-            self.buffer.byte(2)
+                to[0] = 0
+                return to + 1
+            to[0] = 2
+            to += 1
         if kind != TEXT:
-            return self.buffer.zigzag(value.number)
-        self.buffer.zigzag(value.size)
-        return self.buffer.put(value.at, value.size)
+            return _zigzag(to, value.number)
+        return _copied(_zigzag(to, value.size), value.at, value.size)
 
 
 cdef uint32_t M = 0x5BD1E995
+# Of a value without a key, what decides on its place.
+cdef Py_ssize_t UNKEYED_BYTES = 64
 
 
 def murmur2(bytes data) -> int:
-    """As ``bridge.deliver.partition.murmur2``."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data), rest = size & 3, at = 0
-    cdef const uint8_t* bytes_ = <const uint8_t*>PyBytes_AS_STRING(data)
+    """As ``bridge.deliver.partition.murmur2_python``."""
+    return _murmur2(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+cdef uint32_t _murmur2(const uint8_t* data, Py_ssize_t size) noexcept:
+    cdef Py_ssize_t rest = size & 3, at = 0
     cdef uint32_t value = <uint32_t>0x9747B28C ^ <uint32_t>size, word
     while at < size - rest:
         word = (
-            <uint32_t>bytes_[at] | <uint32_t>bytes_[at + 1] << 8
-            | <uint32_t>bytes_[at + 2] << 16 | <uint32_t>bytes_[at + 3] << 24
+            <uint32_t>data[at] | <uint32_t>data[at + 1] << 8 | <uint32_t>data[at + 2] << 16 | <uint32_t>data[at + 3] << 24
         ) * M
         value = value * M ^ (word ^ word >> 24) * M
         at += 4
@@ -631,10 +795,41 @@ def murmur2(bytes data) -> int:
         word = 0
         while rest:
             rest -= 1
-            word = word << 8 | bytes_[at + rest]
+            word = word << 8 | data[at + rest]
         value = (value ^ word) * M
     value = (value ^ value >> 13) * M
     return value ^ value >> 15
+
+
+def by_lane(records, dict lanes) -> dict:
+    """As ``bridge.deliver.layout.by_lane_python``."""
+    cdef dict chosen = {}
+    cdef WrittenRecord written
+    cdef Py_ssize_t size
+    cdef uint32_t hash
+    cdef list of_topic, of_lane
+    for record in records:
+        written = record if type(record) is WrittenRecord else _written(record)
+        size = written.key_size if written.key_size >= 0 else min(written.value_size, UNKEYED_BYTES)
+        hash = _murmur2(<const uint8_t*>PyBytes_AS_STRING(written.written), size)
+        of_topic = lanes[written.topic]
+        lane = of_topic[(hash & 0x7FFFFFFF) % len(of_topic)]
+        of_lane = chosen.get(lane)
+        if of_lane is None:
+            of_lane = chosen[lane] = []
+        of_lane.append(record)
+    return chosen
+
+
+def bytes_of(list records) -> int:
+    """As ``bridge.deliver.lane.bytes_of_python``."""
+    cdef Py_ssize_t size = 0
+    for record in records:
+        if type(record) is WrittenRecord:
+            size += max(0, (<WrittenRecord>record).key_size) + (<WrittenRecord>record).value_size
+        else:
+            size += len(record.key or b"") + len(record.value)
+    return size
 
 
 cdef inline Py_ssize_t _size_of(int64_t number) noexcept:
@@ -678,42 +873,26 @@ cdef class BatchWriter:
         return count
 
     cdef bint _append(self, record, bytes prefix) except -1:
-        cdef bytes key = record.key, value = record.value, header
-        cdef list headers = record.headers
-        cdef int64_t time = record.timestamp_ms
-        cdef int64_t since = time - self.first_ms if self.count else 0
-        cdef Py_ssize_t key_size = -1 if key is None else PyBytes_GET_SIZE(key)
-        cdef Py_ssize_t value_size = PyBytes_GET_SIZE(prefix) + PyBytes_GET_SIZE(value)
-        cdef Py_ssize_t size = (
-            1 + _size_of(since) + _size_of(self.count) + _size_of(key_size) + (key_size if key_size > 0 else 0)
-            + _size_of(value_size) + value_size + _size_of(len(headers))
-        )
-        cdef Py_ssize_t name_size = 0
+        cdef WrittenRecord written = record if type(record) is WrittenRecord else _written(record)
         cdef _Buffer buffer = self.buffer
-        for name, header in headers:
-            PyUnicode_AsUTF8AndSize(name, &name_size)
-            size += _size_of(name_size) + name_size + _size_of(PyBytes_GET_SIZE(header)) + PyBytes_GET_SIZE(header)
+        cdef int64_t time = written.timestamp_ms
+        cdef int64_t since = time - self.first_ms if self.count else 0
+        cdef Py_ssize_t key_size = max(0, written.key_size), value_size = PyBytes_GET_SIZE(prefix) + written.value_size
+        cdef const char* at = PyBytes_AS_STRING(written.written)
+        cdef Py_ssize_t size = (
+            1 + _size_of(since) + _size_of(self.count) + _size_of(written.key_size) + _size_of(value_size)
+            + PyBytes_GET_SIZE(prefix) + PyBytes_GET_SIZE(written.written)
+        )
         if self.count and buffer.size + size + _size_of(size) > self.room:
             return False
-        buffer.zigzag(size)
-        buffer.reserve(1)
-        buffer.byte(0)
-        buffer.zigzag(since)
-        buffer.zigzag(self.count)
-        buffer.zigzag(key_size)
-        if key is not None:
-            buffer.put_bytes(key)
-        buffer.zigzag(value_size)
-        buffer.put_bytes(prefix)
-        buffer.put_bytes(value)
-        buffer.zigzag(len(headers))
-        cdef const char* at
-        for name, header in headers:
-            at = PyUnicode_AsUTF8AndSize(name, &name_size)
-            buffer.zigzag(name_size)
-            buffer.put(at, name_size)
-            buffer.zigzag(PyBytes_GET_SIZE(header))
-            buffer.put_bytes(header)
+        buffer.reserve(size + 10)
+        cdef char* to = _zigzag(buffer.data + buffer.size, size)
+        to[0] = 0
+        to = _zigzag(_zigzag(_zigzag(to + 1, since), self.count), written.key_size)
+        to = _zigzag(_copied(to, at, key_size), value_size)
+        to = _copied(to, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix))
+        to = _copied(to, at + key_size, PyBytes_GET_SIZE(written.written) - key_size)
+        buffer.size = to - buffer.data
         if not self.count:
             self.first_ms = time
         self.last_ms = max(self.last_ms, time)

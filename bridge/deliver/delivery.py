@@ -20,8 +20,8 @@ import structlog
 
 from bridge.config import Settings
 from bridge.deliver.declared import declared_topics
-from bridge.deliver.lane import Group, Lane, Receipt, SchemaIds, Verdict
-from bridge.deliver.layout import LAYOUT_KEY, Layout, placed
+from bridge.deliver.lane import Group, Lane, Memory, Receipt, SchemaIds, Verdict
+from bridge.deliver.layout import LAYOUT_KEY, Layout, by_lane
 from bridge.deliver.producer import Producer
 from bridge.deliver.producers import Producers
 from bridge.deliver.spool import Spool, SpoolEvent, SpoolRow
@@ -71,6 +71,7 @@ class Delivery:
         self.counters = Counters()
         self.spool: Spool | None = None
         self.lanes: dict[str, list[Lane]] = {}
+        self.memory = Memory()
         self._deadlines: dict[int, set[Receipt]] = {}
         self.producers: Producers
         # reports acknowledged whose callback's outcome is not known yet
@@ -132,11 +133,7 @@ class Delivery:
         Raises:
             Overloaded: what waits fills memory, or the disk is late.
         """
-        waiting = 0
-        for lanes in self.lanes.values():
-            for lane in lanes:
-                waiting += lane.memory_bytes
-        if waiting > self._settings.delivery.memory_bytes:
+        if self.memory.bytes > self._settings.delivery.memory_bytes:
             raise Overloaded("too much is waiting in memory")
         late = self._settings.delivery.ack_deadline_seconds * _LATE_COMMIT_SHARE
         if self.spool and self.spool.oldest_waiting_seconds > late:
@@ -156,7 +153,7 @@ class Delivery:
         self.counters.received += len(records)
         self._watch(receipt)
         hedge_at = min(self._loop.time() + self._hedge_seconds, deadline - self._hedge_seconds / 2)
-        for lane, chosen in self._by_lane(records).items():
+        for lane, chosen in by_lane(records, self.lanes).items():
             group = Group(chosen, receipt, hedge_at)
             receipt.groups.append((lane, group))
             receipt.open += 1
@@ -226,13 +223,6 @@ class Delivery:
             and all(producer.partitions(topic) for topic in self._configured)
             and not all(lane.sick for lane in self.all_lanes())
         )
-
-    def _by_lane(self, records: Sequence[Record]) -> dict[Lane, list[Record]]:
-        chosen: dict[Lane, list[Record]] = {}
-        for record in records:
-            lanes = self.lanes[record.topic]
-            chosen.setdefault(lanes[placed(record, len(lanes))], []).append(record)
-        return chosen
 
     # --- deadlines ----------------------------------------------------------------------------------------------------
 
@@ -345,7 +335,7 @@ class Delivery:
         while True:
             # Of no callback and of no report, so that its failing refuses none, and each is counted in one place at a time.
             receipt = Receipt(self._loop.create_future(), math.inf, 0)
-            ((lane, records),) = self._by_lane([moved]).items()
+            ((lane, records),) = by_lane([moved], self.lanes).items()
             stand_in = Group(records, receipt, self._loop.time() + self._hedge_seconds)
             stand_in.reports = 0
             receipt.open = 1
@@ -411,6 +401,7 @@ class Delivery:
                     hedge_seconds=self._hedge_seconds,
                     abandon_seconds=self._settings.delivery.abandon_seconds,
                     window_bytes=window,
+                    memory=self.memory,
                     producers=self.producers,
                     spool=self.spool,
                     schema_ids=self._schema_ids,

@@ -3,10 +3,12 @@
 A spool keeps the layout its rows were written with, as the text of a JSON array of topics and their numbers of lanes.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
+from bridge import compiled
 from bridge.deliver.partition import partition_for
 from bridge.record import Record
 
@@ -51,3 +53,19 @@ def placed(record: Record, of: int) -> int:
     A record without a key has no order to keep; its value decides, so that a retry goes to the same place.
     """
     return partition_for(record.key if record.key is not None else record.value[:64], of)
+
+
+_Lane = TypeVar("_Lane")
+
+
+def by_lane_python(records: Sequence[Record], lanes: dict[str, list[_Lane]]) -> dict[_Lane, list[Record]]:
+    """The records of each lane, in their order; ``lanes`` are those of each topic."""
+    chosen: dict[_Lane, list[Record]] = {}
+    for record in records:
+        of_topic = lanes[record.topic]
+        chosen.setdefault(of_topic[placed(record, len(of_topic))], []).append(record)
+    return chosen
+
+
+by_lane = compiled.module.by_lane if compiled.COMPILED else by_lane_python
+"""The faster of the two."""

@@ -98,7 +98,7 @@ _INSERTS: Final = {
 }
 _TAKE_OVER: Final = {count: sql.replace("INSERT", "INSERT OR IGNORE") for count, sql in _INSERTS.items()}
 
-encode_body = msgspec.msgpack.Encoder().encode
+encode_body = msgspec.msgpack.Encoder(enc_hook=lambda written: written.record()).encode  # of the compiled part
 decode_body = msgspec.msgpack.Decoder(list[Record]).decode
 
 

@@ -52,7 +52,6 @@ def plain_encoder(
         error_of=_error_of,
         fold=folded,
         sources=(MessageTimeSource.PROVIDER.value, MessageTimeSource.RECEIVED.value),
-        record=Record,
         topic=topic,
         schema=values.schema,
         overhead_bytes=overhead_bytes,
@@ -61,7 +60,7 @@ def plain_encoder(
     )
 
     def encode(items: list[msgspec.Raw], headers: CallbackHeaders) -> tuple[list[Record | None], list[str | None]]:
-        return encoder.records(items, module.Shared(*headers.common))
+        return encoder.records(items, headers.common)
 
     return encode
 

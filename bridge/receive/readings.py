@@ -134,7 +134,7 @@ class Readings:
         text = "Lanes by state; a sick one journals what arrives."
         yield gauge("lanes", text, sick, state="sick")
         yield gauge("lanes", text, len(lanes) - sick, state="healthy")
-        yield gauge("memory_bytes", "Records in memory, in bytes.", sum(lane.memory_bytes for lane in lanes))
+        yield gauge("memory_bytes", "Records in memory, in bytes.", self._delivery.memory.bytes)
 
     def _of_the_spool(self) -> Iterator[Reading]:
         spool = self._delivery.spool

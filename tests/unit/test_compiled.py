@@ -15,11 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge import compiled
+from bridge.deliver.batch import PythonWriter, Writer
+from bridge.deliver.lane import bytes_of, bytes_of_python
+from bridge.deliver.layout import by_lane, by_lane_python
 from bridge.deliver.partition import murmur2_python
+from bridge.deliver.spool_file import decode_body, encode_body
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.plain import plain_encoder
 from bridge.encode.records import Encoded, RecordEncoder
 from bridge.encode.values import value_format
+from bridge.record import Record
 from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
 from bridge.status import report
 from bridge.status.report import Report, read_body, read_item
@@ -83,6 +88,33 @@ def test_reports_of_any_fields_become_the_same_records(body: list[Any], tracepar
     """Plain ones, others, and what is no report at all, side by side."""
     check_alike(json.dumps(body).encode(), traceparent)
     check_alike(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), traceparent)
+
+
+@needs_it
+@settings(max_examples=100, deadline=None)
+@given(bodies, st.binary(max_size=5))
+def test_a_written_record_serves_as_one_of_python_s(body: list[Any], prefix: bytes) -> None:
+    """For all that is done with one on its way: it is looked at, has a lane and a size, is spooled, put into a batch."""
+    lanes = {"events": ["e0", "e1", "e2"], "rest": ["r0", "r1"]}
+    raw = json.dumps(body).encode()
+    for form, registry in FORMS:
+        encoder = encoder_of(form, registry=registry)
+        written = encoder.encode_body(raw, callback_id="c-1", received_at_ms=RECEIVED, traceparent=None).records
+        others = in_python(encoder, raw, None).records
+        for one, other in zip(written, others, strict=True):
+            for name in (*Record.__struct_fields__, "described_value"):
+                assert getattr(one, name) == getattr(other, name)
+        assert by_lane(written, lanes) == by_lane_python(others, lanes)
+        assert bytes_of(written) == bytes_of_python(others)
+        assert decode_body(encode_body(written)) == others
+        assert batch_of(compiled.module.BatchWriter, written, prefix) == batch_of(PythonWriter, others, prefix)
+
+
+def batch_of(writer: type[Writer], records: list[Record], prefix: bytes) -> tuple[int, int, int, bytes]:
+    """What a writer makes of them."""
+    batch = writer(1 << 20)  # type: ignore[call-arg]
+    assert batch.extend(records, prefix) == len(records)
+    return batch.count, batch.first_ms, batch.last_ms, batch.written()
 
 
 @needs_it
