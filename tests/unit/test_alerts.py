@@ -3,12 +3,15 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from support.alert_cases import CASES, HEALTHY
 from support.contract import ROOT, promised, series_of
+
+from bridge.cli import main
 
 RULES_TEXT = "\n".join(path.read_text() for path in sorted((ROOT / "config/prometheus").glob("*.yaml")))
 RULES: list[dict[str, Any]] = [
@@ -38,6 +41,17 @@ def test_every_alert_has_an_entry_in_the_runbook_and_the_other_way_round() -> No
     assert set(alerts) == set(ENTRIES)
     for alert, text in ENTRIES.items():
         assert re.findall(r"^- \*\*(.+?)\*\*: \S", text, re.MULTILINE) == ["Means", "Impact", "Look at", "Do"], alert
+
+
+def test_what_the_runbook_does_with_a_spool_is_a_command_as_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is taken, and ends for want of a spool, not of an argument."""
+    commands = set(re.findall(r"`chatapp-bridge (spool [^`]+)`", RUNBOOK))
+    assert len(commands) > 3
+    for command in commands:
+        assert main([*command.split(), "--set", f"spool.directory={tmp_path / 'none'}"]) == 1, command
+        assert "there is no spool here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
