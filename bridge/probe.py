@@ -42,7 +42,7 @@ def callback_url(settings: config.Settings, base: str | None) -> str:
 
     Args:
         settings: have the path's secret, of which the first is taken, and the port where ``base`` is None.
-        base: ``http://`` or ``https://``, a host, and at most a port and the path before the secret.
+        base: ``http://`` or ``https://``, a host, and at most a port and the path, with one of the secrets or without.
 
     Raises:
         ConfigurationError: ``base`` is something else, or no secret can be used.
@@ -57,7 +57,11 @@ def callback_url(settings: config.Settings, base: str | None) -> str:
         raise ConfigurationError("--url: it has to be http:// or https://, a host, and at most a port and a path")
     path = parts.path.rstrip("/") or CALLBACK_PATH
     secrets = config.path_secrets(settings.access)
-    return f"{parts.scheme}://{parts.netloc}{path}" + (f"/{secrets[0]}" if secrets else "")
+    before, _, last = path.rpartition("/")
+    if before.endswith(CALLBACK_PATH) and last not in secrets:
+        raise ConfigurationError("--url: its secret is none of access.path_secrets; leave it away, or configure that one")
+    complete = not secrets or last in secrets
+    return f"{parts.scheme}://{parts.netloc}{path}" + ("" if complete else f"/{secrets[0]}")
 
 
 async def run(settings: config.Settings, url: str, timeout_seconds: float, ca_file: Path | None = None) -> None:

@@ -11,8 +11,8 @@
             ...  # yours
         seen.add(event.event_id)
 
-It needs msgspec and fastavro, and imports neither a server nor a Kafka client: ``pip install --no-deps chatapp-bridge`` and these
-two will do. With a Schema Registry:
+It needs msgspec and fastavro, and imports neither a server nor a Kafka client: the release's wheel, installed with ``pip install
+--no-deps``, and these two will do. With a Schema Registry, and httpx:
 ``Decoder(registry_schemas(httpx.Client(base_url="https://registry:8081", auth=(user, password))))``.
 For money a `Deduplicator` is not enough, see there. What the events promise: ``avro/CONTRACT.md``.
 

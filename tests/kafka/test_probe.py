@@ -44,7 +44,7 @@ async def test_it_reads_back_what_it_pushed(kafka_bootstrap: str, tmp_path: Path
     topics = await make_topics(kafka_bootstrap)
     async with BridgeProcess(kafka_bootstrap, tmp_path, topics=topics) as bridge:
         base = f"http://127.0.0.1:{bridge.port}"
-        for url in (base, f"{base}/callbacks/chatapp/status/"):
+        for url in (base, f"{base}/callbacks/chatapp/status/", f"{base}/callbacks/chatapp/status/{SECRET}"):
             code, said = await probe(
                 tmp_path, "--url", url, kafka__bootstrap_servers=kafka_bootstrap, topics__status=topics[0]
             )
@@ -52,7 +52,7 @@ async def test_it_reads_back_what_it_pushed(kafka_bootstrap: str, tmp_path: Path
             assert "answered 200" in said
 
     records = await consume_all(kafka_bootstrap, topics[0])
-    assert len(records) == 2
+    assert len(records) == 3
     assert all(msgspec.json.decode(record.value)["provider_status"] == "BridgeTest" for record in records)
     last = max(records, key=lambda record: record.timestamp)
     assert f"read back from {topics[0]}, partition {last.partition}, offset {last.offset}," in said
@@ -91,6 +91,7 @@ async def test_no_kafka_to_read_from_is_told_apart(tmp_path: Path) -> None:
         (("--url", "bridge.example/path"), "--url"),
         (("--url", "http://bridge.example:0"), "--url"),
         (("--url", "http://bridge.example?secret=x"), "--url"),
+        (("--url", f"http://bridge.example/callbacks/chatapp/status/{OTHER_SECRET}"), "--url"),
         (("--timeout", "0"), "--timeout"),
         (("--ca-file", "/nowhere"), "--ca-file"),
     ],
