@@ -20,7 +20,7 @@ PIP_AUDIT_VERSION := 2.10.1
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
+		while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
 
 setup: $(READY) ## make .venv with everything locked; again only when what it is made of changed
 
