@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.set_defaults(handler=simulation.main)
 
     probe = commands.add_parser("probe", parents=[configured], help="push one report to a deployment and read it back")
-    probe.add_argument("--url", help="of the deployment, with its secret or without (default: this machine, server.port)")
+    probe.add_argument("--url", help="of the deployment, with or without its secret (default: this machine)")
     probe.add_argument(
         "--timeout", type=float, default=30.0, metavar="SEC", help="for all of it (default: %(default)g)"
     )

@@ -59,7 +59,7 @@ def callback_url(settings: config.Settings, base: str | None) -> str:
     secrets = config.path_secrets(settings.access)
     before, _, last = path.rpartition("/")
     if before.endswith(CALLBACK_PATH) and last not in secrets:
-        raise ConfigurationError("--url: its secret is none of access.path_secrets; leave it away, or configure that one")
+        raise ConfigurationError("--url: its secret is none of access.path_secrets; leave it out, or add it there")
     complete = not secrets or last in secrets
     return f"{parts.scheme}://{parts.netloc}{path}" + ("" if complete else f"/{secrets[0]}")
 
