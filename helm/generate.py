@@ -1,6 +1,7 @@
 """What of the chart follows from something else: ``python helm/generate.py`` writes it anew.
 
-``values.schema.json``: its ``config`` and ``secrets``, from the bridge's own settings; all else in it is written by hand.
+``values.schema.json``: its ``config`` and ``secrets``, from the bridge's own settings, and what is required, from the defaults
+of ``values.yaml``; all else in it is written by hand.
 ``README.md``: the table of values, from the comments of ``values.yaml``.
 """
 
@@ -34,6 +35,7 @@ def schema() -> str:
         if files:
             secrets[section] = _closed(files)
     document["properties"] |= {"config": _closed(config), "secrets": _closed(secrets)}
+    _require(document, yaml.safe_load(VALUES.read_text()), document["definitions"])
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -67,6 +69,26 @@ def values_table() -> str:
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _require(part: dict[str, Any], defaults: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Demand what has a default.
+
+    Where that is missing all the same, null took it away, or it is newer than the values that are reused: a template would fail
+    on it without words, or open every port in a policy.
+    """
+    required = []
+    for key, default in defaults.items():
+        below = part["properties"][key]
+        closed = definitions.get(below.get("$ref", "").rpartition("/")[2], below).get("additionalProperties") is False
+        if default not in (None, "", [], {}) and (closed or not isinstance(default, dict)):
+            if {"type": "null"} not in below.get("anyOf", []):
+                required.append(key)
+            if closed and "$ref" not in below:
+                _require(below, default, definitions)
+    part.pop("required", None)
+    if required:
+        part["required"] = required
 
 
 def _portable(hint: dict[str, Any]) -> dict[str, Any]:

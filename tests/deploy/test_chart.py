@@ -36,6 +36,12 @@ EXTRAS = {
 }
 RULES = {"prometheusRule": {"enabled": True}}
 PEER = {"podSelector": {"matchLabels": {"app": "peer"}}}
+OWN_SPREAD = {
+    "maxSkew": 1,
+    "topologyKey": "zone",
+    "whenUnsatisfiable": "DoNotSchedule",
+    "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "bridge"}},
+}
 # Each option with its alternatives to the defaults; what is not among the defaults may stand beside any other.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "names": [{"nameOverride": "other"}, {"fullnameOverride": "a-name-that-is-as-long-as-names-may-be-in-kubernetes"}],
@@ -73,7 +79,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             }
         },
     ],
-    "budget": [{"podDisruptionBudget": {"enabled": False}}, {"podDisruptionBudget": {"minAvailable": "50%"}}],
+    "budget": [{"podDisruptionBudget": {"enabled": False}}, {"podDisruptionBudget": {"minAvailable": "0%"}}],
     "scale": [{"replicas": 1}, {"replicas": 0}, {"autoscaling": {"enabled": True}, "metrics": RULES}],
     "times": [{"preStopSeconds": 0}, {"preStopSeconds": 30, "terminationGracePeriodSeconds": 60}],
     "account": [{"serviceAccount": {"create": False}}, {"serviceAccount": {"name": "own", "annotations": {"a": "b"}}}],
@@ -86,6 +92,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "priorityClassName": "high",
         },
         {"topologySpreadConstraints": []},
+        {"topologySpreadConstraints": [OWN_SPREAD]},
     ],
     "extras": [EXTRAS],
     "metrics": [{"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "prometheusRule", "dashboard")}}],
@@ -206,10 +213,10 @@ def test_the_api_takes_every_object(objects: list[Object], kubernetes: str) -> N
 
 
 def test_names_are_unique_and_fit_and_labels_say_whose_they_are(objects: list[Object], values: dict[str, Any]) -> None:
-    """A name of 52 characters still leaves room for what Kubernetes adds to it."""
+    """A name of 52 characters still leaves room for what Kubernetes adds to it; of a Job's it cuts off what does not fit."""
     names = [(each["kind"], each["metadata"]["name"]) for each in objects]
     assert len(set(names)) == len(names)
-    assert all(len(name) <= 52 for _, name in names)
+    assert all(len(name) <= (63 if kind == "Job" else 52) for kind, name in names)
     for each in objects:
         labels = each["metadata"]["labels"]
         assert {"app.kubernetes.io/instance": helm.RELEASE, **values["commonLabels"]}.items() <= labels.items()
@@ -309,6 +316,9 @@ def test_replicas_are_spread_unless_told_otherwise(objects: list[Object], values
     given = values["topologySpreadConstraints"]
     assert len(constraints) == (2 if given is None else len(given))
     assert all(selects(each["labelSelector"], bridge(objects)) for each in constraints)
+    assert [each for each in given or [] if "labelSelector" in each] == [
+        each for each in constraints if each == OWN_SPREAD
+    ]
 
 
 # --- configuration -----------------------------------------------------------------------------------------------------
@@ -487,6 +497,18 @@ def test_orphaned_volumes_are_drained_by_name(objects: list[Object], values: dic
               if volume["name"] == "spool"]  # fmt: skip
     assert claims == [f"spool-{name}-{ordinal}" for ordinal in values["spool"]["drain"]]
     assert all(spec["containers"][0]["args"][:2] == ["spool", "drain"] for spec in drains)
+
+
+def test_another_image_makes_another_job_to_drain() -> None:
+    """Nobody can change a Job's pod: under the same name an upgrade would fail while spool.drain is set."""
+
+    def jobs(**values: Any) -> dict[str, Object]:
+        made = helm.render({"spool": {"drain": [6]}, **values})
+        return {each["metadata"]["name"]: each["spec"]["template"] for each in of(made, "Job") if not is_hook(each)}
+
+    before, after = jobs(), jobs(image={"tag": "2.0"})
+    assert jobs(replicas=3) == before
+    assert not before.keys() & after.keys()
 
 
 def test_prometheus_finds_the_bridges_and_learns_of_orphans(objects: list[Object], values: dict[str, Any]) -> None:

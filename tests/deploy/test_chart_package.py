@@ -43,7 +43,8 @@ def test_every_value_is_described_and_known_to_the_schema() -> None:
         if path in described:
             return []
         assert isinstance(values, dict), f"{path} has no comment"
-        assert set(values) == set(schema["properties"]) - {"global"}, path
+        parents = set() if path else {"global", "enabled"}  # of a chart that depends on this one
+        assert set(values) == set(schema["properties"]) - parents, path
         return list(
             itertools.chain(
                 *(leaves(each, schema["properties"][key], f"{path}.{key}".lstrip(".")) for key, each in values.items())
@@ -68,6 +69,20 @@ def test_the_package_is_the_chart(tmp_path: Path) -> None:
     assert package.name == f"chatapp-bridge-{helm.chart()['version']}.tgz"
     values = {"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "prometheusRule", "dashboard")}}
     assert helm.render(values, chart=package) == helm.render(values)
+
+
+def test_it_can_be_a_dependency(tmp_path: Path) -> None:
+    """Of another chart, which turns it on and off by the usual condition and has global values."""
+    (tmp_path / "charts").mkdir()
+    assert helm.run("package", helm.CHART, "--destination", tmp_path / "charts").returncode == 0
+    needed = {"name": "chatapp-bridge", "version": helm.chart()["version"], "condition": "chatapp-bridge.enabled"}
+    parent = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [needed]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(parent))
+    for enabled in (True, False):
+        values = {"global": {"region": "x"}, "chatapp-bridge": {**helm.MINIMAL, "enabled": enabled}}
+        done = helm.run("template", helm.RELEASE, tmp_path, "--kube-version", helm.NEWEST, values=values)
+        assert done.returncode == 0, done.stderr
+        assert ("kind: StatefulSet" in done.stdout) is enabled
 
 
 def test_versions_agree() -> None:
@@ -101,6 +116,11 @@ def test_the_notes_give_the_address_and_the_next_three_commands() -> None:
     assert "https://a.example/callbacks/chatapp/status/SECRET\n" in routed
     clear = notes({"ingress": {"enabled": True, "hosts": ["a.example"]}})
     assert "the secret travels in the clear" in clear
+    gateway = notes({"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}})
+    assert "https://HOST/callbacks/chatapp/status/SECRET\n" in gateway
+    balanced = notes({"service": {"type": "LoadBalancer"}})
+    assert "get service release-chatapp-bridge" in balanced
+    assert not any("from inside the cluster only" in each for each in (routed, gateway, balanced))
 
 
 def test_commands_in_pods_are_the_programs_own() -> None:

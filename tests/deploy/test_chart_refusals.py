@@ -34,12 +34,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"podLabels": {"app.kubernetes.io/name": "x"}},
         "invalid propertyName 'app.kubernetes.io/name'",
     ),
+    "a label of Helm's": ({"commonLabels": {"helm.sh/chart": "x"}}, "invalid propertyName 'helm.sh/chart'"),
+    "a port of a policy that was taken away": (
+        {"networkPolicy": {"dnsPorts": None}},
+        "at '/networkPolicy': missing property 'dnsPorts'",
+    ),
+    "a probe that was taken away": ({"probes": {"liveness": None}}, "at '/probes': missing property 'liveness'"),
+    "a grace that liveness cuts short": (
+        {"probes": {"liveness": {"terminationGracePeriodSeconds": 1}}},
+        "additional properties 'terminationGracePeriodSeconds' not allowed",
+    ),
     "a volume for many": ({"spool": {"accessModes": ["ReadWriteMany"]}}, "at '/spool/accessModes/0'"),
     # What contradicts something else.
     "no broker": (
         {"config": {"kafka": {"bootstrap_servers": []}}},
         "config.kafka.bootstrap_servers: names no broker; give at least one host:port",
     ),
+    "a broker without a port": (
+        {"config": {"kafka": {"bootstrap_servers": ["kafka"]}}},
+        'config.kafka.bootstrap_servers: "kafka" is no host:port; give each broker as an entry of its own, with its port',
+    ),
+    "brokers in one": ({"config": {"kafka": {"bootstrap_servers": ["a:1,b:2"]}}}, '"a:1,b:2" is no host:port'),
     "nobody's secret": (
         {"secrets": {"access": {"path_secrets_file": None}}},
         "secrets.access.path_secrets_file: names no Secret, so anyone could publish; make one",
@@ -112,9 +127,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"podDisruptionBudget": {"minAvailable": 2}},
         "podDisruptionBudget.minAvailable: 2 of 2 bridges may never be away, so that no node could be drained; lower it",
     ),
+    "a budget that holds most nodes": (
+        {"podDisruptionBudget": {"minAvailable": "60%"}},
+        "podDisruptionBudget.minAvailable: 60% of 2 bridges may never be away",
+    ),
+    "a budget of nothing": (
+        {"podDisruptionBudget": {"maxUnavailable": 0}},
+        "podDisruptionBudget.maxUnavailable: 0 lets no node be drained; raise it",
+    ),
+    "a budget of no share": ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "maxUnavailable: 0% lets no node"),
     "a budget of all": (
         {"podDisruptionBudget": {"minAvailable": "100%"}},
-        "podDisruptionBudget.minAvailable: 100% lets",
+        "podDisruptionBudget.minAvailable: 100% of 2 bridges may never be away",
     ),
     "draining a replica that runs": ({"spool": {"drain": [1]}}, "spool.drain: 1 is the ordinal of a replica that runs"),
     "draining what has no volume": (
@@ -137,6 +161,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_it_is_refused_with_words(values: dict[str, Any], words: str) -> None:
     """Nothing is made of it, and what is said can be acted upon."""
     assert words in helm.refusal(values)
+
+
+def test_numbers_of_the_command_line_are_numbers() -> None:
+    """`--set` gives integers where a file gives floating ones."""
+    arguments = ("template", helm.RELEASE, helm.CHART, "--set", "podDisruptionBudget.minAvailable=2")
+    assert "minAvailable: 2 of 2 bridges may never be away" in helm.run(*arguments, values=helm.MINIMAL).stderr
 
 
 def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
@@ -163,6 +193,9 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
         {"autoscaling": {"enabled": True}, **RULE},
         {"autoscaling": {"enabled": True}, "spool": {"enabled": False}},
         {"terminationGracePeriodSeconds": 23},
+        {"podDisruptionBudget": {"minAvailable": "50%", "maxUnavailable": None}},
+        {"podDisruptionBudget": {"enabled": False, "maxUnavailable": 0}},
+        {"replicas": 0},
         {"config": {"spool": {"max_bytes": 5_000_000_000}}, "spool": {"size": "5.5G"}},
         {"config": {"access": {"allow_open": True}}, "secrets": {"access": None}},
         {"config": {"access": {"path_secrets_file": "/vault/secrets"}}, "secrets": {"access": None}},

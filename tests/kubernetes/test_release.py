@@ -66,7 +66,8 @@ def test_a_release_is_installed_changed_rolled_back_removed_and_installed_again(
 ) -> None:
     """Under Pod Security's `restricted`. What Kafka has not taken when all is removed is on the volumes for the next one.
 
-    The notes' commands are real; a configuration that changes rolls the pods, and a rollback rolls them back; policies hold.
+    What Kubernetes lets nobody change is refused with words, before anything is done. The notes' commands are real; a
+    configuration that changes rolls the pods, and a rollback rolls them back; policies hold.
     """
     values = namespace.values(metrics={"dashboard": {"enabled": True}})
     assert "/callbacks/chatapp/status/SECRET" in namespace.release(values, directory=tmp_path)
@@ -79,6 +80,10 @@ def test_a_release_is_installed_changed_rolled_back_removed_and_installed_again(
     assert "Error" in namespace.kubectl("exec", "bridge-0", "--", "python", "-c", kubernetes, succeed=False)
 
     before = uids(namespace)
+    larger = {**values, "spool": {"size": "2Gi", "storageClassName": "other"}}
+    said = namespace.release(larger, directory=tmp_path, succeed=False)
+    assert "spool.size: 2Gi is not that of StatefulSet bridge, 1Gi, and Kubernetes lets it not be changed" in said
+    assert "spool.storageClassName: other is not that of StatefulSet bridge, null" in said
     namespace.release({**values, "networkPolicy": {**values["networkPolicy"], "adminFrom": [{"podSelector": {}}]},
                        "podDisruptionBudget": {"maxUnavailable": "50%"}}, directory=tmp_path)  # fmt: skip
     assert uids(namespace) == before
@@ -163,8 +168,9 @@ def test_what_a_replica_leaves_behind_is_drained_by_name(namespace: Namespace, t
     namespace.start_kafka()
     spool = {**values["spool"], "drain": [1]}
     namespace.release({**values, "replicas": 1, "spool": spool}, directory=tmp_path)
-    namespace.kubectl("wait", "--for=condition=complete", "job/bridge-drain-1", f"--timeout={WAIT}")
-    assert f"{left:,} of {left:,} published" in namespace.kubectl("logs", "job/bridge-drain-1")
+    drain = "--selector=app.kubernetes.io/component=drain"
+    namespace.kubectl("wait", "--for=condition=complete", "job", drain, f"--timeout={WAIT}")
+    assert f"{left:,} of {left:,} published" in namespace.kubectl("logs", drain)
     eventually(lambda: published(namespace) == ids)
 
 

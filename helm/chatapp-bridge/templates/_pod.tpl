@@ -72,7 +72,7 @@ spec:
 {{- with $spread -}}
 topologySpreadConstraints:
 {{- range . }}
-  - {{- merge (deepCopy .) (dict "labelSelector" $selector) | toYaml | nindent 4 }}
+  - {{- ternary . (merge (deepCopy .) (dict "labelSelector" $selector)) (hasKey . "labelSelector") | toYaml | nindent 4 }}
 {{- end }}
 {{- end }}
 {{- end }}

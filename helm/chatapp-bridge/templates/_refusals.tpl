@@ -6,7 +6,9 @@
       (include "bridge.refusals.kafka" . | fromJsonArray)
       (include "bridge.refusals.times" . | fromJsonArray)
       (include "bridge.refusals.sizes" . | fromJsonArray)
+      (include "bridge.refusals.volumes" . | fromJsonArray)
       (include "bridge.refusals.replicas" . | fromJsonArray)
+      (include "bridge.refusals.budget" . | fromJsonArray)
       (include "bridge.refusals.routes" . | fromJsonArray) -}}
 {{- if $refusals }}
 {{- fail (printf "\n\nthese values can't be used:\n  %s\n" (join "\n  " $refusals)) }}
@@ -51,6 +53,11 @@
 {{- $found := list -}}
 {{- if not (dig "kafka" "bootstrap_servers" list .Values.config) -}}
 {{- $found = append $found "config.kafka.bootstrap_servers: names no broker; give at least one host:port" -}}
+{{- end -}}
+{{- range dig "kafka" "bootstrap_servers" list .Values.config -}}
+{{- if not (regexMatch "^[^,]+:[0-9]+$" .) -}}
+{{- $found = append $found (printf "config.kafka.bootstrap_servers: %q is no host:port; give each broker as an entry of its own, with its port" .) -}}
+{{- end -}}
 {{- end -}}
 {{- $protocol := dig "kafka" "security_protocol" "PLAINTEXT" .Values.config -}}
 {{- $sasl := hasPrefix "SASL" $protocol -}}
@@ -108,12 +115,29 @@
 {{- $found | toJson }}
 {{- end }}
 
+{{- /* What Kubernetes lets nobody change in a StatefulSet, where one is there: told before a hook has run, and with the way out. */ -}}
+{{- define "bridge.refusals.volumes" -}}
+{{- $found := list -}}
+{{- $name := include "bridge.fullname" . -}}
+{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace $name -}}
+{{- if and .Values.spool.enabled $there -}}
+{{- $claim := (first $there.spec.volumeClaimTemplates).spec -}}
+{{- $has := dict "size" $claim.resources.requests.storage "accessModes" $claim.accessModes "storageClassName" (get $claim "storageClassName") -}}
+{{- range $key, $old := $has -}}
+{{- $new := get $.Values.spool $key -}}
+{{- $same := or (eq (toJson $new) (toJson $old)) (and (eq $key "size") (eq (include "bridge.bytes" $new) (include "bridge.bytes" $old))) -}}
+{{- if not (or $same (and (empty $new) (empty $old))) -}}
+{{- $found = append $found (printf "spool.%s: %v is not that of StatefulSet %s, %v, and Kubernetes lets it not be changed; see to the claims, then kubectl --namespace %s delete statefulset %s --cascade=orphan, which leaves the pods, and upgrade again (docs/operations.md, A larger volume)" $key (toJson $new | trimAll "\"") $name (toJson $old | trimAll "\"" | default "null") $.Release.Namespace $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
 {{- define "bridge.refusals.replicas" -}}
 {{- $found := list -}}
-{{- $least := .Values.replicas -}}
 {{- with .Values.autoscaling -}}
 {{- if .enabled -}}
-{{- $least = .minReplicas -}}
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
 {{- $found = append $found (printf "autoscaling.minReplicas: %v is more than autoscaling.maxReplicas (%v); lower it" .minReplicas .maxReplicas) -}}
 {{- end -}}
@@ -125,18 +149,31 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.podDisruptionBudget -}}
-{{- if and .enabled (kindIs "float64" .minAvailable) (ge (int .minAvailable) (int $least)) -}}
-{{- $found = append $found (printf "podDisruptionBudget.minAvailable: %v of %v bridges may never be away, so that no node could be drained; lower it, or use maxUnavailable" .minAvailable $least) -}}
-{{- else if and .enabled (eq (toString .minAvailable) "100%") -}}
-{{- $found = append $found "podDisruptionBudget.minAvailable: 100% lets no node be drained; lower it, or use maxUnavailable" -}}
-{{- end -}}
-{{- end -}}
 {{- range .Values.spool.drain -}}
 {{- if not $.Values.spool.enabled -}}
 {{- $found = append $found (printf "spool.drain: %v: with spool.enabled=false there are no volumes to drain; drain them before it is turned off" .) -}}
 {{- else if lt (int .) (int (ternary $.Values.autoscaling.maxReplicas $.Values.replicas $.Values.autoscaling.enabled)) -}}
 {{- $found = append $found (printf "spool.drain: %v is the ordinal of a replica that runs, or may, and that publishes its spool itself; name those of replicas that are no more" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- /* A budget under which no node could ever be drained. Kubernetes rounds percentages up. */ -}}
+{{- define "bridge.refusals.budget" -}}
+{{- $found := list -}}
+{{- $least := ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled -}}
+{{- with .Values.podDisruptionBudget -}}
+{{- $key := ternary "maxUnavailable" "minAvailable" (kindIs "invalid" .minAvailable) -}}
+{{- $given := get . $key | default 0 | toString -}}
+{{- $count := trimSuffix "%" $given | float64 -}}
+{{- if hasSuffix "%" $given -}}
+{{- $count = divf (mulf $count (float64 $least)) 100 | ceil -}}
+{{- end -}}
+{{- if and .enabled $least (eq $key "minAvailable") (ge $count (float64 $least)) -}}
+{{- $found = append $found (printf "podDisruptionBudget.minAvailable: %v of %v bridges may never be away, so that no node could be drained; lower it, or use maxUnavailable" $given $least) -}}
+{{- else if and .enabled $least (eq $key "maxUnavailable") (le $count 0.0) -}}
+{{- $found = append $found (printf "podDisruptionBudget.maxUnavailable: %v lets no node be drained; raise it" $given) -}}
 {{- end -}}
 {{- end -}}
 {{- $found | toJson }}
