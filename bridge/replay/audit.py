@@ -25,7 +25,7 @@ import msgspec
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 
 from bridge import config
-from bridge.errors import ReplayError
+from bridge.errors import ConfigurationError, ReplayError
 from bridge.replay.client import Asker, Reader
 from bridge.replay.progress import Progress
 from bridge.replay.proof import SLOTS_MS, Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
@@ -42,9 +42,12 @@ def main(options: argparse.Namespace) -> int:
     """Read, judge, print. 0: nothing is wrong; 1: something is.
 
     Raises:
+        ConfigurationError: the range ends before it begins.
         ReplayError: the topics can't be read, or there is no room for the temporary file.
     """
     settings = config.load(options.config, assignments=options.set).settings
+    if options.since is not None and options.until is not None and options.since >= options.until:
+        raise ConfigurationError(f"--from {time_text(options.since)} is not before --to {time_text(options.until)}")
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
         proof = Proof(Path(directory) / "proof.sqlite")
         try:

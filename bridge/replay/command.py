@@ -38,12 +38,13 @@ from bridge.replay.select import (
     parse_bound,
     topic_named,
 )
-from bridge.replay.state import Run, State, group_of, new_run_id
+from bridge.replay.state import Run, State, group_of, new_run_id, to_offsets
 from bridge.replay.target import check_target, find_run, open_target
 from bridge.replay.transfer import Choose, Pace, Stop, batch_records, chooser, transfer
 
 GONE: Final = 3
 """Exit code of a replay that is done, but for what had expired."""
+_MOST_RECORDS: Final = 10**18
 # The options that say what a run is, and how they are typed.
 _ASKED: Final = {
     "low": "--from",
@@ -139,7 +140,12 @@ def _planned(options: argparse.Namespace, settings: config.Settings, asker: Aske
         target=options.to_topic,
     )
     positions = {partition: start for partition, (start, _) in ranges.chosen.items()}
-    return _Job(State(run=run, ranges=ranges.chosen, positions=positions), settings, ranges, notes=notes)
+    state = State(run=run, ranges=ranges.chosen, positions=positions)
+    if run.target is not None:
+        to_offsets(
+            msgspec.structs.replace(state, read=_MOST_RECORDS, written=_MOST_RECORDS)
+        )  # fits, however far it comes
+    return _Job(state, settings, ranges, notes=notes)
 
 
 def _bounds(options: argparse.Namespace) -> tuple[Any, Any]:

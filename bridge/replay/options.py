@@ -91,7 +91,7 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_group(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("group", type=_group, metavar="GROUP", help="the consumer group's id")
+    parser.add_argument("group", type=named, metavar="GROUP", help="the consumer group's id")
     parser.add_argument("--topic", metavar="TOPIC", help="status, quarantine, or a topic's name (default: status)")
     # Not those of a parent, whose defaults would take the place of what stands before the word groups.
     parser.add_argument(
@@ -119,7 +119,8 @@ def _run(text: str) -> str:
     return text
 
 
-def _group(text: str) -> str:
+def named(text: str) -> str:
+    """A group's id, which is not empty."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text

@@ -1,9 +1,10 @@
 """The options of ``redrive``, ``tail`` and ``audit``. What they run is imported only then: every other command loads this."""
 
 import argparse
+import math
 from typing import Any, Final
 
-from bridge.replay.options import interruptible
+from bridge.replay.options import interruptible, named
 from bridge.replay.proof import SLOTS_MS
 from bridge.replay.select import LATEST, add_filter_arguments, parse_bound, parse_time, take_times
 
@@ -36,13 +37,14 @@ def _add_redrive(parser: argparse.ArgumentParser) -> None:
     add("--execute", action="store_true", help="publish; without it the plan is shown, and nothing is written")
     add(
         "--group",
+        type=named,
         default=GROUP,
         metavar="ID",
         help="consumer group that keeps how far was looked (default: %(default)s)",
     )
     add(
         "--list",
-        type=int,
+        type=_count,
         default=_LISTED,
         metavar="N",
         help="how many that still fail are listed (default: %(default)s)",
@@ -78,19 +80,35 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--list",
-        type=int,
+        type=_count,
         default=_LISTED,
         metavar="N",
         help="how many of each kind of fault are named (default: %(default)s)",
     )
     add(
         "--margin",
-        type=float,
+        type=_seconds,
         default=_MARGIN_SECONDS,
         metavar="SEC",
         help="what was received within so many seconds may be on its way, and is not judged (default: %(default)g)",
     )
     add("--format", choices=("text", "json"), default="text", help="json: one object")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError("it must be a number, 0 or above")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError("it must be a number, 0 or above")
+    return number
 
 
 def _redrive(options: argparse.Namespace) -> int:

@@ -293,6 +293,19 @@ def test_the_source_is_written_to_only_when_forced(
     assert run(topic, "--to-topic", f"{topic}-not-there", "--execute") == 1
 
 
+def test_more_filters_than_a_run_can_keep_are_told_with_the_plan(
+    kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is begun: no group, no word of how to go on."""
+    topic, target = make_topic(kafka_bootstrap), make_topic(kafka_bootstrap)
+    keys = [word for number in range(400) for word in ("--key", f"key-number-{number}")]
+    for execute in ([], ["--execute"]):
+        assert run(topic, *keys, "--to-topic", target, *execute) == 1
+        said = capfd.readouterr().err
+        assert "more filters than a run on Kafka can keep" in said
+        assert "go on" not in said
+
+
 def test_a_target_that_refuses_a_record_ends_it_with_words_and_nothing_half_done(
     kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:

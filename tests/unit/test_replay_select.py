@@ -63,6 +63,26 @@ def test_a_time_beyond_what_can_be_written_is_shown_in_milliseconds() -> None:
     assert str(parse_bound("9999-12-31T23:59:59-23:00")).startswith("253402383599000 ms since the epoch")
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["audit", "--margin=nan"], "0 or above"),
+        (["audit", "--list=-1"], "0 or above"),
+        (["redrive", "--group="], "is empty"),
+        (["replay", "--resume="], "names no run"),
+        (["audit", "--from=-1h", "--to=-2h"], "is not before --to"),
+    ],
+)
+def test_what_means_nothing_is_refused(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An audit of an empty range would find nothing wrong."""
+    try:
+        code: Any = cli.main(words)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "inf", "nan", "many"])
 def test_a_rate_is_a_number_above_zero(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Infinity is none that could be kept to."""
