@@ -20,7 +20,7 @@ needs_compiler = pytest.mark.skipif(
 )
 COMPILED = f"bridge/_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
 FILES = (".gitignore", "LICENSE", "README.md", "pyproject.toml", "hatch_build.py", "bridge/_compiled.pyx")
-MORE = ("bridge/__init__.py", "bridge/compiled.py")
+MORE = ("bridge/__init__.py", "bridge/compiled.py", "bridge/record.py")
 WORDS = "so all is done in Python, which is slower: not found: a C compiler (nothing)"
 
 
