@@ -230,9 +230,9 @@ class Scripted:
 class Disk:
     """The Spool's interface over a dictionary; works off its queue, in order, when told."""
 
-    def __init__(self, rows: dict[tuple[int, int], SpoolRow] | None = None) -> None:
-        self.rows = rows if rows is not None else {}
-        self.aside: list[SpoolRow] = []
+    def __init__(self, former: "Disk | None" = None) -> None:
+        self.rows: dict[tuple[int, int], SpoolRow] = former.rows if former else {}
+        self.aside: list[SpoolRow] = former.aside if former else []
         self.queue: deque[tuple[str, Callable[[], Any], asyncio.Future[Any] | None]] = deque()
         self.deletes: list[tuple[int, int]] = []
         self.oldest_waiting_seconds = 0.0
@@ -321,13 +321,13 @@ class Stage:
         self.ids = ScriptedIds()
         self.window_bytes = window_bytes
         self._numbers = itertools.count(1)
-        self._rows: dict[tuple[int, int], SpoolRow] = {}
+        self.disk = Disk()
         self._spool = spool
         self.begin()
 
     def begin(self) -> None:
         """Start a process."""
-        self.disk = Disk(self._rows)
+        self.disk = Disk(self.disk)
         self.cluster.begin()
         self.run(self._begin())
         self.settle()
