@@ -19,7 +19,7 @@ from bridge.deliver.batch import PythonWriter, Writer
 from bridge.deliver.lane import bytes_of, bytes_of_python
 from bridge.deliver.layout import by_lane, by_lane_python
 from bridge.deliver.partition import murmur2_python
-from bridge.deliver.spool_file import decode_body, encode_body
+from bridge.deliver.spool_file import encode_body, encode_body_python
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.plain import plain_encoder
 from bridge.encode.records import Encoded, RecordEncoder
@@ -106,8 +106,20 @@ def test_a_written_record_serves_as_one_of_python_s(body: list[Any], prefix: byt
                 assert getattr(one, name) == getattr(other, name)
         assert by_lane(written, lanes) == by_lane_python(others, lanes)
         assert bytes_of(written) == bytes_of_python(others)
-        assert decode_body(encode_body(written)) == others
+        assert encode_body(written) == encode_body_python(others)
         assert batch_of(compiled.module.BatchWriter, written, prefix) == batch_of(PythonWriter, others, prefix)
+
+
+@needs_it
+@pytest.mark.parametrize("size", [0, 15, 16, 31, 32, 255, 256, 65_535, 65_536])
+def test_a_spooled_record_may_have_any_size(size: int) -> None:
+    """Of key, value, a header's name and value, the list of headers, the list of records."""
+    records = [
+        Record("t" * size, b"k" * size, b"v" * size, [("n" * size, b"h" * size)], RECEIVED, b"s" * size),
+        Record("t", None, b"v", [("n", b"h")] * size, RECEIVED),
+        *[Record("t", None, b"", [], RECEIVED)] * size,
+    ]
+    assert encode_body(records) == encode_body_python(records)
 
 
 def batch_of(writer: type[Writer], records: list[Record], prefix: bytes) -> tuple[int, int, int, bytes]:
