@@ -14,7 +14,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     ``key`` is None only for a quarantined record without a readable MessageId. ``timestamp_ms`` is the create time,
     milliseconds since the epoch. ``schema`` is None where the value is whole; else the value is bare Avro, ``schema`` the
     fingerprint of what it was written with, and the id that the topic's registry has for it is put before the value when it is
-    sent. Array-like, so that its msgpack form (the spool's) carries no field names.
+    sent. Array-like, so that its msgpack form (the spool's) carries no field names. The compiled part gives ``WrittenRecord``
+    in its place, which has the same attributes.
     """
 
     topic: str
