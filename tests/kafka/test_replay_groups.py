@@ -195,7 +195,8 @@ def test_what_was_lost_when_an_undo_was_cut_short_comes_back(
     commit(kafka_bootstrap, group, other, {1: 5})
     undo = tmp_path / "undo.json"
     assert groups(topic, "reset", group, "--to-earliest", "--undo-file", str(undo), "--execute") == 0
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})  # kept: with it what it is asked for would go unanswered
+    # Kept: one that is collected answers nothing.
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     admin.delete_consumer_groups([group])[group].result()
     assert groups(topic, "reset", group, "--undo", str(undo), "--execute") == 0
     assert committed(kafka_bootstrap, group, topic, 3) == {0: 9, 1: None, 2: None}
