@@ -1,6 +1,7 @@
 """A server in a process of its own, to stop, kill and pause; it writes into a log file and dies with this process."""
 
 import asyncio
+import os
 import signal
 import subprocess
 from abc import ABC, abstractmethod
@@ -99,8 +100,11 @@ class Process:
             self._process.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: it keeps its connections and says nothing more."""
+        """SIGSTOP: it keeps its connections and says nothing more, from when this returns."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None and self.running:
+            # The signal is sent, not obeyed: on a busy machine threads go on for a moment.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self._paused = True
 
     def resume(self) -> None:
