@@ -285,10 +285,12 @@ async def test_a_flood_of_headers_is_refused(bridge: BridgeProcess) -> None:
             return 0
         return 0 if answer is None else answer.status
 
+    # The end of the connection may overtake the answer.
+    assert 431 in [await sent(data) for data in floods * 4]
+    # So many at once may take longer than headers have time.
     async with good_beside(bridge):
         found = await asyncio.gather(*(sent(data) for data in floods * 20))
     assert set(found) <= {0, 405, 414, 431}
-    assert 431 in found
 
 
 # --- what a body holds ------------------------------------------------------------------------------------------------
