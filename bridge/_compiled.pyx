@@ -121,13 +121,12 @@ cdef class _Buffer:
         self.size = _zigzag(self.data + self.size, number) - self.data
         return 0
 
-    cdef int length(self, Py_ssize_t size) except -1:
-        """Four bytes, big endian."""
-        self.reserve(4)
-        self.byte(<uint8_t>(size >> 24))
-        self.byte(<uint8_t>(size >> 16))
-        self.byte(<uint8_t>(size >> 8))
-        self.byte(<uint8_t>size)
+    cdef int big_endian(self, uint64_t number, int count) except -1:
+        """A number in so many bytes, 8 at most."""
+        self.reserve(8)
+        while count:
+            count -= 1
+            self.byte(<uint8_t>(number >> 8 * count))
         return 0
 
     cdef int sized(self, bytes text) except -1:
@@ -145,37 +144,33 @@ cdef class _Buffer:
         self.sized(value)
         return size + PyBytes_GET_SIZE(value)
 
-    cdef int big_endian(self, uint8_t first, uint64_t number, int count) except -1:
-        """A byte, and a number in so many."""
-        self.reserve(9)
-        self.byte(first)
-        while count:
-            count -= 1
-            self.byte(<uint8_t>(number >> 8 * count))
-        return 0
+    # MessagePack's: nothing, the beginning of an array, a text, bytes.
 
-    # What MessagePack begins an array, a text, bytes with.
+    cdef int nil(self) except -1:
+        return self.big_endian(0xC0, 1)
 
     cdef int array(self, Py_ssize_t count) except -1:
-        if count < 16:
-            return self.big_endian(<uint8_t>(0x90 | count), 0, 0)
-        return self.big_endian(0xDC, count, 2) if count < 1 << 16 else self.big_endian(0xDD, count, 4)
+        return self.big_endian(0x90 | count, 1) if count < 16 else self._counted(0xDC, count)
 
     cdef int text(self, const char* at, Py_ssize_t size) except -1:
         if size < 32:
-            self.big_endian(<uint8_t>(0xA0 | size), 0, 0)
+            self.big_endian(0xA0 | size, 1)
+        elif size < 1 << 8:
+            self.big_endian(0xD9 << 8 | size, 2)
         else:
-            self._sized_by(0xD9, size)
+            self._counted(0xDA, size)
         return self.put(at, size)
 
     cdef int binary(self, const char* at, Py_ssize_t size) except -1:
-        self._sized_by(0xC4, size)
+        if size < 1 << 8:
+            self.big_endian(0xC4 << 8 | size, 2)
+        else:
+            self._counted(0xC5, size)
         return self.put(at, size)
 
-    cdef int _sized_by(self, uint8_t first, Py_ssize_t size) except -1:
-        if size < 1 << 8:
-            return self.big_endian(first, size, 1)
-        return self.big_endian(first + 1, size, 2) if size < 1 << 16 else self.big_endian(first + 2, size, 4)
+    cdef int _counted(self, uint64_t kind, Py_ssize_t count) except -1:
+        """Of a kind, in two bytes; else of the next kind, in four."""
+        return self.big_endian(kind << 16 | count, 3) if count < 1 << 16 else self.big_endian((kind + 1) << 32 | count, 5)
 
     cdef bytes taken(self):
         """What was written; the buffer is empty again."""
@@ -444,7 +439,6 @@ cdef class PlainEncoder:
     cdef bytes head
     cdef bint avro
     # of JSON: what stands before each value
-    cdef list names
     cdef const char* name_at[FIELDS]
     cdef Py_ssize_t name_size[FIELDS]
     cdef Py_ssize_t names_size
@@ -467,7 +461,7 @@ cdef class PlainEncoder:
     cdef char event_id[32]
     cdef Py_ssize_t overhead_bytes, header_bytes, max_record_bytes
     cdef _Buffer buffer
-    # what else than the report holds bytes that ``values`` points to; and what holds those of ``wire_names``
+    # what else than the report holds bytes that ``values`` points to; and what holds those of ``wire_names`` and ``name_at``
     cdef list held, held_names
 
     def __init__(self, list layout, *, bint avro, bytes head, dict statuses, str failed, tuple no_error, tuple unknown_error,
@@ -479,12 +473,12 @@ cdef class PlainEncoder:
         for name, place in WIRE_NAMES.items():
             self._know(name.encode(), place)
         kinds = {"text": TEXT, "boolean": BOOLEAN, "number": NUMBER, "symbol": SYMBOL}
-        self.names, self.symbols, self.names_size = [], [], 0
+        self.symbols, self.names_size = [], 0
         cdef bytes before
         for index, (name, kind, nullable, symbols) in enumerate(layout):
             self.kinds[index], self.nullable[index] = kinds[kind], nullable
             before = (b'{"' if index == 0 else b',"') + name.encode() + b'":'
-            self.names.append(before)
+            self.held_names.append(before)
             self.name_at[index], self.name_size[index] = PyBytes_AS_STRING(before), PyBytes_GET_SIZE(before)
             self.names_size += self.name_size[index]
             self.symbols.append({symbol: _Symbol(symbol, place) for place, symbol in enumerate(symbols)})
@@ -735,13 +729,13 @@ cdef class PlainEncoder:
         cdef Value* values = self.values
         cdef Value* to = &values[RECIPIENT] if values[RECIPIENT].at is not NULL else &values[SENDER_USER_ID]
         cdef _Buffer buffer = self.buffer
-        buffer.length(values[MESSAGE_ID].size)
+        buffer.big_endian(values[MESSAGE_ID].size, 4)
         buffer.put(values[MESSAGE_ID].at, values[MESSAGE_ID].size)
-        buffer.length(to.size)
+        buffer.big_endian(to.size, 4)
         buffer.put(to.at, to.size)
-        buffer.length(PyBytes_GET_SIZE(state))
+        buffer.big_endian(PyBytes_GET_SIZE(state), 4)
         buffer.put_bytes(state)
-        buffer.length(values[ERROR_CODE].size)
+        buffer.big_endian(values[ERROR_CODE].size, 4)
         buffer.put(values[ERROR_CODE].at, values[ERROR_CODE].size)
         cdef bytes digest = sha256(buffer.taken()).digest()
         cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(digest)
@@ -878,7 +872,7 @@ def packed(list records) -> bytes:
         buffer.text(at, size)
         at = PyBytes_AS_STRING(written.written)
         if written.key_size < 0:
-            buffer.big_endian(0xC0, 0, 0)
+            buffer.nil()
         else:
             buffer.binary(at, written.key_size)
             at += written.key_size
@@ -894,9 +888,10 @@ def packed(list records) -> bytes:
             size = _read_zigzag(<const uint8_t**>&at)
             buffer.binary(at, size)
             at += size
-        buffer.big_endian(0xCF if written.timestamp_ms >= 0 else 0xD3, <uint64_t>written.timestamp_ms, 8)
+        buffer.big_endian(0xCF if written.timestamp_ms >= 0 else 0xD3, 1)
+        buffer.big_endian(<uint64_t>written.timestamp_ms, 8)
         if written.schema is None:
-            buffer.big_endian(0xC0, 0, 0)
+            buffer.nil()
         else:
             buffer.binary(PyBytes_AS_STRING(<bytes>written.schema), PyBytes_GET_SIZE(<bytes>written.schema))
     return buffer.taken()
