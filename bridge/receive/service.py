@@ -5,9 +5,9 @@ import errno
 import gc
 import signal
 import socket
-import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import structlog
@@ -32,6 +32,7 @@ from bridge.receive.probes import Probes
 from bridge.receive.readings import Readings
 from bridge.receive.tally import Tally
 from bridge.registry.ids import RegisteredIds
+from bridge.threads import in_daemon_thread
 
 log = structlog.get_logger(__name__)
 
@@ -176,18 +177,7 @@ class _Threads(ThreadPoolExecutor):
     """A thread a call, for which the process's end does not wait: what it reads may be a mount that hangs."""
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(call(*arguments, **named))
-            except BaseException as error:  # noqa: BLE001 - as the pool's own: it is the caller's
-                future.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        return future
+        return in_daemon_thread(partial(call, *arguments, **named), "call")
 
 
 def _beside(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

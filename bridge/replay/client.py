@@ -6,10 +6,8 @@ Nothing here joins a consumer group: partitions are assigned, so that a reader d
 import contextlib
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar, cast
 
 import msgspec
@@ -20,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from bridge.config import Kafka
 from bridge.deliver.librdkafka import librdkafka_arguments
 from bridge.errors import ConfigurationError, KafkaAway, ReplayError
+from bridge.threads import in_daemon_thread
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
@@ -142,15 +141,7 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
     Raises:
         Stuck: it is not back; its thread ends with the process.
     """
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="librdkafka").start()
+    outcome = in_daemon_thread(call, "librdkafka")
     try:
         return outcome.result(seconds)
     except TimeoutError:

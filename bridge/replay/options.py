@@ -104,13 +104,18 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = number_in(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError("it must be a number above 0")
     return number
+
+
+def number_in(text: str) -> float:
+    """The number that it is; else one that is no number, and so in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _run(text: str) -> str:

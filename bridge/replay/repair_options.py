@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import Any, Final
 
-from bridge.replay.options import interruptible, named
+from bridge.replay.options import interruptible, named, number_in
 from bridge.replay.proof import SLOTS_MS
 from bridge.replay.select import LATEST, add_filter_arguments, parse_bound, parse_time, take_times
 
@@ -102,10 +102,7 @@ def _count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = number_in(text)
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError("it must be a number, 0 or above")
     return number

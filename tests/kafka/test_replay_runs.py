@@ -209,19 +209,24 @@ def test_sigterm_ends_it_in_order_and_it_goes_on_from_there(
     ]
 
 
-def test_what_expires_while_it_is_away_is_told(
-    kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Between two attempts the head of the topic went: the rest comes, the exit code says that it is not all."""
-    topic = make_topic(kafka_bootstrap)
-    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(3_000)])
-    file = tmp_path / "out.ndjson"
+def left_in_the_middle(bootstrap: str, directory: Path) -> tuple[str, Path]:
+    """A topic of 3,000 events, and the file of a replay that was ended in the middle of it."""
+    topic, file = make_topic(bootstrap), directory / "out.ndjson"
+    write(bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(3_000)])
     process = start(
-        kafka_bootstrap, topic, "replay", "--to-file", str(file), "--rate", "500", "--execute", directory=tmp_path
+        bootstrap, topic, "replay", "--to-file", str(file), "--rate", "500", "--execute", directory=directory
     )
     assert grown(file, process)
     process.terminate()
     process.wait(END_SECONDS)
+    return topic, file
+
+
+def test_what_expires_while_it_is_away_is_told(
+    kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between two attempts the head of the topic went: the rest comes, the exit code says that it is not all."""
+    topic, file = left_in_the_middle(kafka_bootstrap, tmp_path)
     there = len(lines_of(file))
     assert there < 2_900
     delete_before(kafka_bootstrap, topic, {0: 2_950})
@@ -234,15 +239,7 @@ def test_a_topic_that_was_made_anew_is_not_waited_for(
     kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It ends before the place to go on from: that is said, and no advice is given that would come to the same."""
-    topic = make_topic(kafka_bootstrap)
-    write(kafka_bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(3_000)])
-    file = tmp_path / "out.ndjson"
-    process = start(
-        kafka_bootstrap, topic, "replay", "--to-file", str(file), "--rate", "500", "--execute", directory=tmp_path
-    )
-    assert grown(file, process)
-    process.terminate()
-    process.wait(END_SECONDS)
+    topic, file = left_in_the_middle(kafka_bootstrap, tmp_path)
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     admin.delete_topics([topic], operation_timeout=END_SECONDS)[topic].result()
     made_anew(admin, topic)

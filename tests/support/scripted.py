@@ -449,6 +449,7 @@ class Stage:
         published = sum(counters.published.values())
         assert counters.received + counters.found == published + waiting + counters.set_aside + counters.refused
         assert waiting >= 0
+        assert self.delivery.memory.bytes == sum(lane.memory_bytes for lane in self.delivery.all_lanes())
         assert all(lane.depth >= 0 and lane.memory_bytes >= 0 for lane in self.delivery.all_lanes())
 
     def finish(self) -> None:

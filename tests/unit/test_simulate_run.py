@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,10 @@ async def test_a_rate_and_a_duration_say_how_much_is_pushed() -> None:
     """So many reports a second for so long, however many messages that takes."""
     async with serving() as server:
         options = SimulateOptions(url=server.url, rate=1000, duration_seconds=0.2, size=(5, 5), mix=Mix.plain())
+        began = time.monotonic()
         summary = await simulate(options)
     assert (summary.reports, summary.pushes) == (200, 40)
+    assert time.monotonic() - began >= 0.19  # the last of them is not due before
 
 
 async def test_a_duration_alone_ends_a_run_as_fast_as_possible() -> None:
