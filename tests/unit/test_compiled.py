@@ -22,7 +22,7 @@ from bridge.deliver.partition import murmur2_python
 from bridge.deliver.spool_file import encode_body, encode_body_python
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.plain import plain_encoder
-from bridge.encode.records import Encoded, RecordEncoder
+from bridge.encode.records import Encoded, RecordEncoder, record_bytes_bound
 from bridge.encode.values import value_format
 from bridge.record import Record
 from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
@@ -192,6 +192,36 @@ def test_folded_words_are_each_their_own() -> None:
         [known | {"Type": word, "ConversationType": word + "A", "MsgFrameType": word + "B"} for word in words]
     )
     check_alike(body.encode())
+
+
+@needs_it
+@pytest.mark.parametrize(("form", "registry"), FORMS)
+def test_both_find_the_same_record_too_large(form: str, registry: bool) -> None:
+    """To the byte."""
+    raw = json.dumps([{"MessageId": "m-1", "Status": "Failed", "ErrorCode": "131026", "To": "861"}]).encode()
+    ((record,), _, _) = in_python(encoder_of(form, registry=registry), raw, None)
+    bound = record_bytes_bound(record)
+    for limit, faults in ((bound, []), (bound - 1, [("too_large", "$[0]")])):
+        encoder = encoder_of(form, registry=registry, max_record_bytes=limit)
+        found = encoder.encode_body(raw, callback_id="c-1", received_at_ms=RECEIVED, traceparent=None)
+        assert found == in_python(encoder, raw, None)
+        assert found.faults == faults
+
+
+@needs_it
+@pytest.mark.parametrize("word", ['quo"te', "back\\slash", "line\n", "é"])
+def test_a_word_that_is_not_plain_once_folded_is_left_to_python(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written as it is must not need an escape, whoever folds it."""
+    monkeypatch.setattr("bridge.encode.plain.folded", lambda _text: word)
+    headers = CallbackHeaders(
+        source=b"/", content_type=b"x", callback_id="c", received_at_ms=RECEIVED, total=1, traceparent=None
+    )
+    encode = plain_encoder(
+        "t", value_format("json", registry=False), overhead_bytes=0, header_bytes=0, max_record_bytes=1 << 20
+    )
+    assert encode is not None
+    item: Any = b'{"MessageId":"m","Status":"Read","Type":"x"}'
+    assert encode([item], headers) == ([None], [None])
 
 
 @needs_it

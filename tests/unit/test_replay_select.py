@@ -87,7 +87,7 @@ def test_what_means_nothing_is_refused(words: list[str], says: str, capsys: pyte
 def test_a_rate_is_a_number_above_zero(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Infinity is none that could be kept to."""
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["replay", f"--rate={number}"])
+        cli.main(["replay", f"--rate={number}", "--patience=1"])
     assert "a number above 0" in capsys.readouterr().err
 
 
