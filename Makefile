@@ -58,7 +58,7 @@ faults: $(READY) ## the fault tests in their long form
 # The budget of the whole run; most of it is the decoder's.
 FUZZ_SECONDS ?= 3600
 fuzz: $(READY) ## the decoder and both ports under made-up input, for an hour; FUZZ_SECONDS=60 for a minute
-	BRIDGE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/unit/test_fuzz_report.py tests/kafka/test_openapi.py $(ARGS)
+	BRIDGE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/unit/report/test_fuzz_report.py tests/kafka/test_openapi.py $(ARGS)
 
 lint: $(READY) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check
@@ -77,10 +77,10 @@ check-asyncapi: ## validate avro/asyncapi.yaml with its official parser; needs n
 	node "$$tools/check.mjs" avro/asyncapi.yaml
 
 check-prometheus: $(READY) ## alerts, metrics and dashboard on a real Prometheus; needs prometheus and promtool
-	$(BIN)/python -m pytest tests/observed/test_rules.py tests/observed/test_prometheus.py $(ARGS)
+	$(BIN)/python -m pytest tests/monitoring/test_rules.py tests/monitoring/test_prometheus.py $(ARGS)
 
 check-page: $(READY) ## the operators' page in headless Chromium; needs chromium
-	$(BIN)/python -m pytest tests/observed/test_chromium.py $(ARGS)
+	$(BIN)/python -m pytest tests/monitoring/test_chromium.py $(ARGS)
 
 bench: $(READY) ## docs/performance.md anew: rates, answers, CPU, beside the bridge's peers; needs Go, takes half an hour
 	$(BIN)/python benchmarks/run.py --write $(ARGS)

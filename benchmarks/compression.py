@@ -12,11 +12,11 @@ from typing import Literal
 import cramjam
 from aiokafka.codec import lz4_encode, snappy_encode, zstd_encode
 
-from bridge.deliver.batch import Batch
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
+from bridge.kafka.batch import Batch
+from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
 from bridge.record import Record
-from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
 
 HEAD_BYTES = 61
 BATCH_RECORDS = (3, 30, 300)

@@ -18,9 +18,9 @@ import fastavro
 
 from bridge.encode.avro import compile_writer
 from bridge.encode.json import encode_event
+from bridge.report.event import StatusEvent
+from bridge.report.report import Report, read_body
 from bridge.schemas import written_schema
-from bridge.status.event import StatusEvent
-from bridge.status.report import Report, read_body
 
 _FULL = {
     "MessageId": "cams-1-20230803062038-000000000001",

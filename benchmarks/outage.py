@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 
 from bridge.config import load
-from bridge.deliver import topics
-from bridge.deliver.declared import declared_topics
-from bridge.demo.process import HOST, Bridge
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
-from bridge.simulate.campaign import Mix
-from bridge.simulate.run import SimulateOptions, simulate
+from bridge.lab.demo.process import HOST, Bridge
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
+from bridge.lab.simulate.campaign import Mix
+from bridge.lab.simulate.run import SimulateOptions, simulate
+from bridge.topics import inspect as topics
+from bridge.topics.spec import declared_topics
 
 MIB = 1 << 20
 REPORTS_EACH = 100

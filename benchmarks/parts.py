@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import uvloop
 
 from bridge.config import Settings, load
-from bridge.deliver.batch import Batch
-from bridge.deliver.delivery import Delivery
+from bridge.delivery.delivery import Delivery
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
-from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
+from bridge.kafka.batch import Batch
+from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
 
 if TYPE_CHECKING:
-    from bridge.deliver.producers import Producers
+    from bridge.kafka.producers import Producers
 
 PARTITIONS, CONNECTIONS, DISTINCT = 12, 32, 200
 ROUND_TRIP_SECONDS = 0.001

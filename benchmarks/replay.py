@@ -22,14 +22,14 @@ import msgspec
 from confluent_kafka import Producer
 from confluent_kafka import admin as administration
 
-from bridge.embedded import EmbeddedKafka, spawn_java
 from bridge.encode.avro import compile_writer
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.json import encode_event
+from bridge.lab.embedded import EmbeddedKafka, spawn_java
+from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
+from bridge.report.event import StatusEvent
+from bridge.report.report import Report, read_body
 from bridge.schemas import written_schema
-from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
-from bridge.status.event import StatusEvent
-from bridge.status.report import Report, read_body
 
 MIB = 1 << 20
 PARTITIONS = 12

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from outage import MIB, Measured, make_topics
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
-from bridge.simulate.campaign import Mix
-from bridge.simulate.ledger import Summary
-from bridge.simulate.run import SimulateOptions, simulate
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
+from bridge.lab.simulate.campaign import Mix
+from bridge.lab.simulate.ledger import Summary
+from bridge.lab.simulate.run import SimulateOptions, simulate
 
 SIZES = (1, 10, 100)
 REPORTS_A_MESSAGE = 2.5

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge.deliver.spool import Spool, SpoolRow
 from bridge.record import Record
+from bridge.spool.spool import Spool, SpoolRow
 
 _LANES = 50
 _VALUE = os.urandom(900)

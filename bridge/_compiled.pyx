@@ -725,7 +725,7 @@ cdef class PlainEncoder:
         return record if size <= self.max_record_bytes else None
 
     cdef int _digest(self, bytes state) except -1:
-        """See ``bridge.status.event.event_id``."""
+        """See ``bridge.report.event.event_id``."""
         cdef Value* values = self.values
         cdef Value* to = &values[RECIPIENT] if values[RECIPIENT].at is not NULL else &values[SENDER_USER_ID]
         cdef _Buffer buffer = self.buffer
@@ -804,7 +804,7 @@ cdef Py_ssize_t UNKEYED_BYTES = 64
 
 
 def murmur2(bytes data) -> int:
-    """As ``bridge.deliver.partition.murmur2_python``."""
+    """As ``bridge.kafka.partition.murmur2_python``."""
     return _murmur2(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
@@ -828,7 +828,7 @@ cdef uint32_t _murmur2(const uint8_t* data, Py_ssize_t size) noexcept:
 
 
 def by_lane(records, dict lanes) -> dict:
-    """As ``bridge.deliver.layout.by_lane_python``."""
+    """As ``bridge.delivery.layout.by_lane_python``."""
     cdef dict chosen = {}
     cdef WrittenRecord written
     cdef Py_ssize_t size
@@ -848,7 +848,7 @@ def by_lane(records, dict lanes) -> dict:
 
 
 def bytes_of(list records) -> int:
-    """As ``bridge.deliver.lane.bytes_of_python``."""
+    """As ``bridge.delivery.lane.bytes_of_python``."""
     cdef Py_ssize_t size = 0
     for record in records:
         if type(record) is WrittenRecord:
@@ -859,7 +859,7 @@ def bytes_of(list records) -> int:
 
 
 def packed(list records) -> bytes:
-    """As ``bridge.deliver.spool_file.encode_body_python``."""
+    """As ``bridge.spool.file.encode_body_python``."""
     cdef _Buffer buffer = _Buffer()
     cdef WrittenRecord written
     cdef const char* at
@@ -908,7 +908,7 @@ cdef inline Py_ssize_t _size_of(int64_t number) noexcept:
 
 
 cdef class BatchWriter:
-    """The records of one batch (v2), uncompressed, as ``bridge.deliver.batch`` has it in Python.
+    """The records of one batch (v2), uncompressed, as ``bridge.kafka.batch`` has it in Python.
 
     Args:
         most_bytes: of the batch with its head; a first record always fits.

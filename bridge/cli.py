@@ -93,13 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(handler=_config)
 
-    from bridge.deliver import spool_command, topics_command
-    from bridge.demo import command as demonstration
-    from bridge.receive import status_command
-    from bridge.registry import schema_command
-    from bridge.replay.options import add_replay
-    from bridge.replay.repair_options import add_commands
-    from bridge.simulate import run as simulation
+    from bridge.lab.demo import command as demonstration
+    from bridge.lab.simulate import run as simulation
+    from bridge.operate import schema as schema_command
+    from bridge.operate import spool as spool_command
+    from bridge.operate import status as status_command
+    from bridge.operate import topics as topics_command
+    from bridge.operate.options import add_commands
+    from bridge.operate.replay.options import add_replay
 
     topics = commands.add_parser(
         "topics", help="the topics as they are declared: look, plan, apply; and who needs which right"
@@ -151,7 +152,7 @@ def _load(options: argparse.Namespace, *, serving: bool = False) -> config.Loade
 
 def _serve(options: argparse.Namespace) -> int:
     from bridge.observe import logs
-    from bridge.receive.service import Service
+    from bridge.service import Service
 
     settings = _load(options, serving=True).settings
     logs.configure(settings.log, config.path_secrets(settings.access))
@@ -176,7 +177,7 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _probe(options: argparse.Namespace) -> int:
-    from bridge import probe
+    from bridge.operate import probe
 
     settings = _load(options, serving=True).settings
     _run(probe.run(settings, probe.callback_url(settings, options.url), options.timeout, options.ca_file))

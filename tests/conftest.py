@@ -28,7 +28,7 @@ from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
     pytest_xdist_make_scheduler,
 )
 
-from bridge.embedded import EmbeddedKafka, EmbeddedRegistry
+from bridge.lab.embedded import EmbeddedKafka, EmbeddedRegistry
 
 if sys.version_info < (3, 11, 5):
     # There a parse fails where another runs in the middle of it (gh-106905): as when the garbage collector finds a future whose

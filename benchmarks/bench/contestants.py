@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.build import PEERS, go_program, python_of
-from bridge.embedded.ports import Port
+from bridge.lab.embedded.ports import Port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "not-a-secret-but-an-example"  # noqa: S105

@@ -16,7 +16,7 @@ from bench.load import push
 from bench.measure import Meter, Running, Shape, Stage, measure, rounds, stage, tell
 from bench.same import differences
 from bench.service import HOST, LOOK_SECONDS, START_SECONDS, Service, ServiceError
-from bridge.embedded.ports import Port
+from bridge.lab.embedded.ports import Port
 
 # By the number of brokers. Each has its own compilers, and three at work on two cores hold up the rest.
 BROKER_WARM_SECONDS = {1: 10.0, 3: 90.0}

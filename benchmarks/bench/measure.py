@@ -12,8 +12,8 @@ from bench.figures import Sample
 from bench.kafka import JVM, Broker
 from bench.load import Load, push
 from bench.service import HOST, Service, ServiceError, cpu_seconds, rss_mib
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
 
 WARM_REPORTS, WARM_SECONDS = 10, 2.0
 BROKER_PROPERTIES = {"num.network.threads": "3", "num.io.threads": "8"}

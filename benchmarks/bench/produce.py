@@ -15,7 +15,7 @@ from bench.kafka import JVM, PARTITIONS, Broker
 from bench.legs import staged
 from bench.load import push
 from bench.results import Produced
-from bridge.embedded import spawn_java
+from bridge.lab.embedded import spawn_java
 
 MAIN = "org.apache.kafka.tools.ProducerPerformance"
 COMPRESSIONS = ("none", "lz4", "snappy", "zstd")

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bench.kafka import PARTITIONS
 from bench.measure import Running
-from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
+from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
 
 READ_SECONDS = 20.0
 # What differs between any two callbacks: the time of receipt and the callback's id.

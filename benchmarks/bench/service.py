@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bridge.embedded.java import GUARD, tail
+from bridge.lab.embedded.java import GUARD, tail
 
 HOST = "127.0.0.1"
 START_SECONDS, STOP_SECONDS, LOOK_SECONDS = 60.0, 15.0, 0.01

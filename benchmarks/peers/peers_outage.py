@@ -23,12 +23,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from bench.contestants import CONTESTANTS, Contestant, Place
 from bench.service import Service, ServiceError
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import HOST, Port
-from bridge.simulate.campaign import Mix
-from bridge.simulate.ledger import Attempt, Ledger
-from bridge.simulate.run import SimulateOptions, simulate
-from bridge.status.report import Report, read_body
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import HOST, Port
+from bridge.lab.simulate.campaign import Mix
+from bridge.lab.simulate.ledger import Attempt, Ledger
+from bridge.lab.simulate.run import SimulateOptions, simulate
+from bridge.report.report import Report, read_body
 
 PARTITIONS = 12
 QUARANTINE = "chatapp.status.quarantine.v1"

@@ -11,8 +11,8 @@ from bridge.consume.record import Record, place
 from bridge.consume.record import value as value_of
 from bridge.consume.schemas import Schema, SchemaOfId, parsed
 from bridge.errors import Undecodable
+from bridge.report.event import StatusEvent
 from bridge.schemas import EventSchema, known_schemas
-from bridge.status.event import StatusEvent
 
 _FRAME: Final = b"\x00"
 _SINGLE_OBJECT: Final = b"\xc3\x01"

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from bridge.headers import CE_ID
+
 
 class Record(Protocol):
     """aiokafka's ``ConsumerRecord``, which has these as attributes, or confluent-kafka's ``Message``: as methods."""
@@ -41,7 +43,7 @@ def header(record: Record, name: str) -> str | None:
 
 def event_id(record: Record) -> str | None:
     """The event's id from the header ``ce_id``: repeats are dropped without decoding; None on what is no event."""
-    return header(record, "ce_id")
+    return header(record, CE_ID)
 
 
 def place(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 The usual way, event to dictionary to fastavro, costs more than all the rest of a report's way. Here the schema becomes the
 source of one Python function: an attribute of the event after the other, lengths and numbers from tables, one join.
-``benchmarks/encode.py`` compares; the bytes are fastavro's, which ``tests/unit/test_encode_avro.py`` holds.
+``benchmarks/encode.py`` compares; the bytes are fastavro's, which ``tests/unit/encode/test_avro.py`` holds.
 """
 
 from collections.abc import Callable, Mapping

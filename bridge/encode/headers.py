@@ -9,16 +9,30 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from bridge.status.event import Status, StatusEvent
-from bridge.status.report import Quarantined
+from bridge.headers import (
+    CALLBACK,
+    CE_ID,
+    CE_SOURCE,
+    CE_SPECVERSION,
+    CE_SUBJECT,
+    CE_TIME,
+    CE_TYPE,
+    CONTENT_TYPE,
+    POSITION,
+    QUARANTINE_DETAIL,
+    QUARANTINE_PATH,
+    QUARANTINE_REASON,
+    RECEIVED_AT,
+    TRACEPARENT,
+)
+from bridge.report.event import Status, StatusEvent
+from bridge.report.report import Quarantined
 
 Header = tuple[str, bytes]
 
-QUARANTINE_REASON: Final = "quarantine_reason"
-
-SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
+SPECVERSION: Final[Header] = (CE_SPECVERSION, b"1.0")
 CE_TYPES: Final[dict[Status, Header]] = {
-    status: ("ce_type", f"chatapp.status.{status.lower()}".encode()) for status in Status
+    status: (CE_TYPE, f"chatapp.status.{status.lower()}".encode()) for status in Status
 }
 
 
@@ -44,14 +58,14 @@ class CallbackHeaders:
         total: int,
         traceparent: bytes | None,
     ) -> None:
-        callback: Header = ("bridge_callback", callback_id.encode())
+        callback: Header = (CALLBACK, callback_id.encode())
         self._received_at_ms: Final = received_at_ms
-        self._source: Final[Header] = ("ce_source", source)
-        self._time: Final[Header] = ("ce_time", rfc3339(received_at_ms))
-        self._content_type: Final[Header] = ("content-type", content_type)
+        self._source: Final[Header] = (CE_SOURCE, source)
+        self._time: Final[Header] = (CE_TIME, rfc3339(received_at_ms))
+        self._content_type: Final[Header] = (CONTENT_TYPE, content_type)
         self._callback: Final = callback
-        self._event_tail: Final = [callback] if traceparent is None else [("traceparent", traceparent), callback]
-        self._received_at: Final[Header] = ("received_at", b"%d" % received_at_ms)
+        self._event_tail: Final = [callback] if traceparent is None else [(TRACEPARENT, traceparent), callback]
+        self._received_at: Final[Header] = (RECEIVED_AT, b"%d" % received_at_ms)
         self._total: Final = total
 
     @property
@@ -69,11 +83,11 @@ class CallbackHeaders:
         """An event's headers; ``message_id`` is its MessageId encoded, ``position`` counts from 1."""
         return [
             SPECVERSION,
-            ("ce_id", event.event_id.encode()),
+            (CE_ID, event.event_id.encode()),
             self._source,
             CE_TYPES[event.status],
             self._time,
-            ("ce_subject", message_id),
+            (CE_SUBJECT, message_id),
             self._content_type,
             *self._event_tail,
             self._position(position),
@@ -83,15 +97,15 @@ class CallbackHeaders:
         """A quarantined item's headers, the reason first; ``received_at`` is epoch milliseconds in digits."""
         return [
             (QUARANTINE_REASON, item.reason.encode()),
-            ("quarantine_detail", item.detail.encode()),
-            ("quarantine_path", item.path.encode()),
+            (QUARANTINE_DETAIL, item.detail.encode()),
+            (QUARANTINE_PATH, item.path.encode()),
             self._callback,
             self._position(position),
             self._received_at,
         ]
 
     def _position(self, position: int) -> Header:
-        return ("bridge_position", b"%d/%d" % (position, self._total))
+        return (POSITION, b"%d/%d" % (position, self._total))
 
 
 def rfc3339(time_ms: int) -> bytes:

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from bridge.status.event import StatusEvent
+from bridge.report.event import StatusEvent
 
 CONTENT_TYPE: Final = b"application/json"
 

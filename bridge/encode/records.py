@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple, cast
 
+from bridge.encode.fast import plain_encoder
 from bridge.encode.headers import CallbackHeaders
-from bridge.encode.plain import plain_encoder
 from bridge.encode.values import JSON, ValueFormat
 from bridge.record import Record
-from bridge.status.report import Item, Quarantined, Reason, Report, read_body, read_item, split_plain
+from bridge.report.report import Item, Quarantined, Reason, Report, read_body, read_item, split_plain
 
 MAX_QUARANTINE_KEY_BYTES: Final = 1024
 """A longer MessageId is no key in the quarantine: it is in the value anyhow, and would double the record."""
@@ -74,7 +74,7 @@ class RecordEncoder:
         )
 
     def encode_body(self, body: bytes, *, callback_id: str, received_at_ms: int, traceparent: bytes | None) -> Encoded:
-        """The records of a whole body, whatever it holds; see :func:`bridge.status.report.read_body`.
+        """The records of a whole body, whatever it holds; see :func:`bridge.report.report.read_body`.
 
         Where there is a compiled encoder it makes those of plain reports, the same to the byte.
         """

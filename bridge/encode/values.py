@@ -9,8 +9,8 @@ from bridge.encode.avro import compile_writer
 from bridge.encode.json import CONTENT_TYPE as JSON_TYPE
 from bridge.encode.json import encode_event
 from bridge.record import SINGLE_OBJECT
+from bridge.report.event import StatusEvent
 from bridge.schemas import written_schema
-from bridge.status.event import StatusEvent
 
 
 class ValueFormat(NamedTuple):

@@ -1,4 +1,4 @@
-"""The two Litestar applications: the public one takes callbacks and nothing else, the admin one tells how things are."""
+"""The Litestar application of the public port: it takes callbacks and nothing else."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from bridge.receive.callbacks import Callbacks
-from bridge.receive.probes import Probes
 
 log = structlog.get_logger(__name__)
 
@@ -39,15 +38,11 @@ def public_app(callbacks: Callbacks) -> Litestar:
     async def callback(scope: Any, receive: Any, send: Any) -> None:
         await callbacks(scope, receive, send)
 
-    return _app(_Public, callback, state=State({"callbacks": callbacks}))
+    return make_app(_Public, callback, state=State({"callbacks": callbacks}))
 
 
-def admin_app(probes: Probes) -> Litestar:
-    """The application of the admin port."""
-    return _app(Litestar, *probes.handlers(), state=State({"probes": probes}))
-
-
-def _app(kind: type[Litestar], *handlers: Any, state: State) -> Litestar:
+def make_app(kind: type[Litestar], *handlers: Any, state: State) -> Litestar:
+    """An application with the handlers, whose errors have the shape of the callbacks' answers."""
     return kind(
         route_handlers=list(handlers),
         openapi_config=None,

@@ -20,16 +20,16 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.deliver.delivery import Delivery
+from bridge.delivery.delivery import Delivery
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
 from bridge.errors import DeliveryError
 from bridge.receive.access import Access
 from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, Refusal, Turn
-from bridge.receive.tally import ABORTED, Fault, Tally
+from bridge.receive.stats import ABORTED, Fault, Tally
 
 if TYPE_CHECKING:
-    from bridge.deliver.lane import Receipt
+    from bridge.delivery.lane import Receipt
 
 log = structlog.get_logger(__name__)
 

@@ -27,9 +27,9 @@ from support.callbacks import make_topics
 from support.consumers import MOMENTS, Team
 from support.topics import consume_all, until
 
-from bridge.demo.campaign import Pushing
-from bridge.demo.consumers import Alerting, Billing, Crm
-from bridge.demo.reckoning import Expected
+from bridge.lab.demo.campaign import Pushing
+from bridge.lab.demo.consumers import Alerting, Billing, Crm
+from bridge.lab.demo.reckoning import Expected
 
 MESSAGES, RATE = 500, 2500.0
 Key = tuple[str, str]

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import pytest
 
 from bridge.consume import Event
-from bridge.demo.consumers import Alerting, Audit, Billing, Consumer, Crm
 from bridge.encode.json import encode_event
-from bridge.status.report import Report, read_body
+from bridge.lab.demo.consumers import Alerting, Audit, Billing, Consumer, Crm
+from bridge.report.report import Report, read_body
 
 C = TypeVar("C", bound=Consumer)
 RANKS = {"SENT": 1, "DELIVERED": 2, "READ": 3}

@@ -15,9 +15,9 @@ from conftest import MakeTopic
 from support.contract_document import blocks
 from support.topics import unique_name
 
-from bridge.embedded.java import spawn
 from bridge.encode.records import RecordEncoder
-from bridge.status.report import read_body
+from bridge.lab.embedded.java import spawn
+from bridge.report.report import read_body
 
 EXAMPLE_SECONDS = 60.0
 REPORTS = [

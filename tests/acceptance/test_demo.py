@@ -15,8 +15,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
 
-from bridge.demo import dashboard
-from bridge.demo.process import Reading
+from bridge.lab.demo import dashboard
+from bridge.lab.demo.process import Reading
 
 DEMO = [sys.executable, "-m", "bridge", "demo"]
 SHORT = ["--messages", "400", "--rate", "400"]
@@ -235,7 +235,7 @@ chatapp_bridge_something +Inf
 
 def test_rich_markup_in_what_is_said_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     """What comes from outside, an address or a reason, can't style or break the screen."""
-    from bridge.demo.screen import Screen  # noqa: PLC0415
+    from bridge.lab.demo.screen import Screen  # noqa: PLC0415
 
     Screen(Console(highlight=False)).say("[red]as it stands[/nonsense]")
     assert "[red]as it stands[/nonsense]" in capsys.readouterr().out

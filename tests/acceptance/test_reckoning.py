@@ -8,10 +8,10 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from bridge.consume import Event
-from bridge.demo.consumers import Alerting, Billing, Consumer, Crm
-from bridge.demo.reckoning import Reckoning, broken_promises, reckon
-from bridge.simulate.ledger import Attempt, Entry, Opened
-from bridge.simulate.push import Report
+from bridge.lab.demo.consumers import Alerting, Billing, Consumer, Crm
+from bridge.lab.demo.reckoning import Reckoning, broken_promises, reckon
+from bridge.lab.simulate.ledger import Attempt, Entry, Opened
+from bridge.lab.simulate.push import Report
 
 RAW = b"nonsense"
 REPORTS = (

@@ -56,7 +56,7 @@ def test_it_carries_the_files_that_are_read_at_run_time(wheel: Path) -> None:
                 assert path.read_bytes() == archive.read(packaged)
     assert {
         "bridge/py.typed",
-        "bridge/receive/page.html",
+        "bridge/health/page.html",
         "bridge/data/config/bridge.toml",
         "bridge/data/config/topics.toml",
     } <= names

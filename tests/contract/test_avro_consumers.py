@@ -29,9 +29,9 @@ from support.consumers import Team
 from support.topics import consume_all, unique_name
 
 from bridge.consume import Decoder, registry_schemas
-from bridge.embedded import EmbeddedRegistry, compile_java, run_java
-from bridge.embedded.download import ensure_serde
-from bridge.status.report import Report, read_body
+from bridge.lab.embedded import EmbeddedRegistry, compile_java, run_java
+from bridge.lab.embedded.download import ensure_serde
+from bridge.report.report import Report, read_body
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "avro/status-event.avsc"

@@ -9,8 +9,8 @@ from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, make_topics
 from support.page import PAGE_MESSAGE, PAGE_TEMPLATE
 
-from bridge.embedded import EmbeddedKafka
-from bridge.simulate.identity import event_id
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.simulate.identity import event_id
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SOURCE = "/callbacks/chatapp/status/account-1"

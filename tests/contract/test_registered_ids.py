@@ -12,7 +12,7 @@ from support.callbacks import eventually
 from support.topics import unique_name
 
 from bridge import config
-from bridge.embedded import EmbeddedRegistry
+from bridge.lab.embedded import EmbeddedRegistry
 from bridge.registry.client import RegistryClient
 from bridge.registry.ids import FILE, RegisteredIds
 from bridge.schemas import EventSchema, known_schemas, written_schema

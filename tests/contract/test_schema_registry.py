@@ -6,8 +6,8 @@ import pytest
 from support.evolutions import EVOLUTIONS
 
 from bridge import config
-from bridge.embedded import EmbeddedRegistry
 from bridge.errors import RegistryError
+from bridge.lab.embedded import EmbeddedRegistry
 from bridge.registry.client import RegistryClient
 from bridge.schemas import written_schema
 

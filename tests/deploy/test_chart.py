@@ -15,7 +15,7 @@ import referencing
 from support import helm
 
 from bridge import config
-from bridge.deliver.declared import declared_topics
+from bridge.topics.spec import declared_topics
 
 Object = dict[str, Any]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.helm import ROOT
 
-from bridge.deliver.partition import murmur2_python
+from bridge.kafka.partition import murmur2_python
 
 HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 needs_compiler = pytest.mark.skipif(

@@ -21,8 +21,8 @@ from support.brokers import running
 from support.proxy import Proxy
 from support.topics import create_topic
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
 
 METADATA = 3
 PASSWORD = "right"  # noqa: S105 - of a broker that lives as long as the test

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from support.scripted import QUARANTINE, STATUS, Scripted, ScriptedIds, numbers, record, settings
 
-from bridge.deliver.delivery import Delivery
-from bridge.deliver.lane import Receipt
-from bridge.deliver.layout import Layout
-from bridge.deliver.producer import Abandoned
-from bridge.deliver.spool import Spool, SpoolHooks
+from bridge.delivery.delivery import Delivery
+from bridge.delivery.lane import Receipt
+from bridge.delivery.layout import Layout
+from bridge.kafka.producer import Abandoned
+from bridge.spool.spool import Spool, SpoolHooks
 
 if TYPE_CHECKING:
-    from bridge.deliver.producers import Producers
+    from bridge.kafka.producers import Producers
 
 PATIENCE_SECONDS = 20.0
 HEDGE_MS = 40

@@ -9,10 +9,10 @@ from support.arena import LONG, PARTITIONS, RATE, Arena, MakeArena, create_assig
 from support.proxy import Proxy
 from support.topics import unique_name
 
-from bridge.deliver.partition import murmur2
-from bridge.embedded import EmbeddedKafka
-from bridge.simulate.campaign import Mix
-from bridge.simulate.ledger import Entry
+from bridge.kafka.partition import murmur2
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.simulate.campaign import Mix
+from bridge.lab.simulate.ledger import Entry
 
 pytest_plugins = ("support.arena_fixture",)
 

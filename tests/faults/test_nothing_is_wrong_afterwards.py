@@ -12,7 +12,7 @@ from support.arena import MakeArena
 from support.replaying import arguments, start
 from support.topics import consume_all
 
-from bridge.embedded import EmbeddedKafka
+from bridge.lab.embedded import EmbeddedKafka
 
 pytest_plugins = ("support.arena_fixture",)
 

@@ -10,8 +10,8 @@ from subprocess import Popen
 import pytest
 from support.replaying import event, make_topic, put_event, read_all, start, write
 
-from bridge.deliver.partition import partition_for
-from bridge.embedded import EmbeddedKafka
+from bridge.kafka.partition import partition_for
+from bridge.lab.embedded import EmbeddedKafka
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 RECORDS = 6_000 if LONG else 3_000

@@ -6,7 +6,7 @@ from pathlib import Path
 from support.arena import Scrape, longer, make_quarantine, make_status
 from support.replicas import Replicas
 
-from bridge.embedded import EmbeddedKafka
+from bridge.lab.embedded import EmbeddedKafka
 
 REPLICAS = 3
 LONGEST_SECONDS = 1200.0

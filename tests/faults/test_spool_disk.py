@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from support.spools import MIB, PATIENCE_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
 
-from bridge.deliver.spool import Spool, open_read_only
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolFull, SpoolTooNew
+from bridge.spool.spool import Spool, open_read_only
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from support.bridge_process import BridgeProcess
 from support.raw_http import connection, request
 from support.topics import until
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
 
 pytest_plugins = ("support.arena_fixture",)
 

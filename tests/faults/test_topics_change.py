@@ -8,9 +8,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from support.arena import RATE, STATUS_CONFIG, MakeArena, admin, longer, make_quarantine, make_status
 from support.topics import consume_all, unique_name
 
-from bridge.embedded import EmbeddedKafka
-from bridge.simulate.campaign import Mix
-from bridge.simulate.identity import raw_sha256
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.simulate.campaign import Mix
+from bridge.lab.simulate.identity import raw_sha256
 
 pytest_plugins = ("support.arena_fixture",)
 

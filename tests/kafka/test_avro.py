@@ -24,8 +24,8 @@ from support.proxy import Proxy
 from support.topics import consume_all
 
 from bridge import config
-from bridge.embedded import EmbeddedRegistry
-from bridge.embedded.ports import Port
+from bridge.lab.embedded import EmbeddedRegistry
+from bridge.lab.embedded.ports import Port
 from bridge.registry.client import RegistryClient
 from bridge.registry.ids import FILE
 from bridge.schemas import written_schema

@@ -15,18 +15,18 @@ from conftest import MakeTopic
 from support.brokers import running
 from support.topics import consume_all, create_topic, until
 
-from bridge.embedded import EmbeddedKafka, Node, run_java
-from bridge.embedded.download import ensure_libraries
-from bridge.embedded.java import startup_archive
-from bridge.embedded.lock import read_lock
 from bridge.errors import EmbeddedError
+from bridge.lab.embedded import EmbeddedKafka, Node, run_java
+from bridge.lab.embedded.download import ensure_libraries
+from bridge.lab.embedded.java import startup_archive
+from bridge.lab.embedded.lock import read_lock
 
 SOON_SECONDS = 60.0
 
 # A program that starts a Kafka, tells its process, and waits to be killed.
 PARENT = """
 import asyncio
-from bridge.embedded import EmbeddedKafka
+from bridge.lab.embedded import EmbeddedKafka
 
 async def main():
     async with EmbeddedKafka() as kafka:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bridge.embedded import EmbeddedKafka, run_java
-from bridge.embedded.download import REGISTRY_JAR, ensure_libraries, ensure_registry
-from bridge.embedded.lock import Artifact
 from bridge.errors import EmbeddedError
+from bridge.lab.embedded import EmbeddedKafka, run_java
+from bridge.lab.embedded.download import REGISTRY_JAR, ensure_libraries, ensure_registry
+from bridge.lab.embedded.lock import Artifact
 
 COUNT = 12
 SIZE_BYTES = 40_000

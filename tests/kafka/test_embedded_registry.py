@@ -6,8 +6,8 @@ import uuid
 import pytest
 
 from bridge import config
-from bridge.embedded import EmbeddedRegistry
 from bridge.errors import RegistryUnavailable
+from bridge.lab.embedded import EmbeddedRegistry
 from bridge.registry.client import RegistryClient
 
 SCHEMA = json.dumps({"type": "record", "name": "R", "fields": [{"name": "a", "type": "string"}]})

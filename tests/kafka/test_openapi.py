@@ -20,8 +20,9 @@ from support.callbacks import make_topics
 from support.fuzzing import DECODER_SHARE, few_or_many, while_budget_lasts
 from support.raw_http import exchange, request
 
-from bridge.receive.app import CALLBACK_PATH, admin_app, public_app
-from bridge.receive.probes import Probes
+from bridge.health.app import admin_app
+from bridge.health.probes import Probes
+from bridge.receive.app import CALLBACK_PATH, public_app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())

@@ -24,9 +24,9 @@ from support.certificates import Authority
 from support.raw_http import Answer, get
 from support.topics import create_topic, unique_name
 
-from bridge.embedded.ports import HOST, Port
+from bridge.lab.embedded.ports import HOST, Port
 
-HTML = (Path(__file__).parents[2] / "bridge/receive/page.html").read_text()
+HTML = (Path(__file__).parents[2] / "bridge/health/page.html").read_text()
 SCRIPT = HTML.partition("<script>")[2].partition("</script>")[0]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from support.java import JavaPrograms
 
-from bridge.deliver.partition import murmur2, partition_for
+from bridge.kafka.partition import murmur2, partition_for
 
 SEED = 20_260_711
 COUNTS = [1, 2, 3, 6, 7, 12, 16, 50, 100, 1_000, 65_536]

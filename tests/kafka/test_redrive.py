@@ -16,18 +16,18 @@ from support.replaying import Put, Read, make_topic, read_all, write
 
 from bridge import cli, config
 from bridge.consume import Decoder
-from bridge.deliver.partition import partition_for
-from bridge.embedded import EmbeddedRegistry
 from bridge.errors import RegistryError, ReplayError
+from bridge.kafka.partition import partition_for
+from bridge.lab.embedded import EmbeddedRegistry
+from bridge.operate.reading.client import Asker
+from bridge.operate.redrive.markers import is_note
+from bridge.operate.redrive.redecode import Redecoder
+from bridge.operate.redrive.redrive import Redrive
+from bridge.operate.redrive.writer import Writer
 from bridge.registry.client import RegistryClient
-from bridge.replay.client import Asker
-from bridge.replay.notes import is_note
-from bridge.replay.redecode import Redecoder
-from bridge.replay.redrive import Redrive
-from bridge.replay.redrive_writer import Writer
+from bridge.report.event import event_id
+from bridge.report.report import read_body
 from bridge.schemas import written_schema
-from bridge.status.event import event_id
-from bridge.status.report import read_body
 
 STATUS_PARTITIONS, QUARANTINE_PARTITIONS = 4, 2
 RECEIVED_MS = time.time_ns() // 1_000_000 - 3_600_000
@@ -35,7 +35,7 @@ GROUP = "chatapp-bridge-redrive"
 KILLED = """
     import os, signal, sys
     from bridge import cli
-    from bridge.replay.transactions import Transactions
+    from bridge.operate.transactions import Transactions
     patiently, calls = Transactions._patiently, 0
     def dying(self, work, doing):
         global calls
@@ -47,7 +47,7 @@ KILLED = """
         if calls == {at}:
             os.kill(os.getpid(), signal.SIGKILL)
     Transactions._patiently = dying
-    from bridge.replay import redrive
+    from bridge.operate.replay import redrive
     redrive._BATCH_RECORDS = 50
     sys.exit(cli.main(sys.argv[1:]))
 """
@@ -194,7 +194,7 @@ def test_a_whole_body_gives_each_of_its_reports_once_also_when_more_of_it_is_und
     assert "empty: There is no item in it." in said
     assert ids(topics.events()) == sorted([id_of(1), id_of(2)])
 
-    from bridge.replay import redecode  # noqa: PLC0415
+    from bridge.operate.redrive import redecode  # noqa: PLC0415
 
     today: Any = read_body
 

@@ -219,5 +219,5 @@ def test_a_group_needs_a_name_and_the_way_back_can_be_pasted(
 def test_ctrl_c_ends_it_with_words(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by a traceback, and SIGTERM likewise; what it was about can be looked at."""
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        monkeypatch.setattr("bridge.replay.groups.reset", lambda _, number=number: signal.raise_signal(number))
+        monkeypatch.setattr("bridge.operate.replay.groups.reset", lambda _, number=number: signal.raise_signal(number))
         assert groups("topic", "reset", "team", "--to-earliest") == code

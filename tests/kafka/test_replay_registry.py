@@ -25,10 +25,10 @@ from support.replaying import (
 
 from bridge import cli, config
 from bridge.consume import Decoder
-from bridge.embedded import EmbeddedRegistry
+from bridge.lab.embedded import EmbeddedRegistry
 from bridge.registry.client import RegistryClient
+from bridge.report.event import StatusEvent
 from bridge.schemas import written_schema
-from bridge.status.event import StatusEvent
 
 TEXT = written_schema().text
 # Symbols that came with the present release; those behind them had other numbers before.

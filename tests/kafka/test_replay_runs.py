@@ -30,9 +30,9 @@ from support.replaying import (
 from support.topics import unique_name
 
 from bridge import cli, config
-from bridge.deliver.partition import partition_for
 from bridge.errors import ReplayError
-from bridge.replay.transactions import Transactions
+from bridge.kafka.partition import partition_for
+from bridge.operate.transactions import Transactions
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 ROUNDS = 25 if LONG else 3

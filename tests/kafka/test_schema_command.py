@@ -13,7 +13,7 @@ from support.registry_gate import gate
 
 from bridge import config
 from bridge.cli import main
-from bridge.embedded import EmbeddedRegistry
+from bridge.lab.embedded import EmbeddedRegistry
 from bridge.registry.client import RegistryClient
 from bridge.schemas import written_schema
 

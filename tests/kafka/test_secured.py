@@ -34,12 +34,12 @@ from support.topics import consume_all, create_topic, unique_name
 
 from bridge.cli import main
 from bridge.config import Kafka, load
-from bridge.deliver.connection import client_arguments
-from bridge.deliver.librdkafka import librdkafka_arguments
-from bridge.deliver.producer import Producer as BridgeProducer
-from bridge.embedded.java import run_java
 from bridge.errors import BridgeError
-from bridge.replay.client import make
+from bridge.kafka.connection import client_arguments
+from bridge.kafka.librdkafka import librdkafka_arguments
+from bridge.kafka.producer import Producer as BridgeProducer
+from bridge.lab.embedded.java import run_java
+from bridge.operate.reading.client import make
 
 PASSWORD, CHANGED = "right-until-it-is-changed", "right-from-then-on"
 PASSPHRASE = "the-passphrase-of-a-key"  # noqa: S105 - opens nothing

@@ -11,7 +11,7 @@ from support.callbacks import SUCCESS, body, kept, make_topics, mark, report
 from support.raw_http import connection, read_answer, request
 from support.topics import consume_all
 
-from bridge.deliver.partition import partition_for
+from bridge.kafka.partition import partition_for
 
 NO_SPOOL = {"spool.enabled": False}
 PARTITIONS = 5

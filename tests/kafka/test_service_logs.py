@@ -15,8 +15,8 @@ from support.callbacks import SUCCESS, body, eventually, make_topics, report
 from support.raw_http import chunked, connection, exchange, get, request
 from support.topics import consume_all
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
 
 SECOND = "another-secret-of-the-tests-9876"
 PASSWORD = "pass-phrase-9f8e7d6c5b"  # noqa: S105 - opens nothing

@@ -15,8 +15,8 @@ from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, kept_of, make_topics, mark, report
 from support.raw_http import connection, get, read_answer, request
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import HOST
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import HOST
 
 NOWHERE = "127.0.0.1:1"
 NO_SPOOL = {"spool.enabled": False}

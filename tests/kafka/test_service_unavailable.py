@@ -18,8 +18,8 @@ from support.callbacks import SUCCESS, body, eventually, kept_of, make_topics, m
 from support.raw_http import connection, read_answer, request
 from support.topics import consume_all, unique_name, until
 
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import HOST, Port
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import HOST, Port
 
 DEADLINE, GRACE = 2.0, 0.5
 CONCURRENT = 200

@@ -16,9 +16,9 @@ from support.callbacks import body, report
 from support.spools import MIB
 from support.topics import consume_all
 
-from bridge.deliver.layout import placed
-from bridge.deliver.spool import Spool, SpoolRow
+from bridge.delivery.layout import placed
 from bridge.record import Record
+from bridge.spool.spool import Spool, SpoolRow
 
 LANES, ROWS = 5, 400
 NOWHERE = "127.0.0.1:1"

@@ -12,11 +12,11 @@ from support.topics import unique_name
 
 from bridge.cli import main
 from bridge.config import Topics, load
-from bridge.deliver.declared import SETTINGS, DeclaredTopic, declared_topics
-from bridge.deliver.topics import admin_client, create
-from bridge.embedded import EmbeddedKafka
-from bridge.embedded.ports import Port
 from bridge.errors import TopicsError
+from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.embedded.ports import Port
+from bridge.topics.inspect import admin_client, create
+from bridge.topics.spec import SETTINGS, DeclaredTopic, declared_topics
 
 
 class Names:

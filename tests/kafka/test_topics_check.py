@@ -13,7 +13,7 @@ from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, body, eventually, report
 from support.topics import unique_name
 
-from bridge.deliver.topics import missing
+from bridge.topics.inspect import missing
 
 SAFE = {
     "min.insync.replicas": "1",

@@ -15,10 +15,10 @@ from support.kubernetes import QUARANTINE, SECRET, STATUS, WAIT, Namespace, addr
 from support.registry_gate import gate
 from support.topics import consume_all
 
-from bridge.embedded import EmbeddedRegistry
-from bridge.simulate.check import Consumed, check
-from bridge.simulate.identity import raw_sha256
-from bridge.simulate.ledger import Ledger
+from bridge.lab.embedded import EmbeddedRegistry
+from bridge.lab.simulate.check import Consumed, check
+from bridge.lab.simulate.identity import raw_sha256
+from bridge.lab.simulate.ledger import Ledger
 
 LATE_SECONDS = 3.0
 

@@ -28,14 +28,14 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
-from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
-from bridge.simulate.check import CheckResult, Consumed, check
-from bridge.simulate.connection import Target
-from bridge.simulate.identity import raw_sha256
-from bridge.simulate.ledger import Latency, Ledger, Summary
-from bridge.simulate.provider import Provider, ProviderOptions
-from bridge.simulate.push import Push
-from bridge.simulate.run import new_run
+from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
+from bridge.lab.simulate.check import CheckResult, Consumed, check
+from bridge.lab.simulate.connection import Target
+from bridge.lab.simulate.identity import raw_sha256
+from bridge.lab.simulate.ledger import Latency, Ledger, Summary
+from bridge.lab.simulate.provider import Provider, ProviderOptions
+from bridge.lab.simulate.push import Push
+from bridge.lab.simulate.run import new_run
 from support.bridge_process import BridgeProcess
 from support.topics import consume_all, create_topic, unique_name, until
 

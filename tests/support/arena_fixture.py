@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.embedded import EmbeddedKafka
+from bridge.lab.embedded import EmbeddedKafka
 from support.arena import Arena, MakeArena, make_quarantine, make_status
 
 

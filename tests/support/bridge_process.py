@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from bridge.embedded.java import spawn
-from bridge.embedded.ports import HOST, Port
+from bridge.lab.embedded.java import spawn
+from bridge.lab.embedded.ports import HOST, Port
 from support import raw_http
 from support.raw_http import Answer
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 
-from bridge.embedded import EmbeddedKafka, EmbeddedRegistry
-from bridge.embedded.metadata import ask
-from bridge.embedded.ports import HOST, Port
+from bridge.lab.embedded import EmbeddedKafka, EmbeddedRegistry
+from bridge.lab.embedded.metadata import ask
+from bridge.lab.embedded.ports import HOST, Port
 from support.apart import run_apart
 
 Server = TypeVar("Server", EmbeddedKafka, EmbeddedRegistry)

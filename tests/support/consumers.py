@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from bridge.embedded.java import spawn
+from bridge.lab.embedded.java import spawn
 from support.topics import unique_name, until
 
 PROGRAMS = Path(__file__).parents[1] / "acceptance" / "consumers"

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Self
 
-from bridge.embedded.ports import HOST, Port
-from bridge.simulate.ledger import Entry, Ledger, Opened
-from bridge.simulate.push import Push
+from bridge.lab.embedded.ports import HOST, Port
+from bridge.lab.simulate.ledger import Entry, Ledger, Opened
+from bridge.lab.simulate.push import Push
 from support import raw_http
 
 _LENGTH = b"content-length:"

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from bridge.embedded.download import cache_directory
+from bridge.lab.embedded.download import cache_directory
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/chatapp-bridge"

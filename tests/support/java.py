@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bridge.embedded import compile_java, run_java
+from bridge.lab.embedded import compile_java, run_java
 
 SOURCES = Path(__file__).parents[1] / "java"
 READ_SECONDS = 60

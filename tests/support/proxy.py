@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Self
 
-from bridge.embedded.ports import HOST, Port
+from bridge.lab.embedded.ports import HOST, Port
 
 _CHUNK_BYTES = 1 << 16
 _HEAD_BYTES = 6

@@ -14,11 +14,11 @@ from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 from fastavro import parse_schema, schemaless_writer
 
-from bridge.embedded.java import spawn
 from bridge.encode.json import encode_event
+from bridge.lab.embedded.java import spawn
+from bridge.report.event import StatusEvent
+from bridge.report.report import Report, read_body
 from bridge.schemas import written_schema
-from bridge.status.event import StatusEvent
-from bridge.status.report import Report, read_body
 from support.topics import unique_name
 
 WAIT_SECONDS = 30.0

@@ -16,9 +16,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from bridge.simulate.check import CheckResult, Consumed, check
-from bridge.simulate.identity import raw_sha256
-from bridge.simulate.ledger import Summary
+from bridge.lab.simulate.check import CheckResult, Consumed, check
+from bridge.lab.simulate.identity import raw_sha256
+from bridge.lab.simulate.ledger import Summary
 from support.arena import Arena
 from support.front import Front, PushedLedger
 from support.topics import consume_all

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from msgspec import structs
 
 from bridge.config import Settings, load
-from bridge.deliver.delivery import Delivery
-from bridge.deliver.lane import Lane, Receipt, size_in_memory
-from bridge.deliver.layout import Layout, placed
-from bridge.deliver.producer import Abandoned
-from bridge.deliver.spool import LaneStats, Spool, SpoolRow, SpoolStats
+from bridge.delivery.delivery import Delivery
+from bridge.delivery.lane import Lane, Receipt, size_in_memory
+from bridge.delivery.layout import Layout, placed
 from bridge.errors import SpoolFailed
+from bridge.kafka.producer import Abandoned
 from bridge.record import Record
+from bridge.spool.spool import LaneStats, Spool, SpoolRow, SpoolStats
 
 if TYPE_CHECKING:
-    from bridge.deliver.producers import Producers
+    from bridge.kafka.producers import Producers
 
 STATUS, QUARANTINE = "status", "quarantine"
 LANES = 2

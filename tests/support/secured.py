@@ -34,7 +34,7 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.admin import ScramCredentialInfo as Info
 
-from bridge.embedded import EmbeddedKafka
+from bridge.lab.embedded import EmbeddedKafka
 from support.certificates import Authority, Certificate
 
 SESSION_MS = 2000

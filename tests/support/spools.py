@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge.deliver.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
 from bridge.record import Record
+from bridge.spool.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20.0

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError, for_code
 
-from bridge.embedded.metadata import ask
+from bridge.lab.embedded.metadata import ask
 
 WAIT_SECONDS = 60.0
 READ_SECONDS = 60.0

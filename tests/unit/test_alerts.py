@@ -66,7 +66,7 @@ def test_an_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(rule: di
 
 
 def test_every_alert_has_a_case_and_a_case_for_what_is_well() -> None:
-    """Each is seen to fire by its own fault (tests/observed); all that rules read is in the healthy series."""
+    """Each is seen to fire by its own fault (tests/monitoring); all that rules read is in the healthy series."""
     assert {rule["alert"] for rule in RULES} == {name.partition(",")[0] for name in CASES if name.startswith("Chatapp")}
     read = series_of(" ".join(rule["expr"] for rule in RULES))
     assert read == series_of(" ".join(HEALTHY))
@@ -94,8 +94,7 @@ def test_links_into_the_runbook_lead_somewhere() -> None:
     """From the list of metrics, from the page's notices, within the runbook itself."""
     linked = re.findall(r"\(runbook\.md#([\w-]+)\)", (ROOT / "docs/metrics.md").read_text())
     linked += [
-        name.lower()
-        for name in re.findall(r"\"(ChatappBridge\w+)\"", (ROOT / "bridge/receive/overview.py").read_text())
+        name.lower() for name in re.findall(r"\"(ChatappBridge\w+)\"", (ROOT / "bridge/health/verdict.py").read_text())
     ]
     linked += re.findall(r"\(#([\w-]+)\)", RUNBOOK)
     assert len(linked) > 25

@@ -21,7 +21,7 @@ from support.contract_document import table
 from bridge import config
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.json import CONTENT_TYPE, encode_event
-from bridge.status.report import Quarantined, Reason, Report, read_body
+from bridge.report.report import Quarantined, Reason, Report, read_body
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "avro/asyncapi.yaml"

@@ -15,19 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge import compiled
-from bridge.deliver.batch import PythonWriter, Writer
-from bridge.deliver.lane import bytes_of, bytes_of_python
-from bridge.deliver.layout import by_lane, by_lane_python
-from bridge.deliver.partition import murmur2_python
-from bridge.deliver.spool_file import encode_body, encode_body_python
+from bridge.delivery.lane import bytes_of, bytes_of_python
+from bridge.delivery.layout import by_lane, by_lane_python
+from bridge.encode.fast import plain_encoder
 from bridge.encode.headers import CallbackHeaders
-from bridge.encode.plain import plain_encoder
 from bridge.encode.records import Encoded, RecordEncoder, record_bytes_bound
 from bridge.encode.values import value_format
+from bridge.kafka.batch import PythonWriter, Writer
+from bridge.kafka.partition import murmur2_python
+from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
 from bridge.record import Record
-from bridge.simulate.campaign import Campaign, CampaignOptions, Mix
-from bridge.status import report
-from bridge.status.report import Report, read_body, read_item
+from bridge.report import report
+from bridge.report.report import Report, read_body, read_item
+from bridge.spool.file import encode_body, encode_body_python
 
 RECEIVED = 1_764_000_000_007
 FORMS = [("json", False), ("avro", False), ("avro", True)]
@@ -212,7 +212,7 @@ def test_both_find_the_same_record_too_large(form: str, registry: bool) -> None:
 @pytest.mark.parametrize("word", ['quo"te', "back\\slash", "line\n", "é"])
 def test_a_word_that_is_not_plain_once_folded_is_left_to_python(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written as it is must not need an escape, whoever folds it."""
-    monkeypatch.setattr("bridge.encode.plain.folded", lambda _text: word)
+    monkeypatch.setattr("bridge.encode.fast.folded", lambda _text: word)
     headers = CallbackHeaders(
         source=b"/", content_type=b"x", callback_id="c", received_at_ms=RECEIVED, total=1, traceparent=None
     )

@@ -16,9 +16,9 @@ from bridge import config
 from bridge.consume import Decoder, Event, Status
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.json import CONTENT_TYPE, encode_event
-from bridge.status.catalogue import _MEANINGS, ErrorMeaning, error_meaning
-from bridge.status.event import ErrorCategory, ErrorRetry, MessageTimeSource, event_id, status_rank
-from bridge.status.report import Quarantined, Reason, Report, read_body
+from bridge.report.catalogue import _MEANINGS, ErrorMeaning, error_meaning
+from bridge.report.event import ErrorCategory, ErrorRetry, MessageTimeSource, event_id, status_rank
+from bridge.report.report import Quarantined, Reason, Report, read_body
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "avro/status-event.avsc").read_text())

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 from aiokafka.errors import KafkaError
-from faststream import FastStream  # type: ignore[attr-defined]
+from faststream import FastStream  # type: ignore[import-not-found]
 from faststream.kafka import KafkaBroker  # type: ignore[import-not-found]
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 
-from mq_bridge import Route, init_logging  # type: ignore[attr-defined]
+from mq_bridge import Route, init_logging  # type: ignore[import-not-found]
 
 SUCCESS = '{"code":0,"msg":"Success"}'
 

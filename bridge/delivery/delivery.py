@@ -1,0 +1,429 @@
+"""One deadline, one outcome for each callback.
+
+A callback's records go to their lanes; it is answered 200 when every one of them is acknowledged by Kafka or stored in the spool,
+503 when one can be neither in time. No request waits for aiokafka: it waits for its ``Receipt``, which Kafka, the spool or the
+deadline settles, whichever is first.
+
+Accounting, in reports, at every moment:
+``received + found == published + waiting + set_aside + refused``. Reports of a refused callback that Kafka has all the same
+are in ``published_after_refusal``, outside of it.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from bridge.config import Settings
+from bridge.delivery.lane import Group, Lane, Memory, Receipt, SchemaIds, Verdict
+from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
+from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
+from bridge.headers import CALLBACK, QUARANTINE_DETAIL, QUARANTINE_PATH, QUARANTINE_REASON, RECEIVED_AT
+from bridge.kafka.producer import Producer
+from bridge.kafka.producers import Producers
+from bridge.observe.rate import Rate
+from bridge.record import Record
+from bridge.spool.spool import Spool, SpoolEvent, SpoolRow
+from bridge.topics.spec import declared_topics
+
+log = structlog.get_logger(__name__)
+
+# Resolution of deadlines; an answer is this much early at most, never late by it.
+_TICK_SECONDS = 0.025
+# A commit that has taken longer than this share of the deadline: what comes now would be late as well.
+_LATE_COMMIT_SHARE = 0.5
+_LOOK_SECONDS = 0.01
+# What closing the spool may take, of the time for stopping.
+_CLOSING_SECONDS = 0.5
+_MIN_WINDOW_BYTES = 1 << 20
+
+
+class Counters(msgspec.Struct):
+    """Reports, since the start; see the module's head. ``published`` is by topic."""
+
+    received: int = 0
+    found: int = 0
+    refused: int = 0
+    set_aside: int = 0
+    published_after_refusal: int = 0
+    published: dict[str, int] = {}
+
+
+class Delivery:
+    """Lanes, producers and spool behind one call, ``submit``.
+
+    Args:
+        settings: the whole configuration.
+        schema_ids: of records that lack theirs; asked only for those.
+
+    Raises:
+        SpoolBusy, SpoolTooNew, SpoolError: from ``start``, when the spool can't be used.
+    """
+
+    def __init__(self, settings: Settings, schema_ids: SchemaIds) -> None:
+        self._settings = settings
+        self._schema_ids = schema_ids
+        self._loop = asyncio.get_running_loop()
+        self._configured = (settings.topics.status, settings.topics.quarantine)
+        self.counters = Counters()
+        self.spool: Spool | None = None
+        self.lanes: dict[str, list[Lane]] = {}
+        self.memory = Memory()
+        self._deadlines: dict[int, set[Receipt]] = {}
+        self.producers: Producers
+        # reports acknowledged whose callback's outcome is not known yet
+        self._undecided = 0
+        self._drained, self._filled = Rate(), Rate()
+        self._sampler: asyncio.TimerHandle | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the spool, take over what is in it, begin to connect. Waits for the disk, never for Kafka."""
+        if self._settings.spool.enabled:
+            self.spool = await Spool.open(
+                Path(self._settings.spool.directory),
+                max_bytes=self._settings.spool.max_bytes,
+                min_free_bytes=self._settings.spool.min_free_bytes,
+                on_event=self._on_spool_event,
+                schemas=self._settings.events.format == "avro" and bool(self._settings.registry.url),
+            )
+        layout = await self._layout()
+        topics = [topic for topic, _ in layout.topics]
+        self.counters.published = dict.fromkeys(topics, 0)
+        self.producers = Producers(self._settings.kafka, topics, self._on_producer)
+        self._make_lanes(layout)
+        self._schema_ids.start()
+        self.producers.start()
+        self._sample()
+
+    async def stop(self, deadline: float) -> None:
+        """Flush, journal what is left, end every task; done by ``deadline`` (the loop's time), whatever Kafka does."""
+        now = self._loop.time()
+        await self._until_safe(now + (deadline - now) / 2 if self.producers.ready else now)
+        for lane in self.all_lanes():
+            if lane.unsafe:
+                lane.turn_sick()
+        if self.spool:
+            await self._until_safe(deadline - _CLOSING_SECONDS)
+        for receipts in list(self._deadlines.values()):
+            for receipt in list(receipts):
+                self._refuse(receipt, DeadlineExceeded("the bridge is stopping"))
+        if self._sampler:
+            self._sampler.cancel()
+        await asyncio.gather(*(lane.stop() for lane in self.all_lanes()))
+        await self.producers.stop()
+        await self._schema_ids.stop()
+        if self.spool:
+            await self.spool.close(max(0.1, deadline - self._loop.time()))
+
+    async def _until_safe(self, deadline: float) -> None:
+        """Wait until everything is acknowledged or stored, until ``deadline`` at most."""
+        while self._loop.time() < deadline and any(lane.unsafe for lane in self.all_lanes()):  # noqa: ASYNC110 - at the end only
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    # --- a callback ---------------------------------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Whether a callback could be taken now; asked before its body is read.
+
+        Raises:
+            Overloaded: what waits fills memory, or the disk is late.
+        """
+        if self.memory.bytes > self._settings.delivery.memory_bytes:
+            raise Overloaded("too much is waiting in memory")
+        late = self._settings.delivery.ack_deadline_seconds * _LATE_COMMIT_SHARE
+        if self.spool and self.spool.oldest_waiting_seconds > late:
+            raise Overloaded("the spool's disk is late")
+
+    def submit(self, records: Sequence[Record], deadline: float) -> Receipt:
+        """Give the records of one callback, at least one, to their lanes, in order.
+
+        Args:
+            records: one for each report.
+            deadline: the loop's time by which the outcome must be known.
+
+        Returns:
+            A receipt; its ``outcome`` fails with ``DeliveryError`` where the records can't be stored durably in time.
+        """
+        receipt = Receipt(self._loop.create_future(), deadline, len(records))
+        self.counters.received += len(records)
+        self._watch(receipt)
+        hedge_at = min(self._loop.time() + self._hedge_seconds, deadline - self._hedge_seconds / 2)
+        for lane, chosen in by_lane(records, self.lanes).items():
+            group = Group(chosen, receipt, hedge_at)
+            receipt.groups.append((lane, group))
+            receipt.open += 1
+        for lane, group in list(receipt.groups):
+            if not receipt.refused:
+                lane.enqueue(group)
+        return receipt
+
+    @property
+    def waiting(self) -> int:
+        """Reports in memory or in the spool, neither published nor refused."""
+        return sum(lane.depth for lane in self.all_lanes()) + self._undecided
+
+    @property
+    def drain_per_second(self) -> float:
+        """Reports/s that left: published, refused or set aside, over the last ten seconds."""
+        return self._drained.per_second
+
+    @property
+    def drained_in_seconds(self) -> float:
+        """Estimate of when nothing waits any more, at the rates of the last ten seconds; infinite while more comes than goes."""
+        if not self.waiting:
+            return 0.0
+        net = self._drained.per_second - self._filled.per_second
+        return self.waiting / net if net > 0 else math.inf
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Age of the oldest report that waits; 0 where none does."""
+        times = [lane.oldest_ms for lane in self.all_lanes()]
+        if self.spool is not None:
+            times.append(self.spool.stats.oldest_at_ms)
+        oldest = min((at for at in times if at is not None), default=None)
+        return 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
+
+    def _sample(self) -> None:
+        now, counters = self._loop.time(), self.counters
+        arrived = counters.received + counters.found
+        self._filled.sample(now, arrived)
+        self._drained.sample(now, arrived - self.waiting)
+        self._sampler = self._loop.call_later(1.0, self._sample)
+
+    @property
+    def spool_limit_bytes(self) -> int:
+        """What the spool may hold; 0 without one."""
+        return self._settings.spool.max_bytes if self.spool is not None else 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a callback could be stored durably now, by Kafka or by the spool."""
+        if self.spool is not None:
+            return self.spool.stats.writable or self._kafka_ready
+        return self._kafka_ready
+
+    @property
+    def schema_ids_ready(self) -> bool:
+        """Whether the ids are known that what is encoded now needs; else its lanes wait for them."""
+        return self._schema_ids.ready
+
+    @property
+    def _kafka_ready(self) -> bool:
+        producer = self.producers.pick(sick=False)
+        return (
+            producer is not None
+            and self.producers.ready
+            and self.schema_ids_ready
+            and all(producer.partitions(topic) for topic in self._configured)
+            and not all(lane.sick for lane in self.all_lanes())
+        )
+
+    # --- deadlines ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _tick(deadline: float) -> int:
+        return int(deadline / _TICK_SECONDS)
+
+    def _watch(self, receipt: Receipt) -> None:
+        # A timer a tick, not a request: a request's own would cost more than all its futures.
+        tick = self._tick(receipt.deadline)
+        receipts = self._deadlines.get(tick)
+        if receipts is None:
+            receipts = self._deadlines[tick] = set()
+            self._loop.call_at(tick * _TICK_SECONDS, self._on_deadline, tick)
+        receipts.add(receipt)
+
+    def _on_deadline(self, tick: int) -> None:
+        for receipt in self._deadlines.pop(tick, ()):
+            self._refuse(receipt, DeadlineExceeded("neither Kafka nor the spool took it in time"))
+
+    def _settle(self, receipt: Receipt) -> None:
+        receipt.settled = True
+        if receipt.deadline < math.inf:
+            self._deadlines.get(self._tick(receipt.deadline), set()).discard(receipt)
+        self._undecided -= sum(receipt.published.values()) + receipt.set_aside
+
+    def _refuse(self, receipt: Receipt, error: DeliveryError) -> None:
+        if receipt.settled:
+            return
+        self._settle(receipt)
+        receipt.refused = True
+        self.counters.refused += receipt.reports
+        self.counters.published_after_refusal += sum(receipt.published.values())
+        if not receipt.outcome.done():
+            receipt.outcome.set_exception(error)
+            receipt.outcome.exception()  # a client that went away does not ask
+        for lane, group in receipt.groups:
+            lane.refuse(group)
+        receipt.groups.clear()
+
+    # --- what lanes tell ----------------------------------------------------------------------------------------------
+
+    def safe(self, group: Group) -> None:
+        """See ``Outcome``."""
+        receipt = group.receipt
+        if receipt is None or receipt.settled:
+            return
+        receipt.open -= 1
+        if receipt.open == 0:
+            self._settle(receipt)
+            for topic, reports in receipt.published.items():
+                self.counters.published[topic] += reports
+            self.counters.set_aside += receipt.set_aside
+            receipt.groups.clear()
+            if not receipt.outcome.done():
+                receipt.outcome.set_result(None)
+
+    def published(self, group: Group, topic: str) -> None:
+        """See ``Outcome``."""
+        receipt = group.receipt
+        if group.refused:
+            self.counters.published_after_refusal += group.reports
+        elif receipt is None or receipt.settled:
+            self.counters.published[topic] += group.reports
+        else:
+            receipt.published[topic] = receipt.published.get(topic, 0) + group.reports
+            self._undecided += group.reports
+
+    def not_stored(self, group: Group, error: BaseException) -> None:
+        """See ``Outcome``."""
+        if group.receipt is not None:
+            self._refuse(group.receipt, error if isinstance(error, DeliveryError) else SpoolFailed(str(error)))
+
+    def damaged(self, reports: int) -> None:
+        """See ``Outcome``."""
+        self.counters.set_aside += reports
+        log.error("reports_damaged_in_spool", reports=reports, remedy="chatapp-bridge spool show")
+
+    async def give_away(self, group: Group, record: Record, verdict: Verdict, reason: str) -> None:
+        """See ``Outcome``."""
+        if verdict is Verdict.SPLIT and record.topic == self._settings.topics.status:
+            await self._quarantine(group, record)
+        elif self.spool is not None:
+            row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
+            await self.spool.set_aside([row], reason)
+            receipt = group.receipt
+            if receipt is not None and not receipt.settled:
+                receipt.set_aside += 1
+                receipt.on_kafka = False
+                self._undecided += 1
+            elif not group.refused:
+                self.counters.set_aside += 1
+            log.error("record_set_aside", topic=record.topic, reason=reason, callback=_callback_of(record))
+        elif group.receipt is not None:
+            self._refuse(group.receipt, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
+            log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
+
+    async def _quarantine(self, group: Group, record: Record) -> None:
+        """The broker found an event too large that the bridge did not: quarantine it, as its value."""
+        headers = [
+            (QUARANTINE_REASON, b"too_large"),
+            (QUARANTINE_DETAIL, b"the broker refused the event as too large; the value is the encoded event"),
+            (QUARANTINE_PATH, b"$"),
+            *((name, value) for name, value in record.headers if name.startswith("bridge_")),
+            (RECEIVED_AT, str(record.timestamp_ms).encode()),
+        ]
+        moved = Record(
+            self._settings.topics.quarantine, record.key, record.described_value, headers, record.timestamp_ms
+        )
+        while True:
+            # Of no callback and of no report, so that its failing refuses none, and each is counted in one place at a time.
+            receipt = Receipt(self._loop.create_future(), math.inf, 0)
+            ((lane, records),) = by_lane([moved], self.lanes).items()
+            stand_in = Group(records, receipt, self._loop.time() + self._hedge_seconds)
+            stand_in.reports = 0
+            receipt.open = 1
+            lane.enqueue(stand_in)
+            try:
+                await receipt.outcome
+            except DeliveryError as error:
+                log.warning("quarantine_delayed", error=str(error), callback=_callback_of(record))
+                await asyncio.sleep(1.0)
+            else:
+                self._take_over(group, lane, stand_in)
+                return
+
+    def _take_over(self, group: Group, lane: Lane, stand_in: Group) -> None:
+        """``stand_in`` is safe: from now on it is a report of the callback that ``group`` is of."""
+        stand_in.receipt, stand_in.reports = group.receipt, 1
+        if stand_in.published:
+            stand_in.refused = group.refused
+            self.published(stand_in, lane.topic)
+            return
+        lane.depth += 1
+        if group.refused:
+            lane.refuse(stand_in)
+        elif group.receipt is not None and not group.receipt.settled:
+            group.receipt.groups.append((lane, stand_in))
+
+    # --- lanes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _hedge_seconds(self) -> float:
+        return self._settings.delivery.hedge_ms / 1000
+
+    def all_lanes(self) -> list[Lane]:
+        """Of every topic."""
+        return [lane for lanes in self.lanes.values() for lane in lanes]
+
+    async def _layout(self) -> Layout:
+        """As many lanes as partitions are declared: any number keeps the order, since a partition is found anew for each batch.
+
+        While the spool holds rows theirs stays, also that of a topic which is not configured any more.
+        """
+        layout = Layout.parse(self.spool.get_meta(LAYOUT_KEY) if self.spool and self.spool.stats.rows else None)
+        declared = declared_topics(self._settings.topics)
+        layout.topics += [
+            (topic, declared[topic].partitions) for topic in self._configured if not layout.lanes_of(topic)
+        ]
+        if self.spool is not None:
+            await self.spool.set_meta(LAYOUT_KEY, layout.text)
+        return layout
+
+    def _make_lanes(self, layout: Layout) -> None:
+        total = sum(count for _, count in layout.topics)
+        window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * total))
+        stored = self.spool.stats.lanes if self.spool is not None else {}
+        for topic, count in layout.topics:
+            self.lanes[topic] = []
+            for index in range(count):
+                lane = Lane(
+                    layout.number_of(topic, index),
+                    topic,
+                    index=index,
+                    of=count,
+                    hedge_seconds=self._hedge_seconds,
+                    abandon_seconds=self._settings.delivery.abandon_seconds,
+                    window_bytes=window,
+                    memory=self.memory,
+                    producers=self.producers,
+                    spool=self.spool,
+                    schema_ids=self._schema_ids,
+                    outcome=self,
+                )
+                found = stored.get(lane.number)
+                if found is not None and found.rows:
+                    lane.resume(found.first_seq, found.last_seq, found.reports)
+                    self.counters.found += found.reports
+                self.lanes[topic].append(lane)
+                lane.start()
+
+    def _on_producer(self, producer: Producer) -> None:
+        missing = [topic for topic in self._configured if not producer.partitions(topic)]
+        if missing:
+            log.error("topics_missing", topics=missing, remedy="create them: chatapp-bridge topics apply")
+
+    def _on_spool_event(self, event: SpoolEvent) -> None:
+        log.error("spool", **msgspec.to_builtins(event))
+
+
+def _callback_of(record: Record) -> str:
+    """The id of the callback it came with, which ties lines of the log together."""
+    return next((value.decode(errors="replace") for name, value in record.headers if name == CALLBACK), "")

@@ -1,0 +1,656 @@
+"""A lane: a FIFO of record groups with at most one batch in flight.
+
+A key always has the same lane, so the order of a lane is the order of its keys. Two things make a group safe, and either lets
+its callback be answered: Kafka's acknowledgement, or its row in the spool. The spool makes queue entries durable and nothing
+else; there is one way to Kafka.
+
+States: *healthy*, nothing is written to disk; *sick*, from the moment an entry has waited for ``hedge_ms``: what waits is
+journalled, and so is what arrives, at once. What doesn't fit the lane's window of memory is on disk alone (*spilled*), and is
+read back as the window empties. When nothing is spilled and acknowledgements come quickly again, the lane is healthy.
+
+Invariants
+- Nothing later in a lane is sent before its head is acknowledged.
+- Rows are deleted only after their acknowledgement, and only as a prefix of the lane.
+- ``queue`` holds what comes next, in order, without a gap but for groups refused; all that is behind ``loaded_through`` is in
+  the spool, or in ``journalling`` on its way there.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
+from functools import partial
+from typing import Protocol
+
+import structlog
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidRequiredAcksError,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    UnknownError,
+    UnsupportedForMessageFormatError,
+)
+
+from bridge import compiled
+from bridge.delivery.layout import placed
+from bridge.kafka.batch import Batch
+from bridge.kafka.producer import Abandoned, Producer
+from bridge.kafka.producers import Producers
+from bridge.record import Record
+from bridge.spool.spool import Spool, SpoolRow
+
+log = structlog.get_logger(__name__)
+
+_BACKOFF_SECONDS = (0.05, 1.0)
+# How often a lane without a leader, or without a producer, looks again.
+_LOOK_SECONDS = 0.2
+# What a record costs in memory beside its key and value: headers, objects.
+_RECORD_OVERHEAD_BYTES = 1500
+_UNBOUNDED = 1 << 30
+
+
+class Outcome(Protocol):
+    """What a lane tells of its groups; the delivery counts and answers by it."""
+
+    def safe(self, group: "Group") -> None:
+        """The group is acknowledged by Kafka or stored in the spool, whichever was first."""
+
+    def published(self, group: "Group", topic: str) -> None:
+        """Kafka has acknowledged the whole group."""
+
+    def not_stored(self, group: "Group", error: BaseException) -> None:
+        """The spool did not take the group, and it is not acknowledged."""
+
+    async def give_away(self, group: "Group", record: Record, verdict: "Verdict", reason: str) -> None:
+        """Kafka refuses ``record`` for good; returns when it is kept elsewhere, where it is counted from then on."""
+
+    def damaged(self, reports: int) -> None:
+        """So many reports were in the spool, and could not be read back: their rows were set aside."""
+
+
+class SchemaIds(Protocol):
+    """The ids that a registry has for schemas; records that lack theirs wait until it is known."""
+
+    def start(self) -> None:
+        """Begin to look them up, in the background."""
+
+    async def stop(self) -> None:
+        """End that."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what is encoded now could be sent."""
+
+    def prefix(self, topic: str, schema: bytes) -> bytes | None:
+        """What goes before a bare value of ``topic``, by the fingerprint of its schema; None while it is not known."""
+
+
+class Group:
+    """The records of one callback in one lane; ``reports`` of them count. A row of the spool."""
+
+    __slots__ = (
+        "dropped", "flying", "hedge_at", "journalled", "published", "receipt", "records", "refused", "reports", "safe", "seq",
+        "size", "unsent",
+    )  # fmt: skip
+
+    def __init__(self, records: list[Record], receipt: "Receipt | None", hedge_at: float) -> None:
+        self.records = records
+        self.receipt = receipt
+        self.hedge_at = hedge_at
+        self.reports = len(records)
+        self.size = size_in_memory(records)
+        self.seq = 0
+        # records not yet acknowledged, in order
+        self.unsent: Sequence[Record] = records
+        # in a batch that is on its way
+        self.flying = False
+        # given to the spool
+        self.journalled = False
+        # acknowledged or stored: its callback need not wait for it
+        self.safe = False
+        # acknowledged, the whole of it
+        self.published = False
+        # its callback was answered 503
+        self.refused = False
+        # refused and forgotten: won't be sent
+        self.dropped = False
+
+
+class Receipt:
+    """What became of one callback: ``outcome`` is done when it may be answered."""
+
+    __slots__ = (
+        "deadline", "groups", "on_kafka", "open", "outcome", "published", "refused", "reports", "set_aside", "settled",
+    )  # fmt: skip
+
+    def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
+        self.outcome = outcome
+        self.deadline = deadline
+        self.reports = reports
+        self.groups: list[tuple[Lane, Group]] = []
+        # groups neither acknowledged nor stored yet
+        self.open = 0
+        # reports acknowledged before the outcome was known, by topic
+        self.published: dict[str, int] = {}
+        # reports set aside before
+        self.set_aside = 0
+        self.settled = False
+        self.refused = False
+        # False as soon as something of it was stored in the spool before Kafka acknowledged it
+        self.on_kafka = True
+
+
+class Verdict(Enum):
+    """What a failed batch calls for."""
+
+    RESEND = auto()  # the producer was given up: the same batch with another
+    REPLACE = auto()  # refused, but may be taken later: back off, another producer
+    SPLIT = auto()  # too large: less in a batch; a single record is quarantined or set aside
+    REFUSED = auto()  # invalid for good: find the record, set it aside
+
+
+_SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
+_REFUSED = (
+    InvalidTimestampError,
+    PolicyViolationError,
+    UnsupportedForMessageFormatError,
+    InvalidRequiredAcksError,
+)
+# May pass, or be for good: aiokafka gives UnknownError also for codes it has no class for, such as INVALID_RECORD.
+_REFUSED_IN_THE_END = (CorruptRecordException, UnknownError)
+# So often in a row, about ten seconds with the pauses between, and it is for good.
+_DOUBTFUL_TRIES = 12
+
+
+def verdict_on(error: BaseException, tries: int) -> Verdict:
+    """What to do about a batch that failed with ``error``, as have ``tries`` in a row."""
+    if isinstance(error, Abandoned):
+        return Verdict.RESEND
+    if isinstance(error, _SPLIT):
+        return Verdict.SPLIT
+    if isinstance(error, _REFUSED) or (isinstance(error, _REFUSED_IN_THE_END) and tries >= _DOUBTFUL_TRIES):
+        return Verdict.REFUSED
+    return Verdict.REPLACE
+
+
+def bytes_of_python(records: list[Record]) -> int:
+    """Bytes of the keys and values."""
+    return sum(len(r.value) + len(r.key or b"") for r in records)
+
+
+bytes_of = compiled.module.bytes_of if compiled.COMPILED else bytes_of_python
+"""The faster of the two."""
+
+
+def size_in_memory(records: list[Record]) -> int:
+    """Bytes that ``records`` are reckoned to take in memory, from above."""
+    return bytes_of(records) + _RECORD_OVERHEAD_BYTES * len(records)
+
+
+class Memory:
+    """Bytes that all lanes hold together, as each reckons."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Lane:
+    """See the module's head.
+
+    Args:
+        number: the lane's number in the spool.
+        topic: where its records go.
+        of: how many lanes the topic has, ``index`` being this one's place among them.
+        hedge_seconds: a lane whose entry waited longer is sick.
+        abandon_seconds: a producer whose batch is unresolved for longer is given up.
+        window_bytes: memory for what is also on disk.
+        memory: what all lanes hold.
+        schema_ids: what goes before values.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        topic: str,
+        *,
+        index: int,
+        of: int,
+        hedge_seconds: float,
+        abandon_seconds: float,
+        window_bytes: int,
+        memory: Memory,
+        producers: Producers,
+        spool: Spool | None,
+        schema_ids: SchemaIds,
+        outcome: Outcome,
+    ) -> None:
+        self.number = number
+        self.topic = topic
+        self.sick = False
+        # reports that are in this lane, in memory or on disk
+        self.depth = 0
+        self.memory_bytes = 0
+        self._memory = memory
+        #: batches that failed, by what was done about it: see ``Verdict``
+        self.batches_failed = {verdict.name.lower(): 0 for verdict in Verdict}
+        self._index, self._of = index, of
+        self._hedge_seconds = hedge_seconds
+        self._abandon_seconds = abandon_seconds
+        self._window_bytes = window_bytes
+        self._producers = producers
+        self._spool = spool
+        self._schema_ids = schema_ids
+        self._outcome = outcome
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._last_seq = 0
+        self._queue: deque[Group] = deque()
+        self._loaded_through = 0
+        self._spilled = False
+        # sequence numbers given to the spool and not answered yet
+        self._journalling: dict[int, Group] = {}
+        # the last that was given to the spool, and the last known to be there
+        self._journalled_through = self._stored_through = 0
+        # on disk alone, of callbacks that were answered 503
+        self._refused_on_disk: set[int] = set()
+        # groups that are in the batch on its way, wholly or in part
+        self._flying: list[Group] = []
+        self._sending_with: Producer | None = None
+        # what the next batch waits for: the leader's answer to others' batches
+        self._turn: asyncio.Future[None] | None = None
+        self._most_records = _UNBOUNDED
+        # batches that failed since one was acknowledged
+        self._tries = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump: asyncio.Task[None] | None = None
+
+    # --- what happens to a lane ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._pump = asyncio.create_task(self._run(), name=f"lane-{self.number}")
+        self._pump.add_done_callback(self._ended)
+
+    def resume(self, first_seq: int, last_seq: int, reports: int) -> None:
+        """Take over what a former process left in the spool."""
+        self._last_seq = self._journalled_through = self._stored_through = last_seq
+        self._loaded_through = first_seq - 1
+        self._spilled = self.sick = True
+        self.depth = reports
+
+    def enqueue(self, group: Group) -> None:
+        """Append ``group``; its outcome is told through ``Outcome``."""
+        self._last_seq += 1
+        group.seq = self._last_seq
+        self.depth += group.reports
+        self._hold(group.size)
+        journal = self.sick and self._spool is not None
+        if journal and self.memory_bytes > self._window_bytes:
+            self._spilled = True
+        if not self._spilled:
+            self._queue.append(group)
+            self._loaded_through = group.seq
+        if journal:
+            self._journal([group])
+        else:
+            self._arm(group.hedge_at)
+        self._wake.set()
+
+    def refuse(self, group: Group) -> None:
+        """Its callback was answered 503: forget the group, unless it is in flight or on disk, and so published still."""
+        if group.published:
+            return
+        group.refused = True
+        self.depth -= group.reports
+        if group.safe and group.seq > self._loaded_through:
+            self._refused_on_disk.add(group.seq)
+        elif not (group.safe or group.flying or group.seq in self._journalling):
+            self._drop(group)
+
+    def turn_sick(self) -> None:
+        """Journal all that is not durable; keep the healthy lanes away from the producer that let this one wait."""
+        if not self.sick:
+            self.sick = True
+            log.info("lane_sick", topic=self.topic, lane=self.number, reports=self.depth)
+            if self._sending_with is not None:
+                self._producers.isolate(self._sending_with)
+        if self._spool:
+            self._journal([g for g in self._queue if not (g.journalled or g.safe or g.dropped)])
+
+    async def stop(self) -> None:
+        """End sending; what is in flight stays unresolved."""
+        if self._timer:
+            self._timer.cancel()
+        if self._pump:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, nothing is on disk."""
+        return not (self._queue or self._journalling or self._spilled)
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether something waits that is neither acknowledged nor stored."""
+        return bool(self._journalling) or any(not (g.safe or g.dropped) for g in self._queue)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Create time of the next record to be sent, milliseconds since the epoch; None where memory holds none."""
+        return next((g.records[0].timestamp_ms for g in self._queue if g.records), None)
+
+    # --- the hedge ----------------------------------------------------------------------------------------------------
+
+    def _arm(self, at: float) -> None:
+        if self._timer is None or at < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._on_hedge)
+
+    def _on_hedge(self) -> None:
+        self._timer = None
+        waiting = [g.hedge_at for g in self._queue if not (g.safe or g.dropped)]
+        if waiting and min(waiting) <= self._loop.time():
+            self.turn_sick()
+        elif waiting:
+            self._arm(min(waiting))
+
+    def _journal(self, groups: list[Group]) -> None:
+        assert self._spool is not None  # noqa: S101 - callers have looked
+        for group in groups:
+            group.journalled = True
+            self._journalling[group.seq] = group
+            self._journalled_through = max(self._journalled_through, group.seq)
+            future = self._spool.append([SpoolRow(self.number, group.seq, len(group.records), group.records)])
+            future.add_done_callback(partial(self._on_journalled, group))
+
+    def _on_journalled(self, group: Group, done: "asyncio.Future[None]") -> None:
+        del self._journalling[group.seq]
+        error = done.exception()
+        if error is None:
+            self._stored_through = max(self._stored_through, group.seq)
+            if group.receipt is not None and not group.safe:
+                group.receipt.on_kafka = False
+            self._make_safe(group)
+            self._note_refused_on_disk(group)
+            self._shrink(group)
+        elif not group.safe:
+            group.journalled = False
+            if not group.refused:
+                self._outcome.not_stored(group, error)
+            elif not group.flying:
+                self._drop(group)
+            self._note_refused_on_disk(group)  # where its fsync failed the row may be there
+        self._wake.set()
+
+    def _note_refused_on_disk(self, group: Group) -> None:
+        if group.refused and group.seq > self._loaded_through:
+            self._refused_on_disk.add(group.seq)
+
+    def _make_safe(self, group: Group) -> None:
+        if not group.safe:
+            group.safe = True
+            self._outcome.safe(group)
+
+    def _shrink(self, group: Group) -> None:
+        """``group`` is on disk: keep it in memory only as far as the window goes."""
+        if group.seq > self._loaded_through:
+            self._release(group)
+        while self.memory_bytes > self._window_bytes and self._queue:
+            last = self._queue[-1]
+            begun = last.flying or len(last.unsent) < len(last.records)
+            if begun or not (last.safe or last.dropped):
+                return
+            self._queue.pop()
+            self._release(last)
+            if not last.dropped:
+                self._spilled = True
+                self._loaded_through = last.seq - 1
+                if last.refused:
+                    self._refused_on_disk.add(last.seq)
+
+    def _drop(self, group: Group) -> None:
+        group.dropped = True
+        self._release(group)
+        while self._queue and self._queue[0].dropped:
+            self._queue.popleft()
+
+    def _hold(self, more: int) -> None:
+        self.memory_bytes += more
+        self._memory.bytes += more
+
+    def _release(self, group: Group) -> None:
+        self._hold(-group.size)
+        group.size = 0
+        group.records = []
+        group.unsent = ()
+
+    # --- the pump -----------------------------------------------------------------------------------------------------
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A lane must not end; its queue is intact, so it goes on with the same head.
+            log.error("lane_failed", lane=self.number, exc_info=task.exception())
+            self._settle({}, {})
+            self._loop.call_later(_BACKOFF_SECONDS[1], self.start)
+
+    async def _run(self) -> None:
+        backoff = _BACKOFF_SECONDS[0]
+        while True:
+            while not self._queue:
+                await self._refill()
+            batches, producer = self._fill()
+            if self._turn is not None:
+                await self._turn
+                continue
+            if producer is None or not batches:
+                await self._look_again(producer)
+                continue
+            errors = await self._send(producer, batches)
+            self._settle(batches, errors)
+            if not errors:
+                backoff = _BACKOFF_SECONDS[0]
+            elif await self._react(producer, batches, errors):
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+
+    async def _refill(self) -> None:
+        """Wait for something to arrive, or bring the next rows of the spool into the queue."""
+        self._wake.clear()
+        if not self._spilled:
+            if not self._journalling:
+                self._turn_healthy()  # nothing waits, nor is anything on disk: what comes next starts afresh
+                if self.depth:
+                    self._outcome.damaged(self.depth)
+                    self.depth = 0
+            await self._wake.wait()
+            return
+        assert self._spool is not None  # noqa: S101 - nothing spills without
+        stored = self._stored_through
+        rows = await self._spool.read(self.number, self._loaded_through, max_bytes=self._window_bytes // 2)
+        for row in rows:
+            self._queue.append(self._from_disk(row))
+            self._loaded_through = row.seq
+        if rows or stored != self._stored_through:
+            return
+        if any(seq > self._loaded_through for seq in self._journalling):
+            await self._wake.wait()
+        else:
+            self._spilled = False
+            self._loaded_through = self._last_seq
+            self._refused_on_disk.clear()
+
+    def _from_disk(self, row: SpoolRow) -> Group:
+        group = Group(row.records, None, 0.0)
+        group.seq, group.reports = row.seq, row.n
+        group.journalled = group.safe = True
+        group.refused = row.seq in self._refused_on_disk
+        self._refused_on_disk.discard(row.seq)
+        self._hold(group.size)
+        return group
+
+    async def _look_again(self, producer: Producer | None) -> None:
+        """No producer, no such topic or no leader: wait a little, and see to it that this becomes known."""
+        if producer is not None:
+            producer.refresh_metadata()
+        await self._producers.change(_LOOK_SECONDS)
+
+    def _may_begin(self, producer: Producer, partition: int, *, first: bool) -> bool:
+        """Whether there is a leader for the batch; and, of the first one, whether it is that leader's turn."""
+        if first:
+            self._turn = producer.turn(self.topic, partition)
+        return self._turn is None and producer.has_leader(self.topic, partition)
+
+    def _fill(self) -> tuple[dict[int, Batch], Producer | None]:
+        """Batches, one a partition, with a prefix of the queue; none where its first record's partition has no leader.
+
+        While the registry has not told the id of the first record's schema, there is no producer for it either.
+        """
+        batches: dict[int, Batch] = {}
+        self._turn = None
+        head = next((record for group in self._queue for record in group.unsent), None)
+        if head is not None and self._prefix_of(head) is None:
+            return batches, None
+        producer = self._producers.pick(sick=self.sick)
+        partitions = producer.partitions(self.topic) if producer else 0
+        if producer is None or not partitions:
+            return batches, producer
+        room = self._most_records
+        for group in self._queue:
+            for partition, records in self._by_partition(group.unsent, partitions):
+                prefix = self._prefix_of(records[0])  # a group's records were encoded alike
+                if prefix is None:
+                    return batches, producer
+                batch = batches.get(partition)
+                if batch is None:
+                    if not self._may_begin(producer, partition, first=not batches):
+                        return batches, producer
+                    batch = batches[partition] = producer.open_batch()
+                taken = batch.extend(records[:room], prefix)
+                room -= taken
+                if taken and not group.flying:
+                    group.flying = True
+                    self._flying.append(group)
+                if taken < len(records):
+                    return batches, producer
+        return batches, producer
+
+    def _prefix_of(self, record: Record) -> bytes | None:
+        return b"" if record.schema is None else self._schema_ids.prefix(self.topic, record.schema)
+
+    def _by_partition(self, records: Sequence[Record], partitions: int) -> Iterable[tuple[int, Sequence[Record]]]:
+        """Records in their order, in pieces that have one partition each; mostly all in one, as a lane is of one partition."""
+        if partitions == self._of:
+            return [(self._index, records)] if records else ()
+        return [(placed(record, partitions), [record]) for record in records]
+
+    async def _send(self, producer: Producer, batches: dict[int, Batch]) -> dict[int, BaseException]:
+        """Send the batches and wait for them all; the error of each partition that failed."""
+        self._sending_with = producer
+        give_up = self._loop.call_later(self._abandon_seconds, self._producers.abandon, producer)
+        errors: dict[int, BaseException] = {}
+        try:
+            futures = [(p, producer.send(self.topic, p, batch)) for p, batch in batches.items() if batch.records]
+            for partition, future in futures:
+                try:
+                    await future
+                except Exception as error:  # noqa: BLE001 - every kind is looked at in verdict_on
+                    errors[partition] = error
+        finally:
+            give_up.cancel()
+            self._sending_with = None
+        return errors
+
+    def _settle(self, batches: dict[int, Batch], errors: dict[int, BaseException]) -> None:
+        """Take what is acknowledged out of the queue."""
+        if errors:
+            acknowledged = {id(r) for p, batch in batches.items() if p not in errors for r in batch.records}
+            for group in self._flying:
+                group.unsent = [r for r in group.unsent if id(r) not in acknowledged]
+        else:
+            # All of them, and they were filled in the queue's order.
+            count = sum(len(batch.records) for batch in batches.values())
+            for group in self._flying:
+                unsent = len(group.unsent)
+                group.unsent = () if count >= unsent else group.unsent[count:]
+                count = max(0, count - unsent)
+        for group in self._flying:
+            group.flying = False
+            if group.refused and not group.journalled and group.unsent:
+                self._drop(group)
+        self._flying = []
+        self._pop_finished()
+
+    def _pop_finished(self) -> None:
+        """Answer and remove the groups at the head that have nothing left to send."""
+        last = None
+        while self._queue and not self._queue[0].unsent:
+            group = self._queue.popleft()
+            if group.dropped:
+                self._release(group)
+                continue
+            last = group
+            self._make_safe(group)
+            if not group.refused:
+                self.depth -= group.reports
+            group.published = True
+            self._outcome.published(group, self.topic)
+            self._release(group)
+        if last is None:
+            return
+        self._tries = 0
+        self._most_records = min(self._most_records * 2, _UNBOUNDED)
+        if self._spool and self._journalled_through:
+            self._spool.delete_through(self.number, last.seq)
+            if last.seq >= self._journalled_through:
+                self._journalled_through = 0
+        # Healthy again: nothing is on disk alone, and this was acknowledged well before its hedge or was the last.
+        if not self._spilled and (not self._queue or self._loop.time() < last.hedge_at - self._hedge_seconds / 2):
+            self._turn_healthy()
+
+    def _turn_healthy(self) -> None:
+        if self.sick:
+            self.sick = False
+            log.info("lane_healthy", topic=self.topic, lane=self.number)
+
+    async def _react(self, producer: Producer, batches: dict[int, Batch], errors: dict[int, BaseException]) -> bool:
+        """Do what the errors call for; True where a pause is called for, too."""
+        pause = False
+        for partition, error in errors.items():
+            self._tries += 1
+            verdict = verdict_on(error, self._tries)
+            self.batches_failed[verdict.name.lower()] += 1
+            if verdict is Verdict.RESEND:
+                continue
+            self._producers.spent(producer)
+            records = batches[partition].records
+            log.warning(
+                "batch_refused", topic=self.topic, partition=partition, records=len(records), error=type(error).__name__
+            )
+            if verdict is Verdict.REPLACE:
+                pause = True
+            elif len(records) > 1:
+                self._most_records = max(1, len(records) // 2)
+            else:
+                await self._give_away(records[0], verdict, type(error).__name__)
+        return pause
+
+    async def _give_away(self, record: Record, verdict: Verdict, reason: str) -> None:
+        """Kafka won't take ``record`` here, whatever is tried: have it kept elsewhere, and go on without it."""
+        group = next((g for g in self._queue if any(r is record for r in g.unsent)), None)
+        if group is None:
+            return
+        # Until then it is neither spilled nor forgotten.
+        group.flying = True
+        self._flying.append(group)
+        await self._outcome.give_away(group, record, verdict, reason)
+        group.unsent = [r for r in group.unsent if r is not record]
+        group.reports -= 1
+        if not group.refused:
+            self.depth -= 1
+        self._settle({}, {})

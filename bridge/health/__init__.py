@@ -1,0 +1,1 @@
+"""The admin port: is it safe, since when, and why."""

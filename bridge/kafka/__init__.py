@@ -1,0 +1,1 @@
+"""The client of Kafka: how the bridge connects, produces, and places records in partitions."""

@@ -1,0 +1,349 @@
+"""``chatapp-bridge audit``: what the topics alone can prove of a stretch of time.
+
+    read ─► proof (rows on disk) ─► callbacks that are not whole · events out of order · repeats · strangers · counts
+
+All records of a callback have the time it was received at, on both topics, so a range of times cuts none in two. What can be
+cut is left unjudged: callbacks as old as the oldest record of a partition whose head is gone, and those so young that some of
+their records may be on their way.
+"""
+
+import argparse
+import json
+import math
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
+
+from bridge import config
+from bridge.errors import ConfigurationError, ReplayError
+from bridge.headers import CE_TIME, RECEIVED_AT
+from bridge.operate.audit.index import SLOTS_MS, Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
+from bridge.operate.progress import Progress
+from bridge.operate.reading.client import Asker, Reader
+from bridge.operate.reading.select import time_text
+
+# What people are shown; with more minutes than that, hours, and then days.
+_LINES: Final = 60
+_TYPE_PREFIX: Final = "chatapp.status."
+_STATUSES: Final = ("SENT", "DELIVERED", "READ", "FAILED", "DELETED", "UNKNOWN")
+_OUTCOMES: Final = ("repeat", "quarantined", "replayed", "redriven")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Read, judge, print. 0: nothing is wrong; 1: something is.
+
+    Raises:
+        ConfigurationError: the range ends before it begins.
+        ReplayError: the topics can't be read, or there is no room for the temporary file.
+    """
+    settings = config.load(options.config, assignments=options.set).settings
+    if options.since is not None and options.until is not None and options.since >= options.until:
+        raise ConfigurationError(f"--from {time_text(options.since)} is not before --to {time_text(options.until)}")
+    with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
+        proof = Proof(Path(directory) / "proof.sqlite")
+        try:
+            audit = Audit(settings, options.since, options.until, options.margin)
+            audit.read(proof)
+            findings = audit.findings(proof, options.list)
+            slot_ms = _slot_ms(options, proof)
+            print_ = _print_json if options.format == "json" else _print_text
+            print_(findings, proof.counts(slot_ms), slot_ms)
+        except sqlite3.Error as error:
+            raise ReplayError(
+                f"the temporary file in {directory}: {error}; TMPDIR names another place for it"
+            ) from error
+        finally:
+            proof.close()
+    return 1 if findings.wrong else 0
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What was found. Times are milliseconds since the epoch; lists hold the first of what their numbers count."""
+
+    topics: list[str]
+    since_ms: int | None
+    until_ms: int | None
+    #: Callbacks received between these are judged.
+    judged_since_ms: int
+    judged_until_ms: int
+    records: int
+    callbacks: int
+    #: Not whole, and to be explained by nothing the topics know.
+    not_whole: int
+    #: Not whole, but pushed again, and whole then.
+    pushed_again: int
+    #: Not whole, at an edge, where they can't be judged.
+    unjudged: int
+    not_whole_list: list[Broken]
+    ordered_keys: int
+    out_of_order: int
+    out_of_order_list: list[Disorder]
+    repeats: Repeats
+    #: Records without the bridge's headers.
+    strangers: int
+    stranger_list: list[Stranger]
+    #: Offsets that expired while they were to be read.
+    expired: int
+    #: Records of the quarantine that a redrive left there about what it published.
+    notes: int
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything is."""
+        return bool(self.not_whole or self.out_of_order or self.strangers)
+
+
+class Audit:
+    """One audit.
+
+    Args:
+        settings: the whole configuration.
+        since: of what was received at that time and later; None: from the oldest there is.
+        until: of what was received before that; None: now.
+        margin_seconds: how old a callback must be to be judged.
+    """
+
+    def __init__(self, settings: config.Settings, since: int | None, until: int | None, margin_seconds: float) -> None:
+        self._settings = settings
+        self._since, self._until = since, until
+        self._margin_ms = int(margin_seconds * 1000)
+        self._judged_since = 0
+        self._expired = 0
+        self._beside = 0
+        self._now_ms = time.time_ns() // 1_000_000
+
+    @property
+    def _topics(self) -> dict[Topic, str]:
+        names = self._settings.topics
+        return {Topic.STATUS: names.status, Topic.QUARANTINE: names.quarantine}
+
+    def read(self, proof: Proof) -> None:
+        """Every record of the range, of both topics, up to where they end now."""
+        ranges, heads = {}, {}
+        with Asker(self._settings.kafka) as asker:
+            for topic, name in self._topics.items():
+                offsets = asker.offsets(name)
+                starts: dict[int, int | None] = {partition: each.earliest for partition, each in offsets.items()}
+                if self._since is not None:
+                    starts = asker.offsets_at(name, list(offsets), self._since)
+                ends = {partition: each.end for partition, each in offsets.items()}
+                ranges[topic] = {p: (ends[p] if start is None else start, ends[p]) for p, start in starts.items()}
+                # Only where it is read from the very beginning can what was there before be missed.
+                heads[topic] = {p for p, each in offsets.items() if 0 < each.earliest == starts[p]}
+        left = sum(end - start for each in ranges.values() for start, end in each.values())
+        with Progress(left) as progress:
+            for topic, name in self._topics.items():
+                with Reader(self._settings.kafka, name, ranges[topic]) as reader:
+                    left -= reader.left
+                    for messages in self._judgeable(reader, heads[topic]):
+                        self._take(topic, messages, proof)
+                        progress.show(proof.records + self._beside, proof.records, left + reader.left)
+        proof.complete()
+
+    def _judgeable(self, reader: Reader, cut: set[int]) -> Iterator[list[Message]]:
+        """What is read; notes from when on it can be judged.
+
+        Args:
+            reader: of one topic.
+            cut: partitions of which something older than the next record is missing.
+        """
+        gaps = 0
+        for messages in reader:
+            for gap in reader.gaps[gaps:]:
+                gaps += 1
+                cut.add(gap.partition)
+                self._expired += gap.end - gap.start
+            for message in messages if cut else ():
+                partition: Any = message.partition()
+                if partition in cut:
+                    cut.discard(partition)
+                    self._judged_since = max(self._judged_since, received_ms(message) + self._margin_ms)
+            yield messages
+
+    def _take(self, topic: Topic, messages: list[Message], proof: Proof) -> None:
+        """Add what was received in the range."""
+        for message in messages:
+            time_ms = received_ms(message)
+            if (self._since is not None and time_ms < self._since) or (
+                self._until is not None and time_ms >= self._until
+            ):
+                self._beside += 1
+                continue
+            partition: Any = message.partition()
+            offset: Any = message.offset()
+            headers: Any = message.headers()
+            proof.add(topic, partition, offset, time_ms, key=message.key(), value=message.value(), headers=headers)
+
+    def findings(self, proof: Proof, listed: int) -> Findings:
+        """What was read, judged."""
+        judged_until = self._now_ms - self._margin_ms
+        number: Counter[str] = Counter()
+        not_whole: list[Broken] = []
+        for broken in proof.broken():
+            if broken.again is not None:
+                number["again"] += 1
+            elif self._judged_since <= broken.time_ms < judged_until or broken.contradictory:
+                number["not whole"] += 1
+                if len(not_whole) < listed:
+                    not_whole.append(broken)
+            else:
+                number["unjudged"] += 1
+        disorder = proof.disorder(self._judged_since)
+        out_of_order = list(islice(disorder, listed))
+        return Findings(
+            topics=list(self._topics.values()),
+            since_ms=self._since,
+            until_ms=self._until,
+            judged_since_ms=self._judged_since,
+            judged_until_ms=judged_until,
+            records=proof.records,
+            callbacks=proof.callbacks,
+            not_whole=number["not whole"],
+            pushed_again=number["again"],
+            unjudged=number["unjudged"],
+            not_whole_list=not_whole,
+            ordered_keys=proof.ordered_keys(self._judged_since),
+            out_of_order=len(out_of_order) + sum(1 for _ in disorder),
+            out_of_order_list=out_of_order,
+            repeats=proof.repeats(),
+            strangers=proof.strange,
+            stranger_list=proof.strangers[:listed],
+            expired=self._expired,
+            notes=proof.notes,
+        )
+
+
+def received_ms(message: Message) -> int:
+    """When the callback of a record was received: the record's time, unless the broker put its own there."""
+    kind, time_ms = message.timestamp()
+    if kind != TIMESTAMP_LOG_APPEND_TIME:
+        return time_ms  # type: ignore[no-any-return]
+    headers: Any = message.headers() or ()
+    named = {name: (value or b"").decode(errors="replace") for name, value in headers}
+    if (digits := named.get(RECEIVED_AT, "")).isdecimal():
+        return int(digits)
+    try:
+        return math.floor(datetime.fromisoformat(named.get(CE_TIME, "")).timestamp() * 1000 + 0.5)
+    except ValueError:
+        return time_ms  # type: ignore[no-any-return]
+
+
+# --- saying it --------------------------------------------------------------------------------------------------------
+
+
+def _slot_ms(options: argparse.Namespace, proof: Proof) -> int:
+    if options.by:
+        return SLOTS_MS[options.by]
+    if options.format == "text":
+        for slot_ms in SLOTS_MS.values():
+            if proof.slots(slot_ms) <= _LINES:
+                return slot_ms
+        return SLOTS_MS["day"]
+    return SLOTS_MS["minute"]
+
+
+def _word(count: Count) -> str:
+    """A status, or a reason."""
+    return count.word.removeprefix(_TYPE_PREFIX).upper() if count.word.startswith(_TYPE_PREFIX) else count.word
+
+
+def _print_json(findings: Findings, counts: Iterator[Count], slot_ms: int) -> None:
+    found = msgspec.to_builtins(findings) | {"wrong": findings.wrong, "slot_seconds": slot_ms // 1000}
+    found["counts"] = [{**msgspec.to_builtins(count), "word": _word(count)} for count in counts]
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _print_text(findings: Findings, counts: Iterator[Count], slot_ms: int) -> None:
+    lines = [*_summary(findings), "", *_table(counts, slot_ms), "", *_faults(findings)]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _summary(found: Findings) -> Iterator[str]:
+    since = "the oldest there is" if found.since_ms is None else time_text(found.since_ms)
+    until = "now" if found.until_ms is None else time_text(found.until_ms)
+    yield f"{' and '.join(found.topics)}, received from {since} to {until}"
+    judged = f"before {time_text(found.judged_until_ms)}"
+    if found.judged_since_ms:
+        judged = f"from {time_text(found.judged_since_ms)}, as older records are gone, and {judged}"
+    whole = found.callbacks - found.not_whole - found.pushed_again - found.unjudged
+    repeats = found.repeats
+    own = repeats.events - repeats.pushed_again
+    rows = {
+        "records": f"{found.records:,}",
+        "judged": f"what was received {judged}",
+        "callbacks": f"{found.callbacks:,}: {whole:,} whole, {found.pushed_again:,} not whole but pushed again and whole then, "
+        f"{found.unjudged:,} not whole at an edge, {found.not_whole:,} not whole",
+        "order": f"{found.ordered_keys:,} keys with several events of one process; {found.out_of_order:,} events out of order",
+        "events": f"{repeats.distinct:,} different",
+        "repeats": f"{repeats.records:,} records of {repeats.events:,} events: {repeats.pushed_again:,} were pushed again, "
+        f"{own:,} published again by the bridge",
+        "strangers": f"{found.strangers:,} records without the headers of the bridge",
+    }
+    if found.notes:
+        rows["notes"] = f"{found.notes:,} of redrives, in the quarantine"
+    if found.expired:
+        rows["expired"] = f"{found.expired:,} offsets, while they were to be read"
+    yield from (f"  {name:<10} {text}" for name, text in rows.items())
+
+
+def _table(counts: Iterator[Count], slot_ms: int) -> Iterator[str]:
+    slots: dict[int, Counter[str]] = {}
+    reasons: Counter[str] = Counter()
+    for count in counts:
+        name = _word(count) if count.outcome == "event" else count.outcome
+        slots.setdefault(count.time_ms, Counter())[name] += count.records
+        if count.outcome == "quarantined":
+            reasons[count.word] += count.records
+    total = sum(slots.values(), Counter())
+    columns = [*_STATUSES, *sorted(set(total) - {*_STATUSES, *_OUTCOMES}), *_OUTCOMES]
+    columns = [column for column in columns if total[column]]
+    slot = next(name for name, ms in SLOTS_MS.items() if ms == slot_ms)
+    body = [(time_text(at), [slots[at][column] for column in columns]) for at in sorted(slots)]
+    widths = [max(len(column), len(f"{total[column]:,}")) for column in columns]
+    yield f"{slot:<20}  " + "  ".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
+    for name, values in [*body, ("all", [total[column] for column in columns])]:
+        yield f"{name:<20}  " + "  ".join(f"{value:>{width},}" for value, width in zip(values, widths, strict=True))
+    if reasons:
+        yield "quarantined: " + ", ".join(f"{reason} {number:,}" for reason, number in reasons.most_common())
+
+
+def _faults(found: Findings) -> Iterator[str]:
+    if not found.wrong:
+        yield "nothing is wrong"
+        return
+    for broken in found.not_whole_list:
+        missing = f"{broken.found} of {broken.total} records are there"
+        how = "its records contradict each other" if broken.contradictory else missing
+        yield f"not whole: callback {broken.callback}, received {time_text(broken.time_ms)}: {how}"
+    yield from _more(found.not_whole, len(found.not_whole_list))
+    for each in found.out_of_order_list:
+        yield (
+            f"out of order: {found.topics[0]}[{each.partition}]@{each.offset}, place {each.position} of callback "
+            f"{each.callback}, stands behind @{each.behind_offset}, place {each.behind_position} of {each.behind_callback}"
+        )
+    yield from _more(found.out_of_order, len(found.out_of_order_list))
+    for stranger in found.stranger_list:
+        name = found.topics[Topic[stranger.topic.upper()]]
+        yield f"not the bridge's: {name}[{stranger.partition}]@{stranger.offset} lacks its headers"
+    yield from _more(found.strangers, len(found.stranger_list))
+    if found.not_whole:
+        yield (
+            "a callback that is not whole was never answered 200, or waits in part in a spool (chatapp-bridge spool show), "
+            "or was lost: see docs/replay.md"
+        )
+    yield "something is wrong"
+
+
+def _more(number: int, listed: int) -> Iterator[str]:
+    if number > listed:
+        yield f"  … and {number - listed:,} more (--list {number})"

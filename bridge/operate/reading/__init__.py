@@ -1,0 +1,1 @@
+"""Reading back what the topics hold: the client, bounds and filters, and decoding."""

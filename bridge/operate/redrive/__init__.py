@@ -1,0 +1,1 @@
+"""``chatapp-bridge redrive``: publish what was quarantined and is understood today."""

@@ -1,0 +1,445 @@
+"""``chatapp-bridge spool``: look at what waits on disk, take a copy of it, bring it to Kafka without the service.
+
+``show``, ``export`` and ``verify`` only read: beside a running bridge, and without one. ``drain`` and ``give-back`` own the
+directory, and are refused while a bridge does. Only ``export`` prints keys and values, which are personal data.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO
+
+from bridge import config
+from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
+from bridge.errors import SpoolBusy, SpoolFailed
+from bridge.record import Record
+from bridge.spool.spool import AsideRow, LaneStats, Spool, SpoolReader, SpoolRow, open_read_only
+
+_PAGE_BYTES: Final = 4 << 20
+_PAGE_ROWS: Final = 4_096
+_PROGRESS_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.05
+_STOP_SECONDS: Final = 10.0
+_SHOWN_IDS: Final = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser, configured: argparse.ArgumentParser) -> None:
+    """The actions and their options; ``configured`` brings those of the configuration.
+
+    Beside them ``main`` expects, as ``schema_ids``, what makes a delivery's of the settings.
+    """
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    def action(name: str, perform: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, parents=[configured], help=text, description=text)
+        added.add_argument("--directory", type=Path, metavar="DIR", help="of the spool; spool.directory unless given")
+        added.set_defaults(spool_action=perform)
+        return added
+
+    show = action("show", _show, "what waits and what is set aside, in numbers; may be asked beside a running bridge")
+    show.add_argument("--json", action="store_true", help="one JSON object, for machines")
+    export = action("export", _export, "every record as a line of JSON, keys and values included; nothing is removed")
+    export.add_argument("--output", type=Path, metavar="FILE", help="a new file, readable by its owner; else stdout")
+    export.add_argument("--aside", action="store_true", help="also the rows set aside, with their reasons")
+    action("verify", _verify, "check every row against its checksum; exit 1 where one is damaged")
+    drain = action("drain", _drain, "publish all of it to Kafka, in order; no bridge may run on the directory")
+    drain.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after that long; else never")
+    back = action("give-back", _give_back, "queue rows set aside again, behind what waits; no bridge may run on it")
+    back.add_argument("ids", type=int, nargs="*", metavar="ID", help="of rows set aside, as `show` names them")
+    back.add_argument("--all", action="store_true", help="all that are whole")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Perform the action; the exit code.
+
+    Raises:
+        SpoolError: there is no spool, or it can't be used.
+    """
+    try:
+        return int(options.spool_action(options))
+    except sqlite3.Error as error:
+        _say(
+            f"the spool's file is damaged: {error}. A bridge, or `spool drain`, moves it aside and takes over its rows."
+        )
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read it had enough
+        return 1
+
+
+def _settings(options: argparse.Namespace) -> config.Settings:
+    chosen = [] if options.directory is None else [f"spool.directory={options.directory}"]
+    return config.load(options.config, assignments=[*options.set, *chosen, "spool.enabled=true"]).settings
+
+
+def _directory(options: argparse.Namespace) -> Path:
+    return options.directory or Path(_settings(options).spool.directory)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"chatapp-bridge: {text}\n")
+
+
+# --- what is in it ----------------------------------------------------------------------------------------------------
+
+
+class _Damaged(NamedTuple):
+    lane: int
+    seq: int
+    reason: str
+
+
+def _rows(reader: SpoolReader, lane: int, stats: LaneStats) -> Iterator[SpoolRow | _Damaged]:
+    """A lane's rows in order, page by page; of the damaged ones what is known."""
+    limit = max(1, min(_PAGE_ROWS, _PAGE_BYTES * stats.rows // max(1, stats.bytes)))
+    after = stats.first_seq - 1
+    while True:
+        rows, bad = reader.read(lane, after, max_bytes=_PAGE_BYTES, limit=limit)
+        if not rows and not bad:
+            return
+        found: list[SpoolRow | _Damaged] = [*rows, *(_Damaged(lane, row.seq, reason) for row, reason in bad)]
+        found.sort(key=lambda row: row.seq)
+        yield from found
+        after = found[-1].seq
+
+
+def _aside(reader: SpoolReader) -> Iterator[AsideRow]:
+    after = 0
+    while rows := reader.aside(after, max_bytes=_PAGE_BYTES):
+        yield from rows
+        after = rows[-1].id
+
+
+def _damaged_files(directory: Path) -> list[dict[str, Any]]:
+    return [
+        {"path": str(path), "bytes": sum(file.stat().st_size for file in path.iterdir())}
+        for path in sorted((directory / "damaged").glob("*"))
+    ]
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+# --- show -------------------------------------------------------------------------------------------------------------
+
+
+def _show(options: argparse.Namespace) -> int:
+    directory = _directory(options)
+    with open_read_only(directory) as reader:
+        found = _figures(directory, reader)
+    if options.json:
+        _print(json.dumps(found))
+    else:
+        _print_figures(found)
+    return 0
+
+
+def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
+    ledger, layout = reader.stats(), Layout.parse(reader.meta().get(LAYOUT_KEY))
+    lanes: list[dict[str, Any]] = []
+    topics: dict[str, dict[str, Any]] = {}
+    for number, stats in sorted(ledger.lanes.items()):
+        topic, index = layout.name_of(number)
+        figures = {"rows": stats.rows, "reports": stats.reports, "bytes": stats.bytes}
+        seqs = {"first_seq": stats.first_seq, "last_seq": stats.last_seq, "oldest_at": _time(stats.oldest_at_ms)}
+        lanes.append({"topic": topic, "lane": index, "number": number, **figures, **seqs})
+        total = topics.setdefault(topic, {"topic": topic, "lanes": 0, **dict.fromkeys(figures, 0), "oldest_at": None})
+        total["lanes"] += 1
+        for name, value in figures.items():
+            total[name] += value
+        total["oldest_at"] = min(filter(None, (total["oldest_at"], seqs["oldest_at"])), default=None)
+    aside: dict[str, dict[str, Any]] = {}
+    for row in _aside(reader):
+        group = aside.setdefault(row.reason, {"reason": row.reason, "rows": 0, "reports": 0, "bytes": 0, "ids": []})
+        group["rows"] += 1
+        group["reports"] += row.n
+        group["bytes"] += len(row.body)
+        group["ids"].append(row.id)
+    return {
+        "directory": str(directory),
+        "rows": ledger.rows,
+        "reports": ledger.reports,
+        "bytes": ledger.bytes,
+        "oldest_at": _time(ledger.oldest_at_ms()),
+        "topics": list(topics.values()),
+        "lanes": lanes,
+        "aside": list(aside.values()),
+        "damaged_files": _damaged_files(directory),
+    }
+
+
+def _print_figures(found: dict[str, Any]) -> None:
+    _print(
+        f"{found['directory']}: {found['reports']:,} reports wait in {found['rows']:,} rows, {found['bytes']:,} bytes"
+    )
+    if found["oldest_at"]:
+        _print(f"oldest: {found['oldest_at']}")
+    head = ["reports", "rows", "bytes"]
+    body = [
+        [each["topic"], str(each.get("lane", "all")), *_counts(each), each["oldest_at"] or "?"]
+        for total in found["topics"]
+        for each in (total, *(lane for lane in found["lanes"] if lane["topic"] == total["topic"]))
+    ]
+    _print_table(["topic", "lane", *head, "oldest"], body)
+    reasons = [[group["reason"], *_counts(group), _shortened(group["ids"])] for group in found["aside"]]
+    _print_table(["set aside for", *head, "ids"], reasons)
+    _print_table(["damaged file", "bytes"], [[each["path"], f"{each['bytes']:,}"] for each in found["damaged_files"]])
+
+
+def _counts(figures: dict[str, Any]) -> list[str]:
+    return [f"{figures[name]:,}" for name in ("reports", "rows", "bytes")]
+
+
+def _print_table(head: list[str], body: list[list[str]]) -> None:
+    if not body:
+        return
+    widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
+    _print("")
+    for row in (head, *body):
+        cells = [
+            text.rjust(width) if text[:1].isdigit() and "-" not in text else text.ljust(width)
+            for text, width in zip(row, widths, strict=True)
+        ]
+        _print("  ".join(cells).rstrip())
+
+
+def _shortened(ids: list[int]) -> str:
+    text = " ".join(map(str, ids[:_SHOWN_IDS]))
+    return text if len(ids) <= _SHOWN_IDS else f"{text} and {len(ids) - _SHOWN_IDS} more (--json names all)"
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def _export(options: argparse.Namespace) -> int:
+    _say("what is exported holds personal data: telephone numbers and texts of messages")
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(open_read_only(_directory(options)))
+        out: TextIO = sys.stdout
+        if options.output is not None:
+            try:
+                fd = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                _say(f"{options.output}: {error.strerror}; a new file is wanted")
+                return 2
+            out = stack.enter_context(os.fdopen(fd, "w", encoding="utf-8"))
+        exported = _Exported(out)
+        damaged = _export_queue(reader, exported)
+        if options.aside:
+            for row in _aside(reader):
+                _export_aside(row, exported)
+        out.flush()
+    _say(f"{exported.records:,} records exported")
+    if exported.described:
+        _say(
+            f"{exported.described:,} values are in Avro's single-object encoding: `serve` and `spool drain` put the registry's "
+            "id of their schema in place of its fingerprint"
+        )
+    if damaged:
+        _say(f"{damaged:,} rows are damaged and were left out: see `spool verify`")
+    return 1 if damaged else 0
+
+
+class _Exported:
+    """What was written, counted; ``described`` are values that aren't yet as they will be published."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.records = self.described = 0
+
+    def write(self, records: Sequence[Record], about: dict[str, Any] | None = None) -> None:
+        """A line for each record."""
+        more = {} if about is None else {"aside": about}
+        self._out.writelines(json.dumps({**_exported(record), **more}) + "\n" for record in records)
+        self.records += len(records)
+        self.described += sum(record.schema is not None for record in records)
+
+    def write_damaged(self, line: dict[str, Any]) -> None:
+        """What is left of a row."""
+        self._out.write(json.dumps(line) + "\n")
+
+
+def _export_queue(reader: SpoolReader, out: _Exported) -> int:
+    """Every whole row that waits; how many are damaged."""
+    damaged = 0
+    for lane, stats in sorted(reader.stats().lanes.items()):
+        for row in _rows(reader, lane, stats):
+            if isinstance(row, _Damaged):
+                damaged += 1
+                continue
+            out.write(row.records)
+    return damaged
+
+
+def _export_aside(row: AsideRow, out: _Exported) -> None:
+    about = {"id": row.id, "reason": row.reason, "at": _time(row.at_ms)}
+    if row.whole:
+        out.write(row.records(), about)
+    else:
+        out.write_damaged({"aside": about, "damaged_body": {"base64": base64.b64encode(row.body).decode()}})
+
+
+def _exported(record: Record) -> dict[str, Any]:
+    return {
+        "topic": record.topic,
+        "key": None if record.key is None else _text_or_base64(record.key),
+        "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
+        "timestamp_ms": record.timestamp_ms,
+        "value": _text_or_base64(record.described_value),
+    }
+
+
+def _text_or_base64(data: bytes) -> str | dict[str, str]:
+    """Text where the bytes are UTF-8; else an object, so that no text can be taken for the other."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+# --- verify -----------------------------------------------------------------------------------------------------------
+
+
+def _verify(options: argparse.Namespace) -> int:
+    directory = _directory(options)
+    whole = wrong = 0
+    with open_read_only(directory) as reader:
+        layout = Layout.parse(reader.meta().get(LAYOUT_KEY))
+        for lane, stats in sorted(reader.stats().lanes.items()):
+            for row in _rows(reader, lane, stats):
+                if isinstance(row, _Damaged):
+                    topic, index = layout.name_of(lane)
+                    _print(f"damaged: topic {topic}, lane {index}, seq {row.seq}: {row.reason.partition(':')[0]}")
+                    wrong += 1
+                else:
+                    whole += 1
+        for aside in _aside(reader):
+            if aside.whole:
+                whole += 1
+            else:
+                _print(f"damaged: row {aside.id} set aside at {_time(aside.at_ms)}")
+                wrong += 1
+    files = _damaged_files(directory)
+    _print(f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were set aside before")
+    return 1 if wrong else 0
+
+
+# --- drain ------------------------------------------------------------------------------------------------------------
+
+
+def _drain(options: argparse.Namespace) -> int:
+    from bridge.observe import logs  # noqa: PLC0415 - only this needs Kafka's client
+
+    settings = _settings(options)
+    logs.configure(settings.log)
+    open_read_only(Path(settings.spool.directory)).close()  # makes none where there is none
+    return _owning(_drained(settings, options.schema_ids, options.timeout))
+
+
+def _owning(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(work)
+    except SpoolBusy as error:
+        raise SpoolBusy(f"{error}: a bridge runs on it; stop that first") from error
+
+
+async def _drained(
+    settings: config.Settings, schema_ids: Callable[[config.Settings], Any], timeout_seconds: float | None
+) -> int:
+    from bridge.delivery.delivery import Delivery  # noqa: PLC0415 - only this needs Kafka's client
+
+    delivery = Delivery(settings, schema_ids(settings))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await delivery.start()
+    try:
+        spool = delivery.spool
+        assert spool is not None  # noqa: S101 - it was enabled
+        known = {lane.number for lanes in delivery.lanes.values() for lane in lanes}
+        if lost := set(spool.stats.lanes) - known:
+            raise SpoolFailed(
+                f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows"
+            )
+        found, aside = spool.stats.reports, spool.stats.aside_rows
+        _print(f"{found:,} reports to publish")
+        said = began
+        while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = loop.time()
+            if now >= said + _PROGRESS_SECONDS:
+                said = now
+                _print(f"{sum(delivery.counters.published.values()):,} of {found:,} published")
+            if timeout_seconds is not None and now - began > timeout_seconds:
+                _say(f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there")
+                return 1
+        published, refused = sum(delivery.counters.published.values()), spool.stats.aside_rows - aside
+        _print(f"{published:,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more")
+        if refused:
+            _say(f"{refused:,} rows were set aside, refused by Kafka or damaged: see `spool show`")
+        return 0
+    finally:
+        await delivery.stop(loop.time() + _STOP_SECONDS)
+
+
+# --- give-back --------------------------------------------------------------------------------------------------------
+
+
+def _give_back(options: argparse.Namespace) -> int:
+    if bool(options.ids) == options.all:
+        _say("give-back wants ids, or --all")
+        return 2
+    settings = _settings(options)
+    open_read_only(Path(settings.spool.directory)).close()
+    return _owning(_given_back(settings.spool, None if options.all else options.ids))
+
+
+async def _given_back(settings: config.Spool, ids: list[int] | None) -> int:
+    spool = await Spool.open(Path(settings.directory), max_bytes=settings.max_bytes, min_free_bytes=0)
+    try:
+        back, failed, found = 0, 0, set()
+        after = 0
+        while rows := await spool.aside(after, max_bytes=_PAGE_BYTES):
+            for row in rows:
+                found.add(row.id)
+                if ids is None or row.id in ids:
+                    given = await _queue_again(spool, row)
+                    back, failed = back + given, failed + (not given)
+            after = rows[-1].id
+        for missing in sorted(set(ids or ()) - found):
+            _say(f"row {missing}: none such is set aside")
+            failed += 1
+        _print(f"{back:,} rows wait again, behind what waited; `serve` or `spool drain` publishes them")
+        return 1 if failed else 0
+    finally:
+        await spool.close(_STOP_SECONDS)
+
+
+async def _queue_again(spool: Spool, row: AsideRow) -> bool:
+    """Put a row at the end of its key's lane; False where it is damaged."""
+    records = row.records() if row.whole else []
+    if not records:
+        _say(f"row {row.id}: damaged, so it stays where it is; `spool export --aside` shows what is left of it")
+        return False
+    topic = records[0].topic
+    layout = Layout.parse(spool.get_meta(LAYOUT_KEY))
+    if not layout.lanes_of(topic):
+        layout.topics.append((topic, 1))
+        await spool.set_meta(LAYOUT_KEY, layout.text)
+    lane = layout.number_of(topic, placed(records[0], layout.lanes_of(topic)))
+    waiting = spool.stats.lanes.get(lane)
+    await spool.give_back(row.id, lane, waiting.last_seq + 1 if waiting else 1)
+    return True

@@ -1,0 +1,228 @@
+"""Records and the progress of a consumer group, written together or not at all: how ``replay`` and ``redrive`` write to a topic.
+
+Whenever the process dies, the transaction at hand is aborted by the next one with the same transactional id, and the group's
+offsets are those of the last one that was committed; a reader with ``read_committed`` sees each record once.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from bridge.config import Kafka
+from bridge.errors import KafkaAway, ReplayError
+from bridge.operate.reading.client import (
+    PATIENCE_SECONDS,
+    Stuck,
+    bounded,
+    client_configuration,
+    error_of,
+    hopeless,
+    in_words,
+    make,
+    more_telling,
+)
+
+T = TypeVar("T")
+
+BY_KEY: Final = -1
+"""The partition of a record that its key places, where Java's clients and the bridge place it."""
+
+_CALL_SECONDS: Final = 5.0
+_FLUSH_SECONDS: Final = 0.5
+_ABORT_SECONDS: Final = 10.0
+_TRANSACTION_MS: Final = 60_000
+# Bounds of the library's queue: what is written and not yet acknowledged.
+_QUEUED_KIB: Final = 16_384
+_QUEUED_MESSAGES: Final = 20_000  # each holds about 2 KiB beside its bytes
+_MOST_MESSAGE_BYTES: Final = 100_000_000
+_FENCED: Final = {
+    KafkaError._FENCED,  # noqa: SLF001 - its public codes
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+
+
+class Transactions:
+    """One transactional producer, from now on the only one with its id.
+
+    Args:
+        kafka: ``[kafka]``.
+        transactional_id: whoever takes it up later fences this one.
+        batch_bytes: of one batch at most.
+        beginning: what is being done by beginning, for errors.
+        fenced: what to say where another took the id over.
+        remedy: what every other error ends with.
+        patience_seconds: how long brokers may be away.
+
+    Raises:
+        KafkaAway, ReplayError: no transaction can be had; says why.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        transactional_id: str,
+        *,
+        batch_bytes: int,
+        beginning: str,
+        fenced: str,
+        remedy: str = "",
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._patience = patience_seconds
+        self._fenced, self._remedy = fenced, remedy
+        self._refusal: KafkaError | None = None
+        self._last: KafkaError | None = None
+        self._open = self._stuck = False
+        configuration = {
+            **client_configuration(kafka),
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": _TRANSACTION_MS,
+            # Java's, so that a key is where every other producer would have put it.
+            "partitioner": "murmur2_random",
+            "compression.type": kafka.compression_type,
+            "linger.ms": 20,
+            "batch.size": batch_bytes,
+            "message.max.bytes": _MOST_MESSAGE_BYTES,
+            "queue.buffering.max.kbytes": _QUEUED_KIB,
+            "queue.buffering.max.messages": _QUEUED_MESSAGES,
+            "delivery.report.only.error": True,
+            "on_delivery": self._refused,
+            "error_cb": self._heard,
+        }
+        self._producer: Final = make(Producer, configuration)
+        self._patiently(lambda: self._producer.init_transactions(_CALL_SECONDS), beginning)
+
+    def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
+        """Add records to the transaction at hand, each as the arguments of ``Producer.produce`` beside the topic.
+
+        Raises:
+            KafkaAway: nothing is acknowledged for as long as the patience lasts.
+            ReplayError: Kafka takes no more of this.
+        """
+        self._begin(doing)
+        for record in records:
+            try:
+                self._producer.produce(topic, **record)
+            except BufferError:
+                self._produce_patiently(topic, record, doing)
+            except KafkaException as error:
+                raise self._failed(error_of(error), doing) from error
+        self._producer.poll(0)
+
+    def _produce_patiently(self, topic: str, record: Mapping[str, Any], doing: str) -> None:
+        def produce() -> None:
+            try:
+                self._producer.produce(topic, **record)
+            except BufferError:
+                self._producer.poll(0.1)
+                raise KafkaException(_queue_full()) from None
+
+        self._patiently(produce, doing)
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any, doing: str) -> None:
+        """Commit what was written, together with the group's offsets.
+
+        Args:
+            offsets: to commit.
+            group: a consumer's ``consumer_group_metadata()``.
+            doing: for errors.
+
+        Raises:
+            KafkaAway, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
+        """
+        self._begin(doing)
+        self._flush(doing)
+        self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS), doing)
+        self._patiently(lambda: self._producer.commit_transaction(_CALL_SECONDS), doing)
+        self._open = False
+
+    def _flush(self, doing: str) -> None:
+        """Wait until all is acknowledged or refused; committing alone would not hear of what is refused."""
+        deadline = time.monotonic() + self._patience
+        left = self._unacknowledged(doing)
+        while left and self._refusal is None:
+            if time.monotonic() > deadline:
+                raise self._failed(self._last or _queue_full(), doing)
+            before, left = left, self._unacknowledged(doing)
+            if left < before:
+                deadline = time.monotonic() + self._patience
+        if self._refusal is not None:
+            raise self._failed(self._refusal, doing)
+
+    def _unacknowledged(self, doing: str) -> int:
+        """How many records are not acknowledged after a moment."""
+        try:
+            return self._producer.flush(_FLUSH_SECONDS)  # type: ignore[no-any-return]
+        except KafkaException as error:  # another process fenced this one
+            raise self._failed(error_of(error), doing) from error
+
+    def close(self) -> None:
+        """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this id aborts it."""
+        if self._stuck:
+            return
+        if self._open:
+            self._open = False
+            with contextlib.suppress(KafkaException, Stuck):
+                bounded(lambda: self._producer.abort_transaction(_ABORT_SECONDS), 2 * _ABORT_SECONDS)
+                return
+        self._producer.purge()
+
+    def _begin(self, doing: str) -> None:
+        if self._open:
+            return
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            raise self._failed(error_of(error), doing) from error
+        self._open = True
+
+    def _patiently(self, call: Callable[[], T], doing: str) -> T:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return bounded(call, self._patience + _CALL_SECONDS)
+            except Stuck:
+                self._stuck = True
+                raise KafkaAway(f"{doing}: the brokers left it without an answer; look at them{self._remedy}") from None
+            except KafkaException as exception:
+                error = error_of(exception)
+                if self._last is not None and hopeless(self._last):
+                    error = self._last
+                elif error.retriable() and not self._refusal and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                raise self._failed(error, doing) from exception
+
+    def _failed(self, error: KafkaError, doing: str) -> ReplayError:
+        """The error in words; of several, that of a record says most."""
+        error = self._refusal or error
+        code = error.code()
+        if code in _FENCED:
+            return ReplayError(f"{doing}: {self._fenced}")
+        if code == KafkaError.MSG_SIZE_TOO_LARGE:
+            told = ReplayError(f"{doing}: a record is larger than the topic takes; raise its max.message.bytes")
+        elif code in {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD}:
+            look = "look at its message.timestamp.* and cleanup.policy"
+            told = ReplayError(f"{doing}: the topic refuses a record: {error.str()}; {look}")
+        elif code == KafkaError._QUEUE_FULL:  # noqa: SLF001
+            told = KafkaAway(
+                f"{doing}: nothing was acknowledged for {self._patience:g} s; look at its leaders and brokers"
+            )
+        else:
+            told = in_words(error, doing)
+        return type(told)(f"{told}{self._remedy}")
+
+    def _refused(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None and self._refusal is None and error.code() != KafkaError._PURGE_QUEUE:  # noqa: SLF001
+            self._refusal = error
+
+    def _heard(self, error: KafkaError) -> None:
+        self._last = more_telling(self._last, error)
+
+
+def _queue_full() -> KafkaError:
+    return KafkaError(KafkaError._QUEUE_FULL, "nothing is acknowledged", retriable=True)  # noqa: SLF001

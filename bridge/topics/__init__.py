@@ -1,0 +1,1 @@
+"""The topics: what is declared, how they are on Kafka, and how they differ."""

@@ -1,0 +1,85 @@
+"""Whether the topics are as safe as declared: asked at the start, and now and then while the bridge runs."""
+
+import asyncio
+import time
+from typing import Never
+
+import structlog
+
+from bridge.config import Settings
+from bridge.errors import BridgeError, TopicsError
+from bridge.topics.inspect import missing, weaknesses
+
+log = structlog.get_logger(__name__)
+
+# For topics.check = refuse: a Kafka that takes longer to answer doesn't answer.
+_ANSWER_SECONDS = 5.0
+# Between attempts while no Kafka answers; no longer than topics.check_seconds.
+_AGAIN_SECONDS = 10.0
+
+
+class TopicsCheck:
+    """What is missing or weaker than declared, as Kafka last told.
+
+    Args:
+        settings: the whole configuration.
+
+    Attributes:
+        weak: of each topic what is wrong, a line each; nothing until Kafka has told.
+        checked_at: when that was, Unix time; 0 before.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._failure = ""
+        self.weak: dict[str, list[str]] = {settings.topics.status: [], settings.topics.quarantine: []}
+        self.checked_at = 0.0
+
+    async def refuse_weak(self, told: asyncio.Event) -> None:
+        """For ``topics.check = refuse``: no start where Kafka answers and a topic is not as declared.
+
+        Args:
+            told: ends the wait when it is set, as a start that is not wanted any more.
+
+        Raises:
+            TopicsError: names what is wrong.
+        """
+        looking, ending = asyncio.create_task(weaknesses(self._settings)), asyncio.create_task(told.wait())
+        await asyncio.wait([looking, ending], timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in (looking, ending):
+            task.cancel()
+        try:
+            weak = [line for lines in (await looking).values() for line in lines]
+        except (TopicsError, asyncio.CancelledError) as error:
+            self._unchecked(str(error) or "Kafka did not answer in time")
+            return
+        if weak:
+            raise TopicsError("; ".join(weak) + "; mend it (chatapp-bridge topics plan), or set topics.check=warn")
+
+    async def run(self) -> Never:
+        """Look again and again; say once what became weak, and what was mended."""
+        every = self._settings.topics.check_seconds
+        while True:
+            try:
+                found = await weaknesses(self._settings)
+            except BridgeError as error:
+                self._unchecked(str(error))
+                await asyncio.sleep(min(_AGAIN_SECONDS, every))
+            else:
+                self._take(found)
+                await asyncio.sleep(every)
+
+    def _take(self, found: dict[str, list[str]]) -> None:
+        for topic, now in found.items():
+            before = self.weak.get(topic, [])
+            for line in sorted(set(now) - set(before)):
+                log.error("topic_weak", what=line, remedy="chatapp-bridge topics plan")
+            # Of a topic that is not there any more nothing was mended.
+            for line in sorted(set(before) - set(now)) if now != [missing(topic)] else ():
+                log.info("topic_mended", what=line)
+        self.weak, self.checked_at, self._failure = found, time.time(), ""
+
+    def _unchecked(self, why: str) -> None:
+        if why != self._failure:
+            log.warning("topics_unchecked", reason=why)
+        self._failure = why

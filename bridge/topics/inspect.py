@@ -1,0 +1,190 @@
+"""The topics as they are on Kafka, and how they differ from what is declared.
+
+Creating is idempotent. Looking never creates: all topics are asked for, none by name.
+"""
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, for_code
+
+from bridge.config import Kafka, Settings
+from bridge.errors import KafkaUnreachable, TopicsError
+from bridge.kafka.connection import Client, client_arguments
+from bridge.topics.spec import DeclaredTopic, declared_topics
+
+_TOPIC_ALREADY_EXISTS = 36
+# Longer than the producers': a cluster creates a topic in its own time.
+_ADMIN_TIMEOUT_MS = 15_000
+
+
+def missing(topic: str) -> str:
+    """The line of one that Kafka does not tell of; it tells nobody of a topic that they may not describe."""
+    return f"topic {topic} is missing, or this user may not describe it"
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One thing that is other than declared; ``weaker``: it can cost records or their order."""
+
+    what: str
+    declared: str
+    found: str
+    weaker: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: declared {self.declared}, found {self.found}"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """How one topic is, beside what is declared."""
+
+    topic: DeclaredTopic
+    exists: bool
+    # empty where it is missing
+    differences: list[Difference]
+    # of the partition with the fewest; 0 where it is missing
+    replication: int = 0
+
+    @property
+    def weaker(self) -> list[str]:
+        """What can cost records or their order, a line each."""
+        if not self.exists:
+            return [missing(self.topic.name)]
+        return [f"topic {self.topic.name}, {difference}" for difference in self.differences if difference.weaker]
+
+
+@asynccontextmanager
+async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client, closed at the end.
+
+    Raises:
+        TopicsError: no broker answers.
+    """
+    client = AIOKafkaAdminClient(request_timeout_ms=_ADMIN_TIMEOUT_MS, **client_arguments(kafka))
+    Client.take(client._client)  # noqa: SLF001 - it says why it can't begin
+    try:
+        try:
+            await client.start()
+        except KafkaUnreachable as error:
+            servers = ", ".join(kafka.bootstrap_servers)
+            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})") from error
+        yield client
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error
+    finally:
+        await client.close()
+
+
+async def inspect(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic]) -> list[Finding]:
+    """Compare each declared topic with the one on Kafka."""
+    described = {topic["topic"]: topic for topic in await client.describe_topics()}
+    findings = []
+    for topic in declared:
+        if topic.name not in described:
+            findings.append(Finding(topic, False, []))
+            continue
+        partitions = described[topic.name]["partitions"]
+        actual = await _actual_config(client, topic)
+        findings.append(Finding(topic, True, _differences(topic, partitions, actual), _replication(partitions)))
+    return findings
+
+
+async def weaknesses(settings: Settings) -> dict[str, list[str]]:
+    """Of each declared topic what is missing or weaker than declared, a line each.
+
+    Raises:
+        TopicsError: no Kafka answers, or it doesn't tell.
+        ConfigurationError: a mounted secret or certificate can't be used.
+    """
+    async with admin_client(settings.kafka) as client:
+        findings = await inspect(client, list(declared_topics(settings.topics).values()))
+    return {finding.topic.name: finding.weaker for finding in findings}
+
+
+async def brokers(client: AIOKafkaAdminClient) -> int:
+    """Number of brokers in the cluster."""
+    return len((await client.describe_cluster())["brokers"])
+
+
+async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -> None:
+    """Create ``topics``; one that has come into being meanwhile is fine.
+
+    Raises:
+        TopicsError: Kafka refused; names the topic, its reason, and what to do.
+    """
+    if not topics:
+        return
+    response = await client.create_topics(
+        [NewTopic(t.name, t.partitions, t.replication_factor, topic_configs=t.config) for t in topics]
+    )
+    for name, code, message, *_ in response.topic_errors:
+        if code not in (0, _TOPIC_ALREADY_EXISTS):
+            raise TopicsError(f"topic {name} could not be created: {message or for_code(code).__name__}")
+
+
+async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) -> None:
+    """Raise topics to these numbers of partitions.
+
+    Raises:
+        TopicsError: Kafka refused; names the topic and its reason.
+    """
+    if not counts:
+        return
+    response = await client.create_partitions({name: NewPartitions(count) for name, count in counts.items()})
+    for name, code, message in response.topic_errors:
+        if code:
+            raise TopicsError(f"topic {name} got no more partitions: {message or for_code(code).__name__}")
+
+
+async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str]:
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=dict.fromkeys(topic.config))
+    actual = {}
+    for response in await client.describe_configs([resource]):
+        for code, message, _type, name, entries in response.resources:
+            if code:
+                raise TopicsError(f"the settings of topic {name} can't be read: {message or for_code(code).__name__}")
+            actual.update({entry[0]: entry[1] for entry in entries})
+    return actual
+
+
+def _replication(partitions: Sequence[dict[str, Any]]) -> int:
+    """A topic is as weak as the weakest of its partitions."""
+    return min(len(partition["replicas"]) for partition in partitions)
+
+
+def _differences(
+    topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: dict[str, str]
+) -> list[Difference]:
+    pairs = [
+        ("partitions", str(topic.partitions), str(len(partitions))),
+        ("replication_factor", str(topic.replication_factor), str(_replication(partitions))),
+        *((option, value, actual.get(option, "nothing")) for option, value in topic.config.items()),
+    ]
+    return [Difference(*pair, is_weaker(*pair)) for pair in pairs if pair[1] != pair[2]]
+
+
+# Of these more is safer; -1 is without a bound.
+_MORE_IS_SAFER = frozenset(
+    {"partitions", "replication_factor", "min.insync.replicas", "retention.ms", "retention.bytes", "max.message.bytes"}
+)
+
+
+def is_weaker(what: str, declared: str, found: str) -> bool:
+    """Whether ``found`` can cost records, or their order, that ``declared`` would keep."""
+    if what == "cleanup.policy":
+        return "compact" in found and "compact" not in declared
+    if what == "unclean.leader.election.enable":
+        return found == "true" and declared != "true"
+    return what in _MORE_IS_SAFER and _amount(found) < _amount(declared)
+
+
+def _amount(text: str) -> float:
+    """How much it is; what can't be told is nothing."""
+    if not text.lstrip("-").isdigit():
+        return -math.inf
+    return math.inf if int(text) < 0 else int(text)

@@ -1,0 +1,637 @@
+"""What a lane promises: order, durability before the answer, and an account that balances, whatever happens in between."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    NotEnoughReplicasError,
+    OutOfOrderSequenceNumber,
+    PolicyViolationError,
+    RequestTimedOutError,
+    TopicAuthorizationFailedError,
+    UnknownError,
+)
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, kind_of, numbers, record
+
+from bridge.delivery.lane import Receipt
+from bridge.delivery.layout import placed
+from bridge.kafka.producer import Abandoned
+
+HEDGE_SECONDS, ABANDON_SECONDS = 0.5, 6.0
+LARGE, INVALID = "too large", "invalid"
+
+
+def _lane_of(key: str) -> int:
+    return placed(record(key, 0), LANES)
+
+
+# Two keys of one lane, and one of the other.
+A = "k0"
+A2 = next(key for key in map("k{}".format, range(1, 99)) if _lane_of(key) == _lane_of(A))
+B = next(key for key in map("k{}".format, range(1, 99)) if _lane_of(key) != _lane_of(A))
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """Lanes with a scripted cluster and disk; the account is checked at the end as well."""
+    stage = Stage()
+    yield stage
+    stage.check_accounting()
+    stage.close()
+
+
+def answers(*receipts: Receipt) -> list[int | None]:
+    """Of callbacks."""
+    return [Stage.answer(each) for each in receipts]
+
+
+# --- order and answers --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_later_is_sent_before_the_head_is_acknowledged(stage: Stage) -> None:
+    """While a batch is on its way, what arrives waits, and forms the next one in its order."""
+    first = stage.push(A)
+    later = [stage.push(A), stage.push(A2), stage.push(A)]
+
+    assert stage.flying == [[1]]
+    stage.acknowledge()
+    assert stage.flying == [[2, 3, 4]]
+    stage.acknowledge()
+
+    assert answers(first, *later) == [200] * 4
+    assert all(receipt.on_kafka for receipt in (first, *later))
+    assert stage.log == [1, 2, 3, 4]
+    assert not stage.disk.rows
+    assert not stage.disk.queue  # while Kafka is well nothing is written to disk
+
+
+def test_a_batch_is_filled_when_its_turn_has_come(stage: Stage) -> None:
+    """While the leader has other lanes' batches to answer, what arrives gathers; nothing of it is bound to a producer yet."""
+    stage.cluster.turns = []
+    pushed = [stage.push(A), stage.push(A2), stage.push(B)]
+    assert stage.flying == []
+
+    stage.cluster.release()
+    stage.advance(0.0)
+
+    assert sorted(stage.flying) == [[1, 2], [3]]
+    stage.acknowledge()
+    stage.acknowledge()
+    assert answers(*pushed) == [200] * 3
+
+
+def test_a_lane_whose_turn_does_not_come_is_journalled(stage: Stage) -> None:
+    """The hedge counts from the arrival, whatever is waited for."""
+    stage.cluster.turns = []
+    pushed = stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit()
+    assert answers(pushed) == [200]
+    assert stage.flying == []
+
+    stage.cluster.release()
+    stage.finish()
+    assert stage.log == [1]
+
+
+def test_a_callback_is_answered_when_every_one_of_its_lanes_has_it_safe(stage: Stage) -> None:
+    """One callback over two lanes, one acknowledged, one journalled: 200 only after both."""
+    pushed = stage.push(A, B)
+    mine = next(sent for sent in stage.cluster.flying if sent.records[0].key == A.encode())
+    stage.acknowledge(mine)
+    assert answers(pushed) == [None]
+    stage.check_accounting()
+
+    stage.advance(HEDGE_SECONDS + 0.01)
+    assert answers(pushed) == [None]  # given to the disk, not there yet
+    stage.commit()
+
+    assert answers(pushed) == [200]
+    assert not pushed.on_kafka
+    assert stage.delivery.waiting == 1
+    stage.finish()
+
+
+def test_a_lane_turns_sick_journals_and_is_healthy_again(stage: Stage) -> None:
+    """Without an acknowledgement within the hedge all that waits is journalled, what arrives too, until it is over."""
+    first, second = stage.push(A), stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    assert stage.lane(A).sick
+    assert not stage.lane(B).sick
+    assert stage.cluster.isolated == 1  # healthy lanes leave the producer that let this one wait
+    third = stage.push(A)
+    stage.commit()
+    assert answers(first, second, third) == [200] * 3
+    assert len(stage.disk.rows) == 3
+
+    stage.acknowledge()
+    stage.acknowledge()
+    stage.commit()
+
+    assert stage.log == [1, 2, 3]
+    assert not stage.disk.rows
+    assert not stage.lane(A).sick
+    stage.push(A)
+    assert not stage.disk.queue
+
+
+def test_what_can_be_stored_nowhere_is_answered_503_and_forgotten_unless_it_is_in_flight(stage: Stage) -> None:
+    """The disk refuses, Kafka is mute: 503 for all, and only what is on its way may still be published."""
+    first, second = stage.push(A), stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit(FAILED)
+    assert answers(first, second) == [503, 503]
+    stage.check_accounting()
+    assert stage.delivery.waiting == 0
+
+    stage.acknowledge()
+
+    assert stage.log == [1]
+    assert stage.flying == []
+    assert stage.delivery.counters.published_after_refusal == 1
+    stage.finish()
+
+
+def test_a_refused_group_that_comes_back_unsent_is_not_sent_again(stage: Stage) -> None:
+    """Answered 503 while in flight: when its batch fails it is forgotten, and the next head goes."""
+    first = stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit(FAILED)
+    second = stage.push(A)
+    stage.commit()
+    assert answers(first, second) == [503, 200]
+
+    stage.fail(stage.cluster.flying[0], Abandoned())
+    stage.finish()
+
+    assert stage.log == [2]
+
+
+def test_the_deadline_answers_503_while_the_disk_stalls_and_the_account_balances(stage: Stage) -> None:
+    """An fsync that stalls with Kafka down: 503 at the deadline, published later, and nothing waits for ever."""
+    pushed = stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(2.0)
+    assert answers(pushed) == [503]
+    stage.check_accounting()
+
+    stage.commit()
+    stage.finish()
+
+    assert stage.log == [1]
+    assert stage.delivery.counters.published_after_refusal == 1
+
+
+def test_without_a_spool_the_deadline_answers_503() -> None:
+    """Nothing makes it durable but Kafka."""
+    stage = Stage(spool=False)
+    pushed = stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    assert answers(pushed) == [None]
+    stage.advance(2.0)
+    assert answers(pushed) == [503]
+    stage.check_accounting()
+    stage.finish()
+    stage.close()
+
+
+# --- a late acknowledgement ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before the hedge", "before its commit", "after its commit", "after a crash"])
+def test_a_late_acknowledgement_leaves_no_row_behind(stage: Stage, when: str) -> None:
+    """Whenever the acknowledgement comes, the callback is answered 200 once, and its row is gone in the end."""
+    pushed = stage.push(A)
+    if when != "before the hedge":
+        stage.advance(HEDGE_SECONDS + 0.01)
+        assert [kind for kind, *_ in stage.disk.queue] == ["append"]
+    if when == "after its commit":
+        stage.commit()
+    if when == "after a crash":
+        stage.crash(unheard=1)
+        stage.cluster.deliver_late()
+        stage.commit()
+        assert stage.delivery.counters.found == 1
+    stage.acknowledge()
+    stage.commit()
+
+    if when != "after a crash":
+        assert answers(pushed) == [200]
+    assert not stage.disk.rows
+    assert set(stage.log) == {1}
+    stage.finish()
+
+
+def test_deletes_are_prefixes_of_what_was_acknowledged(stage: Stage) -> None:
+    """Rows behind an unacknowledged head stay, and go in the order they came."""
+    stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    for _ in range(3):
+        stage.push(A)
+    stage.cluster.batch_records = 2
+    stage.commit()
+
+    stage.acknowledge()
+    stage.commit()
+    assert sorted(row.seq for row in stage.disk.rows.values()) == [2, 3, 4]
+    assert stage.flying == [[2, 3]]
+    stage.acknowledge()
+    stage.commit()
+    assert sorted(row.seq for row in stage.disk.rows.values()) == [4]
+    stage.finish()
+    number = stage.lane(A).number
+    assert stage.disk.deletes == [(number, 1), (number, 3), (number, 4)]
+
+
+# --- more than memory holds ---------------------------------------------------------------------------------------------
+
+
+def spilled(stage: Stage, count: int) -> list[Receipt]:
+    """A sick lane with more than its window."""
+    receipts = [stage.push(A)]
+    stage.advance(HEDGE_SECONDS + 0.01)
+    receipts += [stage.push(A) for _ in range(count - 1)]
+    return receipts
+
+
+def test_what_does_not_fit_the_window_is_read_back_in_its_order() -> None:
+    """Memory holds a window, the disk the rest; new arrivals go behind, and the order of the lane is kept."""
+    stage = Stage(window_bytes=10_000)
+    receipts = spilled(stage, 30)
+    stage.commit()
+    assert answers(*receipts) == [200] * 30
+    assert stage.lane(A).memory_bytes <= 10_000
+    stage.check_accounting()
+
+    for _ in range(10):
+        stage.acknowledge()
+        stage.push(A)
+        stage.disk.work() if stage.disk.queue else None
+        stage.settle()
+        stage.check_accounting()
+    stage.finish()
+
+    assert stage.log == list(range(1, 41))
+    assert not stage.disk.rows
+    stage.close()
+
+
+def test_a_refused_group_on_disk_alone_is_counted_once() -> None:
+    """Its append stalls, the deadline passes, then the commit succeeds, and it is read back and published."""
+    stage = Stage(window_bytes=10_000)
+    spilled(stage, 8)
+    stage.commit()
+    late = stage.push(A)
+    stage.advance(2.1)
+    assert answers(late) == [503]
+
+    stage.commit()
+    stage.finish()
+
+    assert stage.log == list(range(1, 10))
+    assert stage.delivery.counters.published_after_refusal == 1
+    stage.close()
+
+
+def test_a_refused_group_whose_failed_fsync_left_it_on_disk_is_counted_once() -> None:
+    """An fsync error is answered 503; the row may be there all the same, and is then published uncounted."""
+    stage = Stage(window_bytes=10_000)
+    spilled(stage, 8)
+    stage.commit()
+    late = stage.push(A)
+    stage.commit(FAILED, kept=True)
+    assert answers(late) == [503]
+
+    stage.finish()
+
+    assert stage.log == list(range(1, 10))
+    stage.close()
+
+
+# --- what Kafka refuses -------------------------------------------------------------------------------------------------
+
+
+def reject(stage: Stage) -> None:
+    """The cluster judges all batches on their way by what was pushed; until nothing is left to judge."""
+    for _ in range(60):
+        for sent in list(stage.cluster.flying):
+            judge(stage, sent)
+        stage.commit()
+        stage.advance(0.05)
+        stage.check_accounting()
+        if not stage.cluster.flying and not stage.disk.queue:
+            return
+
+
+def judge(stage: Stage, sent: Sent) -> None:
+    """One verdict, as a broker gives it on a whole batch."""
+    kinds = {kind_of(each) for each in sent.records} if sent.topic == STATUS else set()
+    if LARGE in kinds:
+        stage.fail(sent, MessageSizeTooLargeError())
+    elif INVALID in kinds:
+        stage.fail(sent, PolicyViolationError())
+    else:
+        stage.acknowledge(sent)
+
+
+def test_what_is_too_large_is_found_by_halves_and_quarantined(stage: Stage) -> None:
+    """All others are published in their order; the callback is answered 200, and the account balances at every step."""
+    stage.push(A)
+    receipts = [stage.push(A, A), stage.push(A, kind=LARGE), stage.push(A, A, A)]
+    reject(stage)
+
+    assert answers(*receipts) == [200] * 3
+    assert stage.log == [1, 2, 3, 5, 6, 7]
+    assert numbers([each for each in stage.cluster.log if each.topic == QUARANTINE]) == [4]
+    assert stage.delivery.counters.published == {STATUS: 6, QUARANTINE: 1}
+    stage.finish()
+
+
+def test_what_is_too_large_counts_once_while_its_quarantine_waits(stage: Stage) -> None:
+    """The report is in one place at every moment: waiting here, then there, then published."""
+    stage.push(A, kind=LARGE)
+    judge(stage, stage.cluster.flying[0])
+    stage.check_accounting()
+    assert stage.delivery.waiting == 1
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.check_accounting()
+    stage.commit()
+    stage.check_accounting()
+    stage.crash()
+    stage.check_accounting()
+    reject(stage)
+    stage.finish()
+
+
+def test_what_is_too_large_and_was_refused_meanwhile_is_counted_as_refused(stage: Stage) -> None:
+    """Its callback was answered 503: that it gets into quarantine later adds nothing to the account."""
+    pushed = stage.push(A, kind=LARGE)
+    judge(stage, stage.cluster.flying[0])
+    stage.advance(2.1)
+    assert answers(pushed) == [503]
+    stage.check_accounting()
+    reject(stage)
+    stage.finish()
+
+
+def test_what_is_refused_for_good_is_set_aside_alone(stage: Stage) -> None:
+    """It is kept and counted, and never in the way of the next."""
+    stage.push(A)
+    receipts = [stage.push(A, A), stage.push(A, kind=INVALID), stage.push(A)]
+    reject(stage)
+
+    assert answers(*receipts) == [200] * 3
+    assert stage.log == [1, 2, 3, 5]
+    assert [numbers(row.records) for row in stage.disk.aside] == [[4]]
+    assert stage.delivery.counters.set_aside == 1
+    stage.finish()
+
+
+def test_what_is_refused_again_and_again_without_a_reason_is_set_aside_in_the_end(stage: Stage) -> None:
+    """UnknownError may pass, or be INVALID_RECORD, which aiokafka has no class for: it is not in the way for ever."""
+    first, second = stage.push(A), stage.push(A)
+    for _ in range(11):
+        stage.fail(stage.cluster.flying[0], UnknownError())
+        stage.advance(1.0)
+        stage.commit()
+    assert stage.flying[0] == [1, 2]  # the second came into the first's next attempt
+    stage.fail(stage.cluster.flying[0], UnknownError())
+    assert stage.flying[0] == [1]  # by halves, to find which of them it is
+    stage.fail(stage.cluster.flying[0], UnknownError())
+    stage.commit()
+    stage.acknowledge()
+
+    assert [numbers(row.records) for row in stage.disk.aside] == [[1]]
+    assert stage.log == [2]
+    assert answers(first, second) == [200, 200]
+    stage.check_accounting()
+
+
+def test_a_callback_refused_after_one_of_its_reports_was_set_aside_is_counted_once(stage: Stage) -> None:
+    """One lane sets a report aside, the other can store nothing: all reports of a 503 are refused."""
+    stage.cluster.leaderless.add((STATUS, _lane_of(B)))
+    records = [record(A, 1, INVALID), record(B, 2)]
+
+    async def submit() -> Receipt:
+        return stage.delivery.submit(records, stage.clock.now + 2.0)
+
+    pushed = stage.run(submit())
+    stage.settle()
+    judge(stage, stage.cluster.flying[0])
+    stage.commit()
+    stage.check_accounting()
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit(FAILED)
+
+    assert answers(pushed) == [503]
+    stage.check_accounting()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotEnoughReplicasError, TopicAuthorizationFailedError, OutOfOrderSequenceNumber, RequestTimedOutError, KafkaError],
+)
+def test_what_may_be_taken_later_stays_the_head_and_is_tried_with_fresh_producers(
+    stage: Stage, error: Callable[[], Exception]
+) -> None:
+    """No later record overtakes it, each attempt has a producer of its own, and the pauses grow."""
+    first, second = stage.push(A), stage.push(A)
+    for attempt in range(1, 5):
+        assert stage.flying[0][0] == 1
+        stage.fail(stage.cluster.flying[0], error())
+        assert stage.flying == []  # it pauses
+        assert stage.cluster.spent_numbers == list(range(1, attempt + 1))
+        stage.advance(0.05 * 2 ** (attempt - 1))
+    stage.acknowledge()
+    stage.acknowledge()
+
+    assert stage.log == [1, 2]
+    assert answers(first, second) == [200, 200]
+
+
+def test_a_batch_unresolved_for_long_is_sent_again_with_another_producer(stage: Stage) -> None:
+    """The producer is abandoned; bytes that arrive late are a repeat, never a first occurrence out of order."""
+    stage.push(A)
+    stage.push(A)
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit()
+    stage.advance(ABANDON_SECONDS)
+    assert stage.cluster.abandoned == 1
+    assert stage.flying == [[1, 2]]
+    stage.acknowledge()
+    stage.cluster.deliver_late()
+
+    assert stage.first_occurrences() == {A: [1, 2]}
+    stage.finish()
+
+
+def test_a_leader_that_is_away_holds_its_lane_alone(stage: Stage) -> None:
+    """Nothing is sent where there is no leader, the other lane goes on, and what waits is journalled and goes later."""
+    stage.cluster.leaderless.add((STATUS, _lane_of(A)))
+    held, other = stage.push(A), stage.push(B)
+    assert stage.flying == [[2]]
+    stage.acknowledge()
+    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.commit()
+    assert answers(held, other) == [200, 200]
+    assert not stage.lane(B).sick
+
+    stage.cluster.leaderless.clear()
+    stage.finish()
+    assert stage.log == [2, 1]
+
+
+# --- any interleaving ---------------------------------------------------------------------------------------------------
+
+
+class AnyInterleaving(RuleBasedStateMachine):
+    """Callbacks, verdicts, late bytes, commits, failures, deadlines and deaths in any order.
+
+    Always: the account balances, one batch of a lane is on its way at most, and what is answered 200 is on Kafka or on disk
+    at that moment. In the end, when all is well: it is on Kafka, by key in the order it was pushed, and the disk is empty.
+    """
+
+    @initialize(window=st.sampled_from([4_000, 1 << 20]), batch=st.sampled_from([1, 2, 1000]))
+    def start(self, window: int, batch: int) -> None:
+        """A process."""
+        self.stage = Stage(window_bytes=window)
+        self.stage.cluster.batch_records = batch
+        self.open: list[tuple[Receipt, list[Any]]] = []
+        self.promised: list[Any] = []
+        self.broken = False
+
+    @rule(
+        keys=st.lists(st.sampled_from([A, A, A2, B]), min_size=1, max_size=3),
+        kind=st.sampled_from(["", "", "", "", "", "", LARGE, INVALID]),
+    )
+    def push(self, keys: list[str], kind: str) -> None:
+        """A callback."""
+        receipt = self.stage.push(*keys, kind=kind)
+        self.open.append((receipt, [r for _, group in receipt.groups for r in group.records]))
+
+    @precondition(lambda self: self.stage.cluster.flying)
+    @rule(data=st.data())
+    def judge(self, data: st.DataObject) -> None:
+        """A broker answers as it should."""
+        judge(self.stage, data.draw(st.sampled_from(self.stage.cluster.flying)))
+
+    @precondition(lambda self: self.stage.cluster.flying)
+    @rule(
+        data=st.data(),
+        error=st.sampled_from([Abandoned, NotEnoughReplicasError, RequestTimedOutError]),
+        arrives=st.sampled_from(["never", "now", "late"]),
+    )
+    def fail(self, data: st.DataObject, error: Callable[[], Exception], arrives: Any) -> None:
+        """It doesn't; the batch may be there all the same, or get there later."""
+        sent = data.draw(st.sampled_from(self.stage.cluster.flying))
+        if {kind_of(each) for each in sent.records} - {""}:
+            arrives = "never"
+        self.stage.fail(sent, error(), arrives=arrives)
+
+    @precondition(lambda self: self.stage.cluster.late)
+    @rule(data=st.data())
+    def late(self, data: st.DataObject) -> None:
+        """Bytes of a given up producer arrive."""
+        number = data.draw(st.integers(0, len(self.stage.cluster.late) - 1))
+        if {kind_of(each) for each in self.stage.cluster.late[number].records} - {""}:
+            self.stage.cluster.late.pop(number)
+        else:
+            self.stage.cluster.deliver_late(number)
+
+    @precondition(lambda self: self.stage.disk.queue)
+    @rule(times=st.integers(1, 4))
+    def commit(self, times: int) -> None:
+        """The disk does some of what is queued."""
+        for _ in range(min(times, len(self.stage.disk.queue))):
+            self.stage.disk.work()
+        self.stage.settle()
+
+    @precondition(lambda self: self.stage.disk.queue)
+    @rule(kept=st.booleans())
+    def commit_fails(self, kept: bool) -> None:
+        """An append fails; its row may be there all the same."""
+        self.stage.disk.work(FAILED, kept=kept)
+        self.stage.settle()
+
+    @rule(seconds=st.sampled_from([0.1, 0.51, 0.51, 2.1, 6.1]))
+    def wait(self, seconds: float) -> None:
+        """Time passes: pauses end, lanes turn sick, deadlines pass, producers are given up."""
+        self.stage.advance(seconds)
+
+    @rule(key=st.sampled_from([A, B]))
+    def leader(self, key: str) -> None:
+        """A leader goes, or comes."""
+        self.stage.cluster.leaderless ^= {(STATUS, _lane_of(key))}
+
+    @rule()
+    def reach(self) -> None:
+        """All producers go, or one comes."""
+        self.stage.cluster.reachable = not self.stage.cluster.reachable
+
+    @rule(count=st.sampled_from([LANES, 2 * LANES]))
+    def repartition(self, count: int) -> None:
+        """More partitions, at any moment."""
+        self.stage.cluster.partitions[STATUS] = max(count, self.stage.cluster.partitions[STATUS])
+
+    @rule(unheard=st.integers(0, 3))
+    def crash(self, unheard: int) -> None:
+        """``kill -9`` and a new start."""
+        self.note_answers()
+        self.open.clear()
+        self.stage.crash(unheard)
+
+    @invariant()
+    def balances(self) -> None:
+        """The account, and what was just promised."""
+        self.note_answers()
+        self.stage.check_accounting()
+
+    def note_answers(self) -> None:
+        """What is answered 200 has to be somewhere."""
+        for receipt, records in list(self.open):
+            if Stage.answer(receipt) is None:
+                continue
+            self.open.remove((receipt, records))
+            if Stage.answer(receipt) == 503:
+                continue
+            self.promised += records
+            kept = {r for row in [*self.stage.disk.rows.values(), *self.stage.disk.aside] for r in numbers(row.records)}
+            missing = set(numbers(records)) - kept - set(numbers(self.stage.cluster.log))
+            assert not missing, f"answered 200 and nowhere: {missing}"
+
+    def teardown(self) -> None:
+        """All is well again."""
+        if not hasattr(self, "stage"):
+            return
+        stage = self.stage
+        stage.cluster.reachable = True
+        stage.cluster.leaderless.clear()
+        for _ in range(100):
+            reject(stage)
+            stage.advance(1.0)
+            if not (stage.delivery.waiting or stage.cluster.flying or stage.disk.queue):
+                break
+        stage.finish()
+        self.note_answers()
+        aside = {n for row in stage.disk.aside for n in numbers(row.records)}
+        quarantined = set(numbers([each for each in stage.cluster.log if each.topic == QUARANTINE]))
+        first = stage.first_occurrences()
+        for key in (A, A2, B):
+            promised = numbers([r for r in self.promised if r.key == key.encode()])
+            missing = set(promised) - set(first.get(key, [])) - aside - quarantined
+            assert not missing, f"promised and lost: {missing}"
+            found = [n for n in first.get(key, []) if n in promised]
+            assert found == sorted(found), "out of order"
+        stage.close()
+
+
+TestAnyInterleaving = AnyInterleaving.TestCase
+TestAnyInterleaving.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)

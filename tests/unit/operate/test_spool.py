@@ -1,0 +1,210 @@
+"""``chatapp-bridge spool``, as far as it needs no Kafka: what it shows, copies, checks and gives back."""
+
+import asyncio
+import base64
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from support.spools import MIB, House, row
+
+from bridge.cli import main
+from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
+from bridge.record import Record
+from bridge.spool.spool import Spool, SpoolRow
+
+LAYOUT = [("status", 3), ("quarantine", 2)]
+PERSONAL = "4915112345678"
+
+
+def record(number: int, topic: str = "status", value: bytes | None = None) -> Record:
+    """A record with personal data in it."""
+    text = f'{{"to": "{PERSONAL}", "number": {number}}}'.encode() if value is None else value
+    return Record(topic, f"message-{number}".encode(), text, [("ce_id", b"x")], 1_700_000_000_000 + number)
+
+
+async def _made(directory: Path) -> None:
+    spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
+    await spool.set_meta(LAYOUT_KEY, Layout(LAYOUT).text)
+    await spool.append([SpoolRow(2, seq, 2, [record(seq), record(seq + 100)]) for seq in (1, 2)])
+    await spool.append([SpoolRow(1 << 16, 1, 1, [record(7, "quarantine", b"\xff\x00")])])
+    await spool.set_aside([SpoolRow(0, 0, 1, [record(50)])], "InvalidTimestampError")
+    await spool.close(10)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A spool of two topics with a row set aside, closed."""
+    asyncio.run(_made(tmp_path / "spool"))
+    return tmp_path / "spool"
+
+
+def damage(directory: Path, what: bytes) -> None:
+    """Flip a bit of the first place where that stands."""
+    database = directory / "spool.db"
+    data = bytearray(database.read_bytes())
+    data[data.index(what)] ^= 1
+    database.write_bytes(data)
+
+
+def run(*arguments: str | Path) -> int:
+    """One command."""
+    return main(["spool", *map(str, arguments)])
+
+
+def test_lanes_are_numbered_on_disk_as_they_always_were() -> None:
+    """A spool outlives the bridge that wrote it: each lane keeps its number, and the layout its place and form."""
+    layout = Layout(LAYOUT)
+    assert [layout.number_of("status", 2), layout.number_of("quarantine", 1)] == [2, 65_537]
+    assert [layout.name_of(2), layout.name_of(65_537), layout.name_of(131_072)] == [
+        ("status", 2),
+        ("quarantine", 1),
+        ("?", 0),
+    ]
+    assert (LAYOUT_KEY, layout.text) == ("lanes", '[["status",3],["quarantine",2]]')
+    assert Layout.parse(layout.text).topics == LAYOUT
+
+
+def test_show_counts_by_topic_and_lane_and_prints_no_personal_data(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For machines and for people the same figures; neither keys nor values."""
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert run("show", "--json", "--directory", directory) == 0
+    text = capsys.readouterr().out
+    found = json.loads(text)
+    assert (found["rows"], found["reports"], found["oldest_at"]) == (3, 5, "2023-11-14T22:13:20+00:00")
+    assert [(each["topic"], each["lanes"], each["reports"]) for each in found["topics"]] == [
+        ("status", 1, 4),
+        ("quarantine", 1, 1),
+    ]
+    assert [(each["topic"], each["lane"], each["rows"]) for each in found["lanes"]] == [
+        ("status", 2, 2),
+        ("quarantine", 0, 1),
+    ]
+    assert [(each["reason"], each["rows"], each["ids"]) for each in found["aside"]] == [
+        ("InvalidTimestampError", 1, [1])
+    ]
+    assert run("show", "--directory", directory) == 0
+    table = capsys.readouterr().out
+    assert "5 reports wait in 3 rows" in table
+    assert "InvalidTimestampError" in table
+    assert PERSONAL not in text + table
+    assert "message-" not in text + table
+    assert before == {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_the_directory_is_that_of_the_configuration_unless_given(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--set spool.directory` does what `--directory` does."""
+    assert run("show", "--json", "--set", f"spool.directory={directory}") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 3
+
+
+def test_export_gives_every_record_back_byte_for_byte(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In order, text as text and other bytes as base64; it says on stderr that this is personal data."""
+    assert run("export", "--directory", directory) == 0
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["key"] for line in lines] == [f"message-{number}" for number in (1, 101, 2, 102, 7)]
+    assert lines[0]["value"].encode() == record(1).value
+    assert base64.b64decode(lines[-1]["value"]["base64"]) == b"\xff\x00"
+    assert (lines[0]["topic"], lines[0]["timestamp_ms"]) == ("status", 1_700_000_000_001)
+    assert lines[0]["headers"] == [["ce_id", "x"]]
+    assert "personal data" in err
+
+
+def test_export_writes_a_file_that_is_its_owners_and_new(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0600, with `--aside` the rows set aside too; what exists is not overwritten."""
+    target = tmp_path / "out.ndjson"
+    assert run("export", "--aside", "--output", target, "--directory", directory) == 0
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [line["aside"]["reason"] for line in lines if "aside" in line] == ["InvalidTimestampError"]
+    assert len(lines) == 6
+    assert run("export", "--output", target, "--directory", directory) == 2
+    assert len(target.read_text().splitlines()) == 6
+    assert capsys.readouterr().out == ""
+
+
+def test_verify_finds_a_flipped_bit(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 and a count while all is whole; 1 and the place, without any content, where a row is not."""
+    assert run("verify", "--directory", directory) == 0
+    assert "4 rows are whole, 0 are damaged" in capsys.readouterr().out
+    damage(directory, b"message-102")
+    assert run("verify", "--directory", directory) == 1
+    out = capsys.readouterr().out
+    assert "damaged: topic status, lane 2, seq 2: crc" in out
+    assert "3 rows are whole, 1 are damaged" in out
+    assert PERSONAL not in out
+    assert run("export", "--directory", directory) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_verify_finds_a_flipped_bit_in_what_is_set_aside(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such a row is named by its id, and is not given back."""
+    damage(directory, b"message-50")
+    assert run("verify", "--directory", directory) == 1
+    assert "row 1 set aside" in capsys.readouterr().out
+    assert run("give-back", "--all", "--directory", directory) == 1
+    assert run("show", "--json", "--directory", directory) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["aside"][0]["rows"] == 1
+
+
+def test_a_file_that_is_no_database_is_said_to_be_damaged(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words, with exit code 1, and nothing is touched."""
+    (directory / "spool.db").write_bytes(b"garbage" * 1000)
+    assert run("verify", "--directory", directory) == 1
+    assert "damaged" in capsys.readouterr().err
+    assert (directory / "spool.db").read_bytes() == b"garbage" * 1000
+
+
+def test_give_back_puts_rows_behind_their_keys_lane(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lane is that of the key, the seq behind the last; what is not there is said and makes it fail."""
+    lane = placed(record(50), 3)
+    assert run("give-back", "1", "77", "--directory", directory) == 1
+    assert "row 77: none such" in capsys.readouterr().err
+    assert run("show", "--json", "--directory", directory) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["aside"], found["rows"]) == ([], 4)
+    (given,) = [each for each in found["lanes"] if each["number"] == lane and each["first_seq"] is not None]
+    assert given["last_seq"] == (3 if lane == 2 else 1)
+
+
+@pytest.mark.parametrize("arguments", [(), ("1", "--all")])
+def test_give_back_wants_to_know_what(directory: Path, arguments: tuple[str, ...]) -> None:
+    """Ids or all, not both and not neither: wrong usage."""
+    assert run("give-back", *arguments, "--directory", directory) == 2
+
+
+@pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "give-back --all"])
+def test_where_there_is_no_spool_none_is_made(action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, a sentence with the directory, nothing created."""
+    assert run(*action.split(), "--directory", tmp_path / "none") == 1
+    assert f"{tmp_path / 'none'}: there is no spool here" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+async def test_beside_an_owner_it_reads_and_owns_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reading actions see what was just stored; the owning ones are refused, and say why."""
+    house = House(tmp_path / "spool")
+    spool = await house.open()
+    await spool.append([row(1, 1)])
+    for action in ("show", "export", "verify"):
+        assert await asyncio.to_thread(run, action, "--directory", house.directory) == 0
+    for action in ("drain", "give-back --all"):
+        assert await asyncio.to_thread(run, *action.split(), "--directory", house.directory) == 1
+        assert "a bridge runs on it" in capsys.readouterr().err
+    await house.close()
+
+
+@pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "give-back --all"])
+def test_a_newer_spool_is_refused(directory: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By every action, with the versions."""
+    (directory / "format").write_text("3\n")
+    assert run(*action.split(), "--directory", directory) == 1
+    assert "format 3" in capsys.readouterr().err
