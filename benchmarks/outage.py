@@ -45,7 +45,7 @@ class Measured:
             f"server.port={ports[0]}",
             f"server.admin_host={HOST}",
             f"server.admin_port={ports[1]}",
-            "access.allow_open=true",
+            "access.allow_unauthenticated=true",
             "topics.check=warn",
         ]
         self.bridge = Bridge(settings, os.environ, ports[1], directory / "bridge.log")

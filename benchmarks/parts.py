@@ -53,7 +53,7 @@ class Acknowledging:
         self._flying = False
         self.building_seconds = 0.0
 
-    def pick(self, *, sick: bool) -> "Acknowledging":  # noqa: ARG002 - without a spool it makes no difference
+    def pick(self, *, degraded: bool) -> "Acknowledging":  # noqa: ARG002 - without a spool it makes no difference
         """The one there is."""
         return self
 
@@ -129,7 +129,7 @@ async def cost(reports: int, callbacks: int) -> Cost:
     """One round of so many callbacks."""
     settings = load(
         environment={},
-        assignments=["access.allow_open=true", "spool.enabled=false"],
+        assignments=["access.allow_unauthenticated=true", "spool.enabled=false"],
     ).settings
     topics = settings.topics
     options = CampaignOptions(
@@ -137,7 +137,7 @@ async def cost(reports: int, callbacks: int) -> Cost:
     )
     bodies = [push.body for push in Campaign(options).pushes()]
     encoder = RecordEncoder(
-        topics.status, topics.quarantine, "/", settings.kafka.max_request_size, value_format("json", registry=False)
+        topics.status, topics.quarantine, "/", settings.kafka.max_record_bytes, value_format("json", registry=False)
     )
     delivery, producer = Delivery(settings, NoIds()), Acknowledging(settings)
     delivery.producers = cast("Producers", producer)

@@ -8,7 +8,7 @@ _Lane = TypeVar("_Lane")
 FIELD_NAMES: tuple[str, ...]
 WIRE_NAMES: dict[str, int]
 
-class PlainEncoder:
+class FastEncoder:
     def __init__(
         self,
         layout: list[tuple[str, str, bool, list[str]]],
@@ -20,7 +20,7 @@ class PlainEncoder:
         no_error: tuple[str, str],
         unknown_error: tuple[str, str],
         error_of: Callable[[str | None, str | None, bool], tuple[str | None, str, str]],
-        fold: Callable[[str | None], str | None],
+        normalize: Callable[[str | None], str | None],
         sources: tuple[str, str],
         topic: str,
         schema: bytes | None,

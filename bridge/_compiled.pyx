@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The compiled part: plain reports from their fields to the record in one step, batches of records, the hash of keys.
+"""The compiled part: fast-path reports from their fields to the record in one step, batches of records, the hash of keys.
 
-Each has a twin in Python. A report is plain when nothing about it needs a decision: a documented status as documented, times
+Each has a twin in Python. A report takes the fast path when nothing about it needs a decision: a documented status as documented, times
 that are times, no field that nobody knows, and text of ASCII that is not escaped. All others are left out (None in their place)
 and go the way in Python, which alone defines what a report means; ``tests/unit/test_compiled.py`` holds that both ways give the
 same bytes. What is read here msgspec has found to be JSON; every byte is read before ``_Text.end``, and written behind
@@ -73,7 +73,7 @@ cdef struct Value:
 
 cdef int64_t NOT_PLAIN = -1
 cdef int64_t MIN_SECONDS = 10**9, END_SECONDS = 10**10, MIN_MS = 10**12, END_MS = 10**13
-cdef Py_ssize_t FOLDED_BYTES = 64, FOLDED_MOST = 1024
+cdef Py_ssize_t NORMALIZED_BYTES = 64, NORMALIZED_MOST = 1024
 # What a value takes beside its name and its text, at most: its quotes or its digits.
 cdef Py_ssize_t FIELD_BYTES = 21
 cdef const char* HEX = b"0123456789abcdef"
@@ -211,21 +211,21 @@ cdef inline char* _zigzag(char* to, int64_t number) noexcept:
 
 
 cdef bint _take(object text, Value* value) except -1:
-    """A text of Python's, absent where it is None or empty; False where it is not plain."""
+    """A text of Python's, absent where it is None or empty; False where it needs the slow path."""
     value.at, value.size = NULL, 0
     cdef Py_ssize_t size = 0, index
     cdef const char* at
     if text is not None:
         at = PyUnicode_AsUTF8AndSize(text, &size)
         for index in range(size):
-            if not _is_plain(<uint8_t>at[index]):
+            if not _is_fast(<uint8_t>at[index]):
                 return False
         if size:
             value.at, value.size = at, size
     return True
 
 
-cdef inline bint _is_plain(uint8_t char) noexcept:
+cdef inline bint _is_fast(uint8_t char) noexcept:
     """Of ASCII, and in JSON as it is."""
     return 0x20 <= char < 0x80 and char != c'"' and char != c'\\'
 
@@ -285,7 +285,7 @@ cdef inline bint _string(Text* text, Value* value) noexcept:
             value.at, value.size = text.at + 1, at - text.at - 1
             text.at = at + 1
             return True
-        if not _is_plain(char):
+        if not _is_fast(char):
             return False
         at += 1
     return False
@@ -343,8 +343,8 @@ cdef class WrittenRecord:
         return headers
 
     @property
-    def described_value(self):
-        return self.record().described_value
+    def self_describing_value(self):
+        return self.record().self_describing_value
 
     def record(self):
         """The same as a ``Record``."""
@@ -413,27 +413,27 @@ cdef class _Status:
     cdef str name
     cdef int rank
     cdef _Symbol symbol
-    cdef bytes folded, type
+    cdef bytes normalized, type
     cdef Py_ssize_t type_bytes
 
 
-cdef class PlainEncoder:
-    """Makes the records of plain reports.
+cdef class FastEncoder:
+    """Makes the records of fast-path reports.
 
     Args:
         layout: each of ``FIELD_NAMES`` in order: its name, its kind (``text``, ``boolean``, ``number``, ``symbol``), whether
             it may be null, and an enumeration's symbols.
         avro: values are Avro; else JSON.
         head: what each value begins with.
-        statuses: by the spelling: rank, symbol, ``ce_type`` header, spelling folded as UTF-8.
+        statuses: by the spelling: rank, symbol, ``ce_type`` header, spelling, case folded, as UTF-8.
         failed: the symbol of a failure.
         no_error, unknown_error: category and retry of no error, and of a failure without a code.
         error_of: from the present code and description and whether it failed to the code, category and retry.
-        fold: of a word of an open list.
+        normalize: of a word of an open list.
         sources: the symbols for a message time of the provider's, and for one that stands in for it.
         topic, schema: the record's.
         overhead_bytes, header_bytes: of a record, and of each of its headers, beside what is in them.
-        max_record_bytes: a record that could be larger is not plain.
+        max_record_bytes: a record that could be larger needs the slow path.
     """
 
     cdef bytes head
@@ -449,9 +449,9 @@ cdef class PlainEncoder:
     cdef Value values[ALL_VALUES]
     cdef const char* wire_names[27][5]
     cdef int wire_places[27][5]
-    cdef dict statuses, folded
+    cdef dict statuses, normalized
     cdef str failed, topic
-    cdef object schema, error_of, fold
+    cdef object schema, error_of, normalize
     # each a pair of symbols, by place: category and retry; of the provider, of the receipt
     cdef tuple no_error, unknown_error, sources
     # what the records of a callback have in common: headers as a batch has them, with the names of those between
@@ -465,7 +465,7 @@ cdef class PlainEncoder:
     cdef list held, held_names
 
     def __init__(self, list layout, *, bint avro, bytes head, dict statuses, str failed, tuple no_error, tuple unknown_error,
-                 error_of, fold, tuple sources, str topic, schema, Py_ssize_t overhead_bytes,
+                 error_of, normalize, tuple sources, str topic, schema, Py_ssize_t overhead_bytes,
                  Py_ssize_t header_bytes, Py_ssize_t max_record_bytes):
         if tuple([name for name, _, _, _ in layout]) != FIELD_NAMES:
             raise ValueError("the event has other fields than the compiled encoder knows; compile it anew")
@@ -483,18 +483,18 @@ cdef class PlainEncoder:
             self.names_size += self.name_size[index]
             self.symbols.append({symbol: _Symbol(symbol, place) for place, symbol in enumerate(symbols)})
         self.avro, self.head, self.failed, self.topic, self.schema = avro, head, failed, topic, schema
-        self.error_of, self.fold = error_of, fold
+        self.error_of, self.normalize = error_of, normalize
         self.no_error, self.unknown_error = self._errors(*no_error), self._errors(*unknown_error)
         self.sources = tuple([self.symbols[MESSAGE_TIME_SOURCE][source] for source in sources])
         self.overhead_bytes, self.header_bytes, self.max_record_bytes = overhead_bytes, header_bytes, max_record_bytes
-        self.folded = {}
+        self.normalized = {}
         self.held = []
         self.buffer = _Buffer()
         self.statuses = {spelled: self._status(*meaning) for spelled, meaning in statuses.items()}
 
-    def _status(self, int rank, str name, tuple header, bytes folded):
+    def _status(self, int rank, str name, tuple header, bytes normalized):
         cdef _Status status = _Status()
-        status.name, status.rank, status.symbol, status.folded = name, rank, self.symbols[STATUS][name], folded
+        status.name, status.rank, status.symbol, status.normalized = name, rank, self.symbols[STATUS][name], normalized
         status.type_bytes = self.buffer.header(header)
         status.type = self.buffer.taken()
         return status
@@ -513,7 +513,7 @@ cdef class PlainEncoder:
         return 0
 
     def records(self, list items, tuple common):
-        """The record of each item, and its status; None in their places where an item is not plain.
+        """The record of each item, and its status; None in their places where an item needs the slow path.
 
         Args:
             items: the JSON text of each item, as objects with a buffer.
@@ -568,7 +568,7 @@ cdef class PlainEncoder:
         self.shared_bytes = size + len("ce_id") + len("ce_subject") + len("bridge_position")
 
     cdef bint _read(self, Text* text) except -1:
-        """The fields of a report into their values, which point into its text; False where it is not plain."""
+        """The fields of a report into their values, which point into its text; False where it needs the slow path."""
         cdef int index, following
         cdef Value name, value
         for index in range(ALL_VALUES):
@@ -619,18 +619,18 @@ cdef class PlainEncoder:
         return -1
 
     cdef bint _word(self, int index, Value* value) except -1:
-        """A word of one of the open lists, folded; False where it is not plain."""
+        """A word of one of the open lists, normalized; False where it needs the slow path."""
         text = _text_of(value)
         if text is None:
             return _take(None, &self.values[index])
-        folded = self.folded.get(text)
-        if folded is None:
-            folded = self.fold(text) or ""
-            if len(<str>text) > FOLDED_BYTES or len(self.folded) >= FOLDED_MOST:
-                self.folded.clear()  # whatever comes, it stays small
-            self.folded[text] = folded
-        self.held.append(folded)
-        return _take(folded, &self.values[index])
+        normalized = self.normalized.get(text)
+        if normalized is None:
+            normalized = self.normalize(text) or ""
+            if len(<str>text) > NORMALIZED_BYTES or len(self.normalized) >= NORMALIZED_MOST:
+                self.normalized.clear()  # whatever comes, it stays small
+            self.normalized[text] = normalized
+        self.held.append(normalized)
+        return _take(normalized, &self.values[index])
 
     cdef void _symbol(self, int index, _Symbol symbol) noexcept:
         """The encoder holds it."""
@@ -642,7 +642,7 @@ cdef class PlainEncoder:
         self.values[index].absent = False
 
     cdef bint _event(self, _Status status) except -1:
-        """What a report means, of the values as read; False where it is not plain."""
+        """What a report means, of the values as read; False where it needs the slow path."""
         cdef int64_t time = self.received_at_ms, expires = 0
         cdef Value* values = self.values
         cdef bint dated = values[WIRE_TIMESTAMP].at is not NULL, expiring = values[WIRE_EXPIRES].at is not NULL
@@ -696,7 +696,7 @@ cdef class PlainEncoder:
         """The record of the event in hand; None where it could be too large."""
         cdef Value* message = &self.values[MESSAGE_ID]
         cdef _Buffer buffer = self.buffer
-        self._digest(status.folded)
+        self._digest(status.normalized)
         self.values[EVENT_ID].at, self.values[EVENT_ID].size = self.event_id, sizeof(self.event_id)
         cdef char place[20]
         cdef Py_ssize_t place_size = _decimal(place, position) - place

@@ -62,10 +62,10 @@ class Access(msgspec.Struct, frozen=True):
 
     path_secrets: list[str]
     path_secrets_file: str
-    allow_open: bool
+    allow_unauthenticated: bool
 
     def __repr__(self) -> str:
-        return f"Access(path_secrets=<{len(self.path_secrets)} masked>, allow_open={self.allow_open})"
+        return f"Access(path_secrets=<{len(self.path_secrets)} masked>, allow_unauthenticated={self.allow_unauthenticated})"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Kafka(msgspec.Struct, frozen=True):
     request_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)]
     metadata_max_age_ms: Annotated[int, Meta(ge=1000)]
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"]
-    max_request_size: Annotated[int, Meta(ge=16_384)]
+    max_record_bytes: Annotated[int, Meta(ge=16_384)]
     max_batch_bytes: Annotated[int, Meta(ge=16_384)]
 
     def __repr__(self) -> str:
@@ -127,8 +127,8 @@ class Delivery(msgspec.Struct, frozen=True):
     """``[delivery]``."""
 
     ack_deadline_seconds: Annotated[float, Meta(ge=0.1, le=60)]
-    hedge_ms: Annotated[int, Meta(ge=10)]
-    abandon_seconds: Seconds
+    spool_after_ms: Annotated[int, Meta(ge=10)]
+    producer_timeout_seconds: Seconds
     memory_bytes: Bytes
 
 
@@ -319,14 +319,14 @@ def path_secrets(access: Access) -> list[str]:
                 "key empty"
             )
         secrets += [(line, "access.path_secrets_file") for line in lines]
-    if not secrets and not access.allow_open:
+    if not secrets and not access.allow_unauthenticated:
         raise ConfigurationError(
             "access.path_secrets: no secret is set, so anyone could publish; set one (access.path_secrets or "
-            "access.path_secrets_file; `openssl rand -hex 24` makes one), or access.allow_open=true to run open"
+            "access.path_secrets_file; `openssl rand -hex 24` makes one), or access.allow_unauthenticated=true to run open"
         )
-    if secrets and access.allow_open:
+    if secrets and access.allow_unauthenticated:
         raise ConfigurationError(
-            "access.allow_open: true contradicts the secrets that are set; remove one or the other"
+            "access.allow_unauthenticated: true contradicts the secrets that are set; remove one or the other"
         )
     for number, (secret, key) in enumerate(secrets, 1):
         if not _SECRET.fullmatch(secret):
@@ -413,9 +413,9 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f"limits.body_read_seconds: {limits.body_read_seconds} leaves no time before "
             f"delivery.ack_deadline_seconds ({delivery.ack_deadline_seconds}); lower it"
         )
-    if delivery.hedge_ms >= delivery.ack_deadline_seconds * 1000:
+    if delivery.spool_after_ms >= delivery.ack_deadline_seconds * 1000:
         yield (
-            f"delivery.hedge_ms: {delivery.hedge_ms} is not below delivery.ack_deadline_seconds "
+            f"delivery.spool_after_ms: {delivery.spool_after_ms} is not below delivery.ack_deadline_seconds "
             f"({delivery.ack_deadline_seconds}), so that nothing could be spooled in time; lower it"
         )
     if limits.in_flight_bytes < limits.body_bytes:

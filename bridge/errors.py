@@ -3,12 +3,11 @@
 BridgeError
 ├── ConfigurationError      a wrong, unknown or contradictory setting: names key, value, remedy      no
 ├── TopicsError             a topic is missing or weaker than declared, or can't be made             no
-├── KafkaUnreachable        no broker takes a connection: says of each why                           yes
+├── KafkaUnavailable        no broker takes a connection, or none answers in time: says why        yes
 ├── EmbeddedError           the embedded Kafka or registry can't be had or doesn't start             no
 ├── RegistryError           the Schema Registry refuses, or is none                                  no
 │   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
 ├── ReplayError             records, a topic, a group or a run are not as what was asked needs them   no
-│   └── KafkaAway           no answer, no leader, for as long as one was ready to wait               yes
 ├── ProbeError              a report pushed to a deployment was not seen on its topic                yes
 ├── ServerError             a listener ended without being told to                                   yes
 ├── Undecodable             a record's value is no event that a consumer can read                    no
@@ -17,7 +16,7 @@ BridgeError
     ├── DeadlineExceeded    neither Kafka nor the spool took it in time                              yes
     └── SpoolError
         ├── SpoolFull       its bound or the disk's is reached                                       yes
-        ├── SpoolFailed     the disk failed; the file is set aside                                   yes
+        ├── SpoolFailed     the disk failed; the file is moved aside                                 yes
         ├── SpoolBusy       another process owns the directory                                       yes
         └── SpoolTooNew     written by a newer bridge; nothing was touched                           no
 """
@@ -39,8 +38,11 @@ class TopicsError(BridgeError):
     """A topic is missing, weaker than declared, or could not be created."""
 
 
-class KafkaUnreachable(BridgeError):
-    """No broker takes a connection. The message says of each why, and which key to look at where that can be told."""
+class KafkaUnavailable(BridgeError):
+    """No broker takes a connection, or no broker or leader answers in time.
+
+    The message says why, and which key to look at where that can be known.
+    """
 
     retriable = True
 
@@ -61,12 +63,6 @@ class RegistryUnavailable(RegistryError):
 
 class ReplayError(BridgeError):
     """What was asked of the topics can't be had: a topic, a range, a group or a run is not there, or not allowed."""
-
-
-class KafkaAway(ReplayError):
-    """No broker, or no leader, answered for as long as the command was ready to wait."""
-
-    retriable = True
 
 
 class ProbeError(BridgeError):
@@ -108,7 +104,7 @@ class SpoolFull(SpoolError):
 
 
 class SpoolFailed(SpoolError):
-    """The disk failed under the spool; the file was set aside and a new one is tried."""
+    """The disk failed under the spool; the file was moved aside and a new one is tried."""
 
 
 class SpoolBusy(SpoolError):

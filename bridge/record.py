@@ -26,6 +26,6 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     schema: bytes | None = None
 
     @property
-    def described_value(self) -> bytes:
+    def self_describing_value(self) -> bytes:
         """A value that can be read without knowing where it came from: a bare one in single-object encoding."""
         return self.value if self.schema is None else SINGLE_OBJECT + self.schema + self.value

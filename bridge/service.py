@@ -21,15 +21,15 @@ from bridge.delivery.delivery import Delivery
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
 from bridge.errors import ConfigurationError, ServerError, SpoolError
 from bridge.health.app import admin_app
-from bridge.health.metrics import Readings
+from bridge.health.metrics import MetricsCollector
 from bridge.health.probes import Probes
-from bridge.health.verdict import Overview
+from bridge.health.verdict import HealthReport
 from bridge.kafka.connection import client_arguments
 from bridge.observe.metrics import Metrics
-from bridge.receive.access import Access, Rotation
+from bridge.receive.access import Access, SecretsWatcher
 from bridge.receive.app import CALLBACK_PATH, public_app
 from bridge.receive.callbacks import Callbacks
-from bridge.receive.stats import Tally
+from bridge.receive.stats import CallbackStats
 from bridge.registry.ids import RegisteredIds
 from bridge.threads import in_daemon_thread
 from bridge.topics.check import TopicsCheck
@@ -71,9 +71,9 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_Threads())
-        told = asyncio.Event()
+        stop_requested = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, told.set)
+            loop.add_signal_handler(number, stop_requested.set)
         server = self._settings.server
         host, port = _free_address(server.host, server.port, "server.host", "server.port")
         admin_host, admin_port = _free_address(
@@ -81,34 +81,38 @@ class Service:
         )
         client_arguments(self._settings.kafka)  # what can't be used stops the start, not each producer
         self._require_room_for_records()
-        topics, rotation = TopicsCheck(self._settings), Rotation(self._settings.access, self._access)
+        topics, watcher = TopicsCheck(self._settings), SecretsWatcher(self._settings.access, self._access)
         if self._settings.topics.check == "refuse":
-            await topics.refuse_weak(told)
+            await topics.refuse_weak(stop_requested)
         schema_ids = RegisteredIds.of(self._settings)
         self.delivery = Delivery(self._settings, schema_ids)
         try:
             await self.delivery.start()
         except SpoolError as error:
             raise type(error)(f"spool.directory: {error}") from error
-        self._callbacks = Callbacks(self._settings, self._access, self.delivery, Tally())
-        readings = Readings(
-            self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, rotation=rotation
+        self._callbacks = Callbacks(self._settings, self._access, self.delivery, CallbackStats())
+        collector = MetricsCollector(
+            self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, watcher=watcher
         )
-        metrics = Metrics(readings)
-        self._overview = Overview(
+        metrics = Metrics(collector)
+        self._overview = HealthReport(
             self._settings,
             self.delivery,
             self._callbacks,
             lambda: self._stopping,
             topics=topics,
-            rotation=rotation,
+            watcher=watcher,
         )
         self._overview.start()
         probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)
         public = self._server(public_app(self._callbacks), host, port)
         admin = self._server(admin_app(probes), admin_host, admin_port)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
-        beside = [_beside("told", told.wait()), _beside("topics", topics.run()), _beside("secrets", rotation.run())]
+        background = [
+            _background("stop_requested", stop_requested.wait()),
+            _background("topics", topics.run()),
+            _background("secrets", watcher.run()),
+        ]
         path = CALLBACK_PATH if self._access.open else f"{CALLBACK_PATH}/{{secret}}"
         # What stands now stays: the collector need not look at it again. Younger objects are mostly a callback's own, and go
         # without it; the default of 700 has it look at what is on its way, too.
@@ -116,11 +120,11 @@ class Service:
         gc.freeze()
         gc.set_threshold(_COLLECT_EVERY, 20, 50)
         log.info("serving", port=port, admin_port=admin_port, path=path)
-        await asyncio.wait([beside[0], *listeners], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([background[0], *listeners], return_when=asyncio.FIRST_COMPLETED)
         await self._stop(public, admin, listeners)
-        for task in beside:
+        for task in background:
             task.cancel()
-        if not told.is_set():
+        if not stop_requested.is_set():
             why = [repr(task.exception()) for task in listeners if task.done() and task.exception() is not None]
             raise ServerError(f"a listener ended by itself: {'; '.join(why) or 'it does not say why'}")
 
@@ -142,9 +146,9 @@ class Service:
         """The largest event fits the status topic; a whole body that can't be understood is one record of the quarantine."""
         settings = self._settings
         status, quarantine = declared_topics(settings.topics).values()
-        if settings.kafka.max_request_size > status.max_message_bytes:
+        if settings.kafka.max_record_bytes > status.max_message_bytes:
             raise ConfigurationError(
-                f"kafka.max_request_size: {settings.kafka.max_request_size} is more than a record of {status.name} may hold "
+                f"kafka.max_record_bytes: {settings.kafka.max_record_bytes} is more than a record of {status.name} may hold "
                 f"({status.max_message_bytes}, by max.message.bytes in topics.toml); lower it"
             )
         largest = quarantine.max_message_bytes - QUARANTINE_HEAD_BYTES
@@ -181,7 +185,7 @@ class _Threads(ThreadPoolExecutor):
         return in_daemon_thread(partial(call, *arguments, **named), "call")
 
 
-def _beside(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+def _background(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """A task of which nobody waits for the end; should it fail, that is said."""
 
     def ended(task: asyncio.Task[Any]) -> None:

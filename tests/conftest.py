@@ -30,7 +30,7 @@ from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
 
 from bridge.lab.embedded import EmbeddedKafka, EmbeddedRegistry
 
-if sys.version_info < (3, 11, 5):
+if sys.version_info < (3, 12):
     # There a parse fails where another runs in the middle of it (gh-106905): as when the garbage collector finds a future whose
     # exception nobody asked for, and the traceback that is then logged parses its lines to underline a part of each.
     traceback._extract_caret_anchors_from_line_segment = lambda _segment: None  # type: ignore[attr-defined]

@@ -1,11 +1,11 @@
 """One deadline, one outcome for each callback.
 
 A callback's records go to their lanes; it is answered 200 when every one of them is acknowledged by Kafka or stored in the spool,
-503 when one can be neither in time. No request waits for aiokafka: it waits for its ``Receipt``, which Kafka, the spool or the
+503 when one can be neither in time. No request waits for aiokafka: it waits for its ``PendingAck``, which Kafka, the spool or the
 deadline settles, whichever is first.
 
-Accounting, in reports, at every moment:
-``received + found == published + waiting + set_aside + refused``. Reports of a refused callback that Kafka has all the same
+Reconciliation, in reports, at every moment:
+``received + recovered == published + waiting + dead_letter + refused``. Reports of a refused callback that Kafka has all the same
 are in ``published_after_refusal``, outside of it.
 """
 
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.delivery.lane import Group, Lane, Memory, Receipt, SchemaIds, Verdict
+from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, SchemaIds, Verdict
 from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
 from bridge.headers import CALLBACK, QUARANTINE_DETAIL, QUARANTINE_PATH, QUARANTINE_REASON, RECEIVED_AT
@@ -48,7 +48,7 @@ class Counters(msgspec.Struct):
     received: int = 0
     found: int = 0
     refused: int = 0
-    set_aside: int = 0
+    dead_letter: int = 0
     published_after_refusal: int = 0
     published: dict[str, int] = {}
 
@@ -73,7 +73,7 @@ class Delivery:
         self.spool: Spool | None = None
         self.lanes: dict[str, list[Lane]] = {}
         self.memory = Memory()
-        self._deadlines: dict[int, set[Receipt]] = {}
+        self._deadlines: dict[int, set[PendingAck]] = {}
         self.producers: Producers
         # reports acknowledged whose callback's outcome is not known yet
         self._undecided = 0
@@ -107,12 +107,12 @@ class Delivery:
         await self._until_safe(now + (deadline - now) / 2 if self.producers.ready else now)
         for lane in self.all_lanes():
             if lane.unsafe:
-                lane.turn_sick()
+                lane.degrade()
         if self.spool:
             await self._until_safe(deadline - _CLOSING_SECONDS)
-        for receipts in list(self._deadlines.values()):
-            for receipt in list(receipts):
-                self._refuse(receipt, DeadlineExceeded("the bridge is stopping"))
+        for acks in list(self._deadlines.values()):
+            for ack in list(acks):
+                self._refuse(ack, DeadlineExceeded("the bridge is stopping"))
         if self._sampler:
             self._sampler.cancel()
         await asyncio.gather(*(lane.stop() for lane in self.all_lanes()))
@@ -140,7 +140,7 @@ class Delivery:
         if self.spool and self.spool.oldest_waiting_seconds > late:
             raise Overloaded("the spool's disk is late")
 
-    def submit(self, records: Sequence[Record], deadline: float) -> Receipt:
+    def submit(self, records: Sequence[Record], deadline: float) -> PendingAck:
         """Give the records of one callback, at least one, to their lanes, in order.
 
         Args:
@@ -148,20 +148,20 @@ class Delivery:
             deadline: the loop's time by which the outcome must be known.
 
         Returns:
-            A receipt; its ``outcome`` fails with ``DeliveryError`` where the records can't be stored durably in time.
+            A ack; its ``outcome`` fails with ``DeliveryError`` where the records can't be stored durably in time.
         """
-        receipt = Receipt(self._loop.create_future(), deadline, len(records))
+        ack = PendingAck(self._loop.create_future(), deadline, len(records))
         self.counters.received += len(records)
-        self._watch(receipt)
-        hedge_at = min(self._loop.time() + self._hedge_seconds, deadline - self._hedge_seconds / 2)
+        self._watch(ack)
+        spool_at = min(self._loop.time() + self._spool_after_seconds, deadline - self._spool_after_seconds / 2)
         for lane, chosen in by_lane(records, self.lanes).items():
-            group = Group(chosen, receipt, hedge_at)
-            receipt.groups.append((lane, group))
-            receipt.open += 1
-        for lane, group in list(receipt.groups):
-            if not receipt.refused:
-                lane.enqueue(group)
-        return receipt
+            entry = LaneEntry(chosen, ack, spool_at)
+            ack.entries.append((lane, entry))
+            ack.open += 1
+        for lane, entry in list(ack.entries):
+            if not ack.refused:
+                lane.enqueue(entry)
+        return ack
 
     @property
     def waiting(self) -> int:
@@ -170,11 +170,11 @@ class Delivery:
 
     @property
     def drain_per_second(self) -> float:
-        """Reports/s that left: published, refused or set aside, over the last ten seconds."""
+        """Reports/s that left: published, refused or dead-lettered, over the last ten seconds."""
         return self._drained.per_second
 
     @property
-    def drained_in_seconds(self) -> float:
+    def backlog_eta_seconds(self) -> float:
         """Estimate of when nothing waits any more, at the rates of the last ten seconds; infinite while more comes than goes."""
         if not self.waiting:
             return 0.0
@@ -216,13 +216,13 @@ class Delivery:
 
     @property
     def _kafka_ready(self) -> bool:
-        producer = self.producers.pick(sick=False)
+        producer = self.producers.pick(degraded=False)
         return (
             producer is not None
             and self.producers.ready
             and self.schema_ids_ready
             and all(producer.partitions(topic) for topic in self._configured)
-            and not all(lane.sick for lane in self.all_lanes())
+            and not all(lane.degraded for lane in self.all_lanes())
         )
 
     # --- deadlines ----------------------------------------------------------------------------------------------------
@@ -231,97 +231,97 @@ class Delivery:
     def _tick(deadline: float) -> int:
         return int(deadline / _TICK_SECONDS)
 
-    def _watch(self, receipt: Receipt) -> None:
+    def _watch(self, ack: PendingAck) -> None:
         # A timer a tick, not a request: a request's own would cost more than all its futures.
-        tick = self._tick(receipt.deadline)
-        receipts = self._deadlines.get(tick)
-        if receipts is None:
-            receipts = self._deadlines[tick] = set()
+        tick = self._tick(ack.deadline)
+        acks = self._deadlines.get(tick)
+        if acks is None:
+            acks = self._deadlines[tick] = set()
             self._loop.call_at(tick * _TICK_SECONDS, self._on_deadline, tick)
-        receipts.add(receipt)
+        acks.add(ack)
 
     def _on_deadline(self, tick: int) -> None:
-        for receipt in self._deadlines.pop(tick, ()):
-            self._refuse(receipt, DeadlineExceeded("neither Kafka nor the spool took it in time"))
+        for ack in self._deadlines.pop(tick, ()):
+            self._refuse(ack, DeadlineExceeded("neither Kafka nor the spool took it in time"))
 
-    def _settle(self, receipt: Receipt) -> None:
-        receipt.settled = True
-        if receipt.deadline < math.inf:
-            self._deadlines.get(self._tick(receipt.deadline), set()).discard(receipt)
-        self._undecided -= sum(receipt.published.values()) + receipt.set_aside
+    def _settle(self, ack: PendingAck) -> None:
+        ack.settled = True
+        if ack.deadline < math.inf:
+            self._deadlines.get(self._tick(ack.deadline), set()).discard(ack)
+        self._undecided -= sum(ack.published.values()) + ack.dead_lettered
 
-    def _refuse(self, receipt: Receipt, error: DeliveryError) -> None:
-        if receipt.settled:
+    def _refuse(self, ack: PendingAck, error: DeliveryError) -> None:
+        if ack.settled:
             return
-        self._settle(receipt)
-        receipt.refused = True
-        self.counters.refused += receipt.reports
-        self.counters.published_after_refusal += sum(receipt.published.values())
-        if not receipt.outcome.done():
-            receipt.outcome.set_exception(error)
-            receipt.outcome.exception()  # a client that went away does not ask
-        for lane, group in receipt.groups:
-            lane.refuse(group)
-        receipt.groups.clear()
+        self._settle(ack)
+        ack.refused = True
+        self.counters.refused += ack.reports
+        self.counters.published_after_refusal += sum(ack.published.values())
+        if not ack.outcome.done():
+            ack.outcome.set_exception(error)
+            ack.outcome.exception()  # a client that went away does not ask
+        for lane, entry in ack.entries:
+            lane.refuse(entry)
+        ack.entries.clear()
 
     # --- what lanes tell ----------------------------------------------------------------------------------------------
 
-    def safe(self, group: Group) -> None:
+    def safe(self, entry: LaneEntry) -> None:
         """See ``Outcome``."""
-        receipt = group.receipt
-        if receipt is None or receipt.settled:
+        ack = entry.ack
+        if ack is None or ack.settled:
             return
-        receipt.open -= 1
-        if receipt.open == 0:
-            self._settle(receipt)
-            for topic, reports in receipt.published.items():
+        ack.open -= 1
+        if ack.open == 0:
+            self._settle(ack)
+            for topic, reports in ack.published.items():
                 self.counters.published[topic] += reports
-            self.counters.set_aside += receipt.set_aside
-            receipt.groups.clear()
-            if not receipt.outcome.done():
-                receipt.outcome.set_result(None)
+            self.counters.dead_letter += ack.dead_lettered
+            ack.entries.clear()
+            if not ack.outcome.done():
+                ack.outcome.set_result(None)
 
-    def published(self, group: Group, topic: str) -> None:
+    def published(self, entry: LaneEntry, topic: str) -> None:
         """See ``Outcome``."""
-        receipt = group.receipt
-        if group.refused:
-            self.counters.published_after_refusal += group.reports
-        elif receipt is None or receipt.settled:
-            self.counters.published[topic] += group.reports
+        ack = entry.ack
+        if entry.refused:
+            self.counters.published_after_refusal += entry.reports
+        elif ack is None or ack.settled:
+            self.counters.published[topic] += entry.reports
         else:
-            receipt.published[topic] = receipt.published.get(topic, 0) + group.reports
-            self._undecided += group.reports
+            ack.published[topic] = ack.published.get(topic, 0) + entry.reports
+            self._undecided += entry.reports
 
-    def not_stored(self, group: Group, error: BaseException) -> None:
+    def not_stored(self, entry: LaneEntry, error: BaseException) -> None:
         """See ``Outcome``."""
-        if group.receipt is not None:
-            self._refuse(group.receipt, error if isinstance(error, DeliveryError) else SpoolFailed(str(error)))
+        if entry.ack is not None:
+            self._refuse(entry.ack, error if isinstance(error, DeliveryError) else SpoolFailed(str(error)))
 
     def damaged(self, reports: int) -> None:
         """See ``Outcome``."""
-        self.counters.set_aside += reports
+        self.counters.dead_letter += reports
         log.error("reports_damaged_in_spool", reports=reports, remedy="chatapp-bridge spool show")
 
-    async def give_away(self, group: Group, record: Record, verdict: Verdict, reason: str) -> None:
+    async def give_away(self, entry: LaneEntry, record: Record, verdict: Verdict, reason: str) -> None:
         """See ``Outcome``."""
         if verdict is Verdict.SPLIT and record.topic == self._settings.topics.status:
-            await self._quarantine(group, record)
+            await self._quarantine(entry, record)
         elif self.spool is not None:
             row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
-            await self.spool.set_aside([row], reason)
-            receipt = group.receipt
-            if receipt is not None and not receipt.settled:
-                receipt.set_aside += 1
-                receipt.on_kafka = False
+            await self.spool.dead_letter([row], reason)
+            ack = entry.ack
+            if ack is not None and not ack.settled:
+                ack.dead_lettered += 1
+                ack.on_kafka = False
                 self._undecided += 1
-            elif not group.refused:
-                self.counters.set_aside += 1
-            log.error("record_set_aside", topic=record.topic, reason=reason, callback=_callback_of(record))
-        elif group.receipt is not None:
-            self._refuse(group.receipt, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
+            elif not entry.refused:
+                self.counters.dead_letter += 1
+            log.error("record_dead_lettered", topic=record.topic, reason=reason, callback=_callback_of(record))
+        elif entry.ack is not None:
+            self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
             log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
 
-    async def _quarantine(self, group: Group, record: Record) -> None:
+    async def _quarantine(self, entry: LaneEntry, record: Record) -> None:
         """The broker found an event too large that the bridge did not: quarantine it, as its value."""
         headers = [
             (QUARANTINE_REASON, b"too_large"),
@@ -331,43 +331,43 @@ class Delivery:
             (RECEIVED_AT, str(record.timestamp_ms).encode()),
         ]
         moved = Record(
-            self._settings.topics.quarantine, record.key, record.described_value, headers, record.timestamp_ms
+            self._settings.topics.quarantine, record.key, record.self_describing_value, headers, record.timestamp_ms
         )
         while True:
             # Of no callback and of no report, so that its failing refuses none, and each is counted in one place at a time.
-            receipt = Receipt(self._loop.create_future(), math.inf, 0)
+            ack = PendingAck(self._loop.create_future(), math.inf, 0)
             ((lane, records),) = by_lane([moved], self.lanes).items()
-            stand_in = Group(records, receipt, self._loop.time() + self._hedge_seconds)
+            stand_in = LaneEntry(records, ack, self._loop.time() + self._spool_after_seconds)
             stand_in.reports = 0
-            receipt.open = 1
+            ack.open = 1
             lane.enqueue(stand_in)
             try:
-                await receipt.outcome
+                await ack.outcome
             except DeliveryError as error:
                 log.warning("quarantine_delayed", error=str(error), callback=_callback_of(record))
                 await asyncio.sleep(1.0)
             else:
-                self._take_over(group, lane, stand_in)
+                self._take_over(entry, lane, stand_in)
                 return
 
-    def _take_over(self, group: Group, lane: Lane, stand_in: Group) -> None:
-        """``stand_in`` is safe: from now on it is a report of the callback that ``group`` is of."""
-        stand_in.receipt, stand_in.reports = group.receipt, 1
+    def _take_over(self, entry: LaneEntry, lane: Lane, stand_in: LaneEntry) -> None:
+        """``stand_in`` is safe: from now on it is a report of the callback that ``entry`` is of."""
+        stand_in.ack, stand_in.reports = entry.ack, 1
         if stand_in.published:
-            stand_in.refused = group.refused
+            stand_in.refused = entry.refused
             self.published(stand_in, lane.topic)
             return
         lane.depth += 1
-        if group.refused:
+        if entry.refused:
             lane.refuse(stand_in)
-        elif group.receipt is not None and not group.receipt.settled:
-            group.receipt.groups.append((lane, stand_in))
+        elif entry.ack is not None and not entry.ack.settled:
+            entry.ack.entries.append((lane, stand_in))
 
     # --- lanes --------------------------------------------------------------------------------------------------------
 
     @property
-    def _hedge_seconds(self) -> float:
-        return self._settings.delivery.hedge_ms / 1000
+    def _spool_after_seconds(self) -> float:
+        return self._settings.delivery.spool_after_ms / 1000
 
     def all_lanes(self) -> list[Lane]:
         """Of every topic."""
@@ -399,8 +399,8 @@ class Delivery:
                     topic,
                     index=index,
                     of=count,
-                    hedge_seconds=self._hedge_seconds,
-                    abandon_seconds=self._settings.delivery.abandon_seconds,
+                    spool_after_seconds=self._spool_after_seconds,
+                    producer_timeout_seconds=self._settings.delivery.producer_timeout_seconds,
                     window_bytes=window,
                     memory=self.memory,
                     producers=self.producers,

@@ -1,17 +1,17 @@
-"""A lane: a FIFO of record groups with at most one batch in flight.
+"""A lane: a FIFO of record entries with at most one batch in flight.
 
-A key always has the same lane, so the order of a lane is the order of its keys. Two things make a group safe, and either lets
+A key always has the same lane, so the order of a lane is the order of its keys. Two things make a entry safe, and either lets
 its callback be answered: Kafka's acknowledgement, or its row in the spool. The spool makes queue entries durable and nothing
 else; there is one way to Kafka.
 
-States: *healthy*, nothing is written to disk; *sick*, from the moment an entry has waited for ``hedge_ms``: what waits is
+States: *healthy*, nothing is written to disk; *degraded*, once an entry has waited for ``spool_after_ms``: what waits is
 journalled, and so is what arrives, at once. What doesn't fit the lane's window of memory is on disk alone (*spilled*), and is
 read back as the window empties. When nothing is spilled and acknowledgements come quickly again, the lane is healthy.
 
 Invariants
 - Nothing later in a lane is sent before its head is acknowledged.
 - Rows are deleted only after their acknowledgement, and only as a prefix of the lane.
-- ``queue`` holds what comes next, in order, without a gap but for groups refused; all that is behind ``loaded_through`` is in
+- ``queue`` holds what comes next, in order, without a gap but for entries refused; all that is behind ``loaded_through`` is in
   the spool, or in ``journalling`` on its way there.
 """
 
@@ -54,22 +54,22 @@ _UNBOUNDED = 1 << 30
 
 
 class Outcome(Protocol):
-    """What a lane tells of its groups; the delivery counts and answers by it."""
+    """What a lane tells of its entries; the delivery counts and answers by it."""
 
-    def safe(self, group: "Group") -> None:
-        """The group is acknowledged by Kafka or stored in the spool, whichever was first."""
+    def safe(self, entry: "LaneEntry") -> None:
+        """The entry is acknowledged by Kafka or stored in the spool, whichever was first."""
 
-    def published(self, group: "Group", topic: str) -> None:
-        """Kafka has acknowledged the whole group."""
+    def published(self, entry: "LaneEntry", topic: str) -> None:
+        """Kafka has acknowledged the whole entry."""
 
-    def not_stored(self, group: "Group", error: BaseException) -> None:
-        """The spool did not take the group, and it is not acknowledged."""
+    def not_stored(self, entry: "LaneEntry", error: BaseException) -> None:
+        """The spool did not take the entry, and it is not acknowledged."""
 
-    async def give_away(self, group: "Group", record: Record, verdict: "Verdict", reason: str) -> None:
+    async def give_away(self, entry: "LaneEntry", record: Record, verdict: "Verdict", reason: str) -> None:
         """Kafka refuses ``record`` for good; returns when it is kept elsewhere, where it is counted from then on."""
 
     def damaged(self, reports: int) -> None:
-        """So many reports were in the spool, and could not be read back: their rows were set aside."""
+        """So many reports were in the spool, and could not be read back: their rows became dead letters."""
 
 
 class SchemaIds(Protocol):
@@ -89,18 +89,29 @@ class SchemaIds(Protocol):
         """What goes before a bare value of ``topic``, by the fingerprint of its schema; None while it is not known."""
 
 
-class Group:
+class LaneEntry:
     """The records of one callback in one lane; ``reports`` of them count. A row of the spool."""
 
     __slots__ = (
-        "dropped", "flying", "hedge_at", "journalled", "published", "receipt", "records", "refused", "reports", "safe", "seq",
-        "size", "unsent",
+        "ack",
+        "dropped",
+        "flying",
+        "journalled",
+        "published",
+        "records",
+        "refused",
+        "reports",
+        "safe",
+        "seq",
+        "size",
+        "spool_at",
+        "unsent",
     )  # fmt: skip
 
-    def __init__(self, records: list[Record], receipt: "Receipt | None", hedge_at: float) -> None:
+    def __init__(self, records: list[Record], ack: "PendingAck | None", spool_at: float) -> None:
         self.records = records
-        self.receipt = receipt
-        self.hedge_at = hedge_at
+        self.ack = ack
+        self.spool_at = spool_at
         self.reports = len(records)
         self.size = size_in_memory(records)
         self.seq = 0
@@ -120,24 +131,33 @@ class Group:
         self.dropped = False
 
 
-class Receipt:
+class PendingAck:
     """What became of one callback: ``outcome`` is done when it may be answered."""
 
     __slots__ = (
-        "deadline", "groups", "on_kafka", "open", "outcome", "published", "refused", "reports", "set_aside", "settled",
+        "dead_lettered",
+        "deadline",
+        "entries",
+        "on_kafka",
+        "open",
+        "outcome",
+        "published",
+        "refused",
+        "reports",
+        "settled",
     )  # fmt: skip
 
     def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
         self.outcome = outcome
         self.deadline = deadline
         self.reports = reports
-        self.groups: list[tuple[Lane, Group]] = []
-        # groups neither acknowledged nor stored yet
+        self.entries: list[tuple[Lane, LaneEntry]] = []
+        # entries neither acknowledged nor stored yet
         self.open = 0
         # reports acknowledged before the outcome was known, by topic
         self.published: dict[str, int] = {}
-        # reports set aside before
-        self.set_aside = 0
+        # dead letters before
+        self.dead_lettered = 0
         self.settled = False
         self.refused = False
         # False as soon as something of it was stored in the spool before Kafka acknowledged it
@@ -148,9 +168,9 @@ class Verdict(Enum):
     """What a failed batch calls for."""
 
     RESEND = auto()  # the producer was given up: the same batch with another
-    REPLACE = auto()  # refused, but may be taken later: back off, another producer
-    SPLIT = auto()  # too large: less in a batch; a single record is quarantined or set aside
-    REFUSED = auto()  # invalid for good: find the record, set it aside
+    BACKOFF = auto()  # refused, but may be taken later: back off, another producer
+    SPLIT = auto()  # too large: less in a batch; a single record is quarantined or dead-lettered
+    DEAD_LETTER = auto()  # invalid for good: find the record, make it a dead letter
 
 
 _SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
@@ -173,8 +193,8 @@ def verdict_on(error: BaseException, tries: int) -> Verdict:
     if isinstance(error, _SPLIT):
         return Verdict.SPLIT
     if isinstance(error, _REFUSED) or (isinstance(error, _REFUSED_IN_THE_END) and tries >= _DOUBTFUL_TRIES):
-        return Verdict.REFUSED
-    return Verdict.REPLACE
+        return Verdict.DEAD_LETTER
+    return Verdict.BACKOFF
 
 
 def bytes_of_python(records: list[Record]) -> int:
@@ -205,8 +225,8 @@ class Lane:
         number: the lane's number in the spool.
         topic: where its records go.
         of: how many lanes the topic has, ``index`` being this one's place among them.
-        hedge_seconds: a lane whose entry waited longer is sick.
-        abandon_seconds: a producer whose batch is unresolved for longer is given up.
+        spool_after_seconds: a lane whose entry waited longer is degraded.
+        producer_timeout_seconds: a producer whose batch is unresolved for longer is given up.
         window_bytes: memory for what is also on disk.
         memory: what all lanes hold.
         schema_ids: what goes before values.
@@ -219,8 +239,8 @@ class Lane:
         *,
         index: int,
         of: int,
-        hedge_seconds: float,
-        abandon_seconds: float,
+        spool_after_seconds: float,
+        producer_timeout_seconds: float,
         window_bytes: int,
         memory: Memory,
         producers: Producers,
@@ -230,7 +250,7 @@ class Lane:
     ) -> None:
         self.number = number
         self.topic = topic
-        self.sick = False
+        self.degraded = False
         # reports that are in this lane, in memory or on disk
         self.depth = 0
         self.memory_bytes = 0
@@ -238,8 +258,8 @@ class Lane:
         #: batches that failed, by what was done about it: see ``Verdict``
         self.batches_failed = {verdict.name.lower(): 0 for verdict in Verdict}
         self._index, self._of = index, of
-        self._hedge_seconds = hedge_seconds
-        self._abandon_seconds = abandon_seconds
+        self._spool_after_seconds = spool_after_seconds
+        self._producer_timeout_seconds = producer_timeout_seconds
         self._window_bytes = window_bytes
         self._producers = producers
         self._spool = spool
@@ -248,17 +268,17 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._last_seq = 0
-        self._queue: deque[Group] = deque()
+        self._queue: deque[LaneEntry] = deque()
         self._loaded_through = 0
         self._spilled = False
         # sequence numbers given to the spool and not answered yet
-        self._journalling: dict[int, Group] = {}
+        self._journalling: dict[int, LaneEntry] = {}
         # the last that was given to the spool, and the last known to be there
         self._journalled_through = self._stored_through = 0
         # on disk alone, of callbacks that were answered 503
         self._refused_on_disk: set[int] = set()
-        # groups that are in the batch on its way, wholly or in part
-        self._flying: list[Group] = []
+        # entries that are in the batch on its way, wholly or in part
+        self._flying: list[LaneEntry] = []
         self._sending_with: Producer | None = None
         # what the next batch waits for: the leader's answer to others' batches
         self._turn: asyncio.Future[None] | None = None
@@ -279,43 +299,43 @@ class Lane:
         """Take over what a former process left in the spool."""
         self._last_seq = self._journalled_through = self._stored_through = last_seq
         self._loaded_through = first_seq - 1
-        self._spilled = self.sick = True
+        self._spilled = self.degraded = True
         self.depth = reports
 
-    def enqueue(self, group: Group) -> None:
-        """Append ``group``; its outcome is told through ``Outcome``."""
+    def enqueue(self, entry: LaneEntry) -> None:
+        """Append ``entry``; its outcome is told through ``Outcome``."""
         self._last_seq += 1
-        group.seq = self._last_seq
-        self.depth += group.reports
-        self._hold(group.size)
-        journal = self.sick and self._spool is not None
+        entry.seq = self._last_seq
+        self.depth += entry.reports
+        self._hold(entry.size)
+        journal = self.degraded and self._spool is not None
         if journal and self.memory_bytes > self._window_bytes:
             self._spilled = True
         if not self._spilled:
-            self._queue.append(group)
-            self._loaded_through = group.seq
+            self._queue.append(entry)
+            self._loaded_through = entry.seq
         if journal:
-            self._journal([group])
+            self._journal([entry])
         else:
-            self._arm(group.hedge_at)
+            self._arm(entry.spool_at)
         self._wake.set()
 
-    def refuse(self, group: Group) -> None:
-        """Its callback was answered 503: forget the group, unless it is in flight or on disk, and so published still."""
-        if group.published:
+    def refuse(self, entry: LaneEntry) -> None:
+        """Its callback was answered 503: forget the entry, unless it is in flight or on disk, and so published still."""
+        if entry.published:
             return
-        group.refused = True
-        self.depth -= group.reports
-        if group.safe and group.seq > self._loaded_through:
-            self._refused_on_disk.add(group.seq)
-        elif not (group.safe or group.flying or group.seq in self._journalling):
-            self._drop(group)
+        entry.refused = True
+        self.depth -= entry.reports
+        if entry.safe and entry.seq > self._loaded_through:
+            self._refused_on_disk.add(entry.seq)
+        elif not (entry.safe or entry.flying or entry.seq in self._journalling):
+            self._drop(entry)
 
-    def turn_sick(self) -> None:
+    def degrade(self) -> None:
         """Journal all that is not durable; keep the healthy lanes away from the producer that let this one wait."""
-        if not self.sick:
-            self.sick = True
-            log.info("lane_sick", topic=self.topic, lane=self.number, reports=self.depth)
+        if not self.degraded:
+            self.degraded = True
+            log.info("lane_degraded", topic=self.topic, lane=self.number, reports=self.depth)
             if self._sending_with is not None:
                 self._producers.isolate(self._sending_with)
         if self._spool:
@@ -344,63 +364,63 @@ class Lane:
         """Create time of the next record to be sent, milliseconds since the epoch; None where memory holds none."""
         return next((g.records[0].timestamp_ms for g in self._queue if g.records), None)
 
-    # --- the hedge ----------------------------------------------------------------------------------------------------
+    # --- when the spool is used -----------------------------------------------------------------------------------
 
     def _arm(self, at: float) -> None:
         if self._timer is None or at < self._timer.when():
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._on_hedge)
+            self._timer = self._loop.call_at(at, self._on_spool_due)
 
-    def _on_hedge(self) -> None:
+    def _on_spool_due(self) -> None:
         self._timer = None
-        waiting = [g.hedge_at for g in self._queue if not (g.safe or g.dropped)]
+        waiting = [g.spool_at for g in self._queue if not (g.safe or g.dropped)]
         if waiting and min(waiting) <= self._loop.time():
-            self.turn_sick()
+            self.degrade()
         elif waiting:
             self._arm(min(waiting))
 
-    def _journal(self, groups: list[Group]) -> None:
+    def _journal(self, entries: list[LaneEntry]) -> None:
         assert self._spool is not None  # noqa: S101 - callers have looked
-        for group in groups:
-            group.journalled = True
-            self._journalling[group.seq] = group
-            self._journalled_through = max(self._journalled_through, group.seq)
-            future = self._spool.append([SpoolRow(self.number, group.seq, len(group.records), group.records)])
-            future.add_done_callback(partial(self._on_journalled, group))
+        for entry in entries:
+            entry.journalled = True
+            self._journalling[entry.seq] = entry
+            self._journalled_through = max(self._journalled_through, entry.seq)
+            future = self._spool.append([SpoolRow(self.number, entry.seq, len(entry.records), entry.records)])
+            future.add_done_callback(partial(self._on_journalled, entry))
 
-    def _on_journalled(self, group: Group, done: "asyncio.Future[None]") -> None:
-        del self._journalling[group.seq]
+    def _on_journalled(self, entry: LaneEntry, done: "asyncio.Future[None]") -> None:
+        del self._journalling[entry.seq]
         error = done.exception()
         if error is None:
-            self._stored_through = max(self._stored_through, group.seq)
-            if group.receipt is not None and not group.safe:
-                group.receipt.on_kafka = False
-            self._make_safe(group)
-            self._note_refused_on_disk(group)
-            self._shrink(group)
-        elif not group.safe:
-            group.journalled = False
-            if not group.refused:
-                self._outcome.not_stored(group, error)
-            elif not group.flying:
-                self._drop(group)
-            self._note_refused_on_disk(group)  # where its fsync failed the row may be there
+            self._stored_through = max(self._stored_through, entry.seq)
+            if entry.ack is not None and not entry.safe:
+                entry.ack.on_kafka = False
+            self._make_safe(entry)
+            self._note_refused_on_disk(entry)
+            self._shrink(entry)
+        elif not entry.safe:
+            entry.journalled = False
+            if not entry.refused:
+                self._outcome.not_stored(entry, error)
+            elif not entry.flying:
+                self._drop(entry)
+            self._note_refused_on_disk(entry)  # where its fsync failed the row may be there
         self._wake.set()
 
-    def _note_refused_on_disk(self, group: Group) -> None:
-        if group.refused and group.seq > self._loaded_through:
-            self._refused_on_disk.add(group.seq)
+    def _note_refused_on_disk(self, entry: LaneEntry) -> None:
+        if entry.refused and entry.seq > self._loaded_through:
+            self._refused_on_disk.add(entry.seq)
 
-    def _make_safe(self, group: Group) -> None:
-        if not group.safe:
-            group.safe = True
-            self._outcome.safe(group)
+    def _make_safe(self, entry: LaneEntry) -> None:
+        if not entry.safe:
+            entry.safe = True
+            self._outcome.safe(entry)
 
-    def _shrink(self, group: Group) -> None:
-        """``group`` is on disk: keep it in memory only as far as the window goes."""
-        if group.seq > self._loaded_through:
-            self._release(group)
+    def _shrink(self, entry: LaneEntry) -> None:
+        """``entry`` is on disk: keep it in memory only as far as the window goes."""
+        if entry.seq > self._loaded_through:
+            self._release(entry)
         while self.memory_bytes > self._window_bytes and self._queue:
             last = self._queue[-1]
             begun = last.flying or len(last.unsent) < len(last.records)
@@ -414,9 +434,9 @@ class Lane:
                 if last.refused:
                     self._refused_on_disk.add(last.seq)
 
-    def _drop(self, group: Group) -> None:
-        group.dropped = True
-        self._release(group)
+    def _drop(self, entry: LaneEntry) -> None:
+        entry.dropped = True
+        self._release(entry)
         while self._queue and self._queue[0].dropped:
             self._queue.popleft()
 
@@ -424,11 +444,11 @@ class Lane:
         self.memory_bytes += more
         self._memory.bytes += more
 
-    def _release(self, group: Group) -> None:
-        self._hold(-group.size)
-        group.size = 0
-        group.records = []
-        group.unsent = ()
+    def _release(self, entry: LaneEntry) -> None:
+        self._hold(-entry.size)
+        entry.size = 0
+        entry.records = []
+        entry.unsent = ()
 
     # --- the pump -----------------------------------------------------------------------------------------------------
 
@@ -464,7 +484,7 @@ class Lane:
         self._wake.clear()
         if not self._spilled:
             if not self._journalling:
-                self._turn_healthy()  # nothing waits, nor is anything on disk: what comes next starts afresh
+                self._recover()  # nothing waits, nor is anything on disk: what comes next starts afresh
                 if self.depth:
                     self._outcome.damaged(self.depth)
                     self.depth = 0
@@ -485,14 +505,14 @@ class Lane:
             self._loaded_through = self._last_seq
             self._refused_on_disk.clear()
 
-    def _from_disk(self, row: SpoolRow) -> Group:
-        group = Group(row.records, None, 0.0)
-        group.seq, group.reports = row.seq, row.n
-        group.journalled = group.safe = True
-        group.refused = row.seq in self._refused_on_disk
+    def _from_disk(self, row: SpoolRow) -> LaneEntry:
+        entry = LaneEntry(row.records, None, 0.0)
+        entry.seq, entry.reports = row.seq, row.n
+        entry.journalled = entry.safe = True
+        entry.refused = row.seq in self._refused_on_disk
         self._refused_on_disk.discard(row.seq)
-        self._hold(group.size)
-        return group
+        self._hold(entry.size)
+        return entry
 
     async def _look_again(self, producer: Producer | None) -> None:
         """No producer, no such topic or no leader: wait a little, and see to it that this becomes known."""
@@ -513,17 +533,17 @@ class Lane:
         """
         batches: dict[int, Batch] = {}
         self._turn = None
-        head = next((record for group in self._queue for record in group.unsent), None)
+        head = next((record for entry in self._queue for record in entry.unsent), None)
         if head is not None and self._prefix_of(head) is None:
             return batches, None
-        producer = self._producers.pick(sick=self.sick)
+        producer = self._producers.pick(degraded=self.degraded)
         partitions = producer.partitions(self.topic) if producer else 0
         if producer is None or not partitions:
             return batches, producer
         room = self._most_records
-        for group in self._queue:
-            for partition, records in self._by_partition(group.unsent, partitions):
-                prefix = self._prefix_of(records[0])  # a group's records were encoded alike
+        for entry in self._queue:
+            for partition, records in self._by_partition(entry.unsent, partitions):
+                prefix = self._prefix_of(records[0])  # a entry's records were encoded alike
                 if prefix is None:
                     return batches, producer
                 batch = batches.get(partition)
@@ -533,9 +553,9 @@ class Lane:
                     batch = batches[partition] = producer.open_batch()
                 taken = batch.extend(records[:room], prefix)
                 room -= taken
-                if taken and not group.flying:
-                    group.flying = True
-                    self._flying.append(group)
+                if taken and not entry.flying:
+                    entry.flying = True
+                    self._flying.append(entry)
                 if taken < len(records):
                     return batches, producer
         return batches, producer
@@ -552,7 +572,7 @@ class Lane:
     async def _send(self, producer: Producer, batches: dict[int, Batch]) -> dict[int, BaseException]:
         """Send the batches and wait for them all; the error of each partition that failed."""
         self._sending_with = producer
-        give_up = self._loop.call_later(self._abandon_seconds, self._producers.abandon, producer)
+        give_up = self._loop.call_later(self._producer_timeout_seconds, self._producers.abandon, producer)
         errors: dict[int, BaseException] = {}
         try:
             futures = [(p, producer.send(self.topic, p, batch)) for p, batch in batches.items() if batch.records]
@@ -570,37 +590,37 @@ class Lane:
         """Take what is acknowledged out of the queue."""
         if errors:
             acknowledged = {id(r) for p, batch in batches.items() if p not in errors for r in batch.records}
-            for group in self._flying:
-                group.unsent = [r for r in group.unsent if id(r) not in acknowledged]
+            for entry in self._flying:
+                entry.unsent = [r for r in entry.unsent if id(r) not in acknowledged]
         else:
             # All of them, and they were filled in the queue's order.
             count = sum(len(batch.records) for batch in batches.values())
-            for group in self._flying:
-                unsent = len(group.unsent)
-                group.unsent = () if count >= unsent else group.unsent[count:]
+            for entry in self._flying:
+                unsent = len(entry.unsent)
+                entry.unsent = () if count >= unsent else entry.unsent[count:]
                 count = max(0, count - unsent)
-        for group in self._flying:
-            group.flying = False
-            if group.refused and not group.journalled and group.unsent:
-                self._drop(group)
+        for entry in self._flying:
+            entry.flying = False
+            if entry.refused and not entry.journalled and entry.unsent:
+                self._drop(entry)
         self._flying = []
         self._pop_finished()
 
     def _pop_finished(self) -> None:
-        """Answer and remove the groups at the head that have nothing left to send."""
+        """Answer and remove the entries at the head that have nothing left to send."""
         last = None
         while self._queue and not self._queue[0].unsent:
-            group = self._queue.popleft()
-            if group.dropped:
-                self._release(group)
+            entry = self._queue.popleft()
+            if entry.dropped:
+                self._release(entry)
                 continue
-            last = group
-            self._make_safe(group)
-            if not group.refused:
-                self.depth -= group.reports
-            group.published = True
-            self._outcome.published(group, self.topic)
-            self._release(group)
+            last = entry
+            self._make_safe(entry)
+            if not entry.refused:
+                self.depth -= entry.reports
+            entry.published = True
+            self._outcome.published(entry, self.topic)
+            self._release(entry)
         if last is None:
             return
         self._tries = 0
@@ -609,13 +629,13 @@ class Lane:
             self._spool.delete_through(self.number, last.seq)
             if last.seq >= self._journalled_through:
                 self._journalled_through = 0
-        # Healthy again: nothing is on disk alone, and this was acknowledged well before its hedge or was the last.
-        if not self._spilled and (not self._queue or self._loop.time() < last.hedge_at - self._hedge_seconds / 2):
-            self._turn_healthy()
+        # Healthy again: nothing is on disk alone, and this was acknowledged well before its time or was the last.
+        if not self._spilled and (not self._queue or self._loop.time() < last.spool_at - self._spool_after_seconds / 2):
+            self._recover()
 
-    def _turn_healthy(self) -> None:
-        if self.sick:
-            self.sick = False
+    def _recover(self) -> None:
+        if self.degraded:
+            self.degraded = False
             log.info("lane_healthy", topic=self.topic, lane=self.number)
 
     async def _react(self, producer: Producer, batches: dict[int, Batch], errors: dict[int, BaseException]) -> bool:
@@ -632,7 +652,7 @@ class Lane:
             log.warning(
                 "batch_refused", topic=self.topic, partition=partition, records=len(records), error=type(error).__name__
             )
-            if verdict is Verdict.REPLACE:
+            if verdict is Verdict.BACKOFF:
                 pause = True
             elif len(records) > 1:
                 self._most_records = max(1, len(records) // 2)
@@ -642,15 +662,15 @@ class Lane:
 
     async def _give_away(self, record: Record, verdict: Verdict, reason: str) -> None:
         """Kafka won't take ``record`` here, whatever is tried: have it kept elsewhere, and go on without it."""
-        group = next((g for g in self._queue if any(r is record for r in g.unsent)), None)
-        if group is None:
+        entry = next((g for g in self._queue if any(r is record for r in g.unsent)), None)
+        if entry is None:
             return
         # Until then it is neither spilled nor forgotten.
-        group.flying = True
-        self._flying.append(group)
-        await self._outcome.give_away(group, record, verdict, reason)
-        group.unsent = [r for r in group.unsent if r is not record]
-        group.reports -= 1
-        if not group.refused:
+        entry.flying = True
+        self._flying.append(entry)
+        await self._outcome.give_away(entry, record, verdict, reason)
+        entry.unsent = [r for r in entry.unsent if r is not record]
+        entry.reports -= 1
+        if not entry.refused:
             self.depth -= 1
         self._settle({}, {})

@@ -1,4 +1,4 @@
-"""The compiled encoder of plain reports, see ``bridge/_compiled.pyx``; where there is none, they go the way of all others."""
+"""The fast path: the compiled encoder (``bridge/_compiled.pyx``) of reports that need no decision; others take the slow path."""
 
 import json
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from bridge.encode.values import ValueFormat
 from bridge.record import Record
 from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR
 from bridge.report.event import MessageTimeSource, Status, status_rank
-from bridge.report.report import error_of, folded
+from bridge.report.report import error_of, normalized
 from bridge.schemas import written_schema
 
-PlainEncoder: TypeAlias = Callable[[list[msgspec.Raw], CallbackHeaders], tuple[list[Record | None], list[str | None]]]
-"""The record of each item and its status, both None where it is not plain."""
+FastEncoder: TypeAlias = Callable[[list[msgspec.Raw], CallbackHeaders], tuple[list[Record | None], list[str | None]]]
+"""The record of each item and its status, both None where it needs the slow path."""
 
 
-def plain_encoder(
+def fast_encoder(
     topic: str, values: ValueFormat, *, overhead_bytes: int, header_bytes: int, max_record_bytes: int
-) -> PlainEncoder | None:
-    """An encoder of plain reports; None where none was compiled.
+) -> FastEncoder | None:
+    """An encoder of reports on the fast path; None where none was compiled.
 
     Args:
         topic: where events go.
@@ -36,7 +36,7 @@ def plain_encoder(
     """
     if not COMPILED:
         return None
-    encoder = module.PlainEncoder(
+    encoder = module.FastEncoder(
         _layout(),
         avro=values.avro,
         head=values.head,
@@ -50,7 +50,7 @@ def plain_encoder(
         no_error=(NO_ERROR.category.value, NO_ERROR.retry.value),
         unknown_error=(UNKNOWN_ERROR.category.value, UNKNOWN_ERROR.retry.value),
         error_of=_error_of,
-        fold=folded,
+        normalize=normalized,
         sources=(MessageTimeSource.PROVIDER.value, MessageTimeSource.RECEIVED.value),
         topic=topic,
         schema=values.schema,

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Final, NamedTuple, cast
 
-from bridge.encode.fast import plain_encoder
+from bridge.encode.fast import fast_encoder
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.values import JSON, ValueFormat
 from bridge.record import Record
-from bridge.report.report import Item, Quarantined, Reason, Report, read_body, read_item, split_plain
+from bridge.report.report import Item, Quarantined, Reason, Report, read_body, read_item, split_for_fast_path
 
 MAX_QUARANTINE_KEY_BYTES: Final = 1024
 """A longer MessageId is no key in the quarantine: it is in the value anyhow, and would double the record."""
@@ -65,7 +65,7 @@ class RecordEncoder:
         self._source: Final = source.encode()
         self._max_record_bytes: Final = max_record_bytes
         self._values: Final = values
-        self._plain: Final = plain_encoder(
+        self._fast: Final = fast_encoder(
             status_topic,
             values,
             overhead_bytes=_BATCH_BYTES + _RECORD_BYTES + _SCHEMA_ID_BYTES * (values.schema is not None),
@@ -76,15 +76,15 @@ class RecordEncoder:
     def encode_body(self, body: bytes, *, callback_id: str, received_at_ms: int, traceparent: bytes | None) -> Encoded:
         """The records of a whole body, whatever it holds; see :func:`bridge.report.report.read_body`.
 
-        Where there is a compiled encoder it makes those of plain reports, the same to the byte.
+        Where there is a compiled encoder it makes those of reports on the fast path, the same to the byte.
         """
-        texts = split_plain(body) if self._plain is not None else None
-        if self._plain is None or texts is None:
+        texts = split_for_fast_path(body) if self._fast is not None else None
+        if self._fast is None or texts is None:
             items = read_body(body, received_at_ms)
             made = self.encode(items, callback_id=callback_id, received_at_ms=received_at_ms, traceparent=traceparent)
             return Encoded(made, [_status_in(item) for item in items], self.quarantined(made))
         headers = self._headers(callback_id, received_at_ms, len(texts), traceparent)
-        records, statuses = self._plain(texts, headers)
+        records, statuses = self._fast(texts, headers)
         others = [index for index, record in enumerate(records) if record is None]
         for index in others:
             item = read_item(bytes(texts[index]), index, received_at_ms)

@@ -9,7 +9,7 @@ from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.delivery.delivery import Delivery
 from bridge.observe.metrics import Histogram, Reading
-from bridge.receive.access import Rotation
+from bridge.receive.access import SecretsWatcher
 from bridge.receive.callbacks import Callbacks
 from bridge.registry.ids import RegisteredIds
 from bridge.topics.check import TopicsCheck
@@ -25,7 +25,7 @@ def gauge(name: str, documentation: str, value: float, **labels: str) -> Reading
     return Reading("gauge", name, documentation, value, labels)
 
 
-class Readings:
+class MetricsCollector:
     """Reads all at one moment.
 
     Args:
@@ -34,7 +34,7 @@ class Readings:
         callbacks: the handler.
         schema_ids: the registry's.
         topics: looks at them.
-        rotation: keeps the path's secrets up to date.
+        watcher: keeps the path's secrets up to date.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Readings:
         schema_ids: RegisteredIds,
         *,
         topics: TopicsCheck,
-        rotation: Rotation,
+        watcher: SecretsWatcher,
     ) -> None:
         self._delivery = delivery
         self._schema_ids = schema_ids
         self._callbacks = callbacks
         self._min_free_bytes = settings.spool.min_free_bytes
         self._topics = topics
-        self._rotation = rotation
+        self._watcher = watcher
         self._build = {
             "version": version("chatapp-bridge"),
             "python": platform.python_version(),
@@ -72,34 +72,34 @@ class Readings:
         yield from self._of_what_is_set_up()
 
     def _of_callbacks(self) -> Iterator[Reading | Histogram]:
-        tally = self._callbacks.tally
-        for answer, count in tally.callbacks.items():
+        stats = self._callbacks.stats
+        for answer, count in stats.callbacks.items():
             text = "Callbacks by answer: the HTTP status, or aborted by the client."
             yield counter("callbacks", text, count, answer=answer)
-        yield tally.ack_latency
+        yield stats.ack_latency
         yield gauge("callbacks_active", "Callbacks being handled.", self._callbacks.active)
         yield gauge("in_flight_bytes", "Bytes of bodies being read or waiting.", self._callbacks.in_flight.bytes)
         text = "When a callback was last answered 200, Unix time; 0 before the first."
-        yield gauge("last_callback_timestamp_seconds", text, tally.last_callback_at)
-        yield gauge("start_timestamp_seconds", "When the bridge began to serve, Unix time.", tally.started_at)
+        yield gauge("last_callback_timestamp_seconds", text, stats.last_callback_at)
+        yield gauge("start_timestamp_seconds", "When the bridge began to serve, Unix time.", stats.started_at)
         yield gauge("ready", "1 where a callback could be stored durably now.", float(self._delivery.ready))
 
     def _of_reports(self) -> Iterator[Reading]:
-        counts, tally = self._delivery.counters, self._callbacks.tally
-        for outcome, by_status in tally.reports.items():
+        counts, stats = self._delivery.counters, self._callbacks.stats
+        for outcome, by_status in stats.reports.items():
             for status, count in by_status.items():
                 text = "Reports by what made the answer to their callback, and by status."
                 yield counter("reports_answered", text, count, outcome=outcome, status=status)
-        for reason, count in tally.quarantined.items():
+        for reason, count in stats.quarantined.items():
             text = "Reports that could not be understood, by reason."
             yield counter("reports_quarantined", text, count, reason=reason)
         yield counter("reports_received", "Reports of bodies that were read whole.", counts.received)
-        yield counter("reports_found", "Reports found in the spool at the start.", counts.found)
+        yield counter("reports_recovered", "Reports found in the spool at the start.", counts.found)
         for topic, count in counts.published.items():
             yield counter("reports_published", "Reports acknowledged by Kafka, by topic.", count, topic=topic)
         yield counter("reports_refused", "Reports of callbacks that were answered 503.", counts.refused)
         text = "Reports that Kafka refuses for good, kept in the spool."
-        yield counter("reports_set_aside", text, counts.set_aside)
+        yield counter("reports_dead_lettered", text, counts.dead_letter)
         text = "Reports of callbacks answered 503 that are on Kafka all the same."
         yield counter("reports_published_after_refusal", text, counts.published_after_refusal)
         yield gauge("reports_waiting", "Reports in memory or in the spool, not yet on Kafka.", self._delivery.waiting)
@@ -107,7 +107,7 @@ class Readings:
         text = "Reports that left, a second, over ten seconds."
         yield gauge("drain_reports_per_second", text, self._delivery.drain_per_second)
         text = "Estimate of when nothing waits any more; infinite while more comes than goes."
-        yield gauge("drained_in_seconds", text, self._delivery.drained_in_seconds)
+        yield gauge("backlog_eta_seconds", text, self._delivery.backlog_eta_seconds)
 
     def _of_kafka(self) -> Iterator[Reading | Histogram]:
         producers = self._delivery.producers
@@ -119,9 +119,9 @@ class Readings:
         failed: Counter[str] = Counter()
         for lane in self._delivery.all_lanes():
             failed.update(lane.batches_failed)
-        for consequence, count in failed.items():
+        for action, count in failed.items():
             text = "Batches that Kafka did not take, by what was done about it."
-            yield counter("kafka_batches_failed", text, count, consequence=consequence)
+            yield counter("kafka_batches_failed", text, count, action=action)
         text = "Kafka producers that were begun: one at the start, one each time one is replaced."
         yield counter("producers_started", text, producers.started)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."
@@ -130,10 +130,10 @@ class Readings:
 
     def _of_lanes(self) -> Iterator[Reading]:
         lanes = self._delivery.all_lanes()
-        sick = sum(lane.sick for lane in lanes)
-        text = "Lanes by state; a sick one journals what arrives."
-        yield gauge("lanes", text, sick, state="sick")
-        yield gauge("lanes", text, len(lanes) - sick, state="healthy")
+        degraded = sum(lane.degraded for lane in lanes)
+        text = "Lanes by state; a degraded one journals what arrives."
+        yield gauge("lanes", text, degraded, state="degraded")
+        yield gauge("lanes", text, len(lanes) - degraded, state="healthy")
         yield gauge("memory_bytes", "Records in memory, in bytes.", self._delivery.memory.bytes)
 
     def _of_the_spool(self) -> Iterator[Reading]:
@@ -154,14 +154,14 @@ class Readings:
         yield counter("spool_damaged_rows", "Rows that their checksum did not prove.", stats.damaged_rows)
         text = "Damaged files that lie aside in the spool's directory."
         yield gauge("spool_damaged_files", text, stats.kept_damaged_files)
-        yield gauge("spool_aside_reports", "Reports set aside in the spool.", stats.aside_reports)
+        yield gauge("spool_dead_letter_reports", "Dead letters in the spool, in reports.", stats.dead_letter_reports)
 
     def _of_what_is_set_up(self) -> Iterator[Reading]:
         for topic, weak in self._topics.weak.items():
             text = "What is missing or weaker than declared of a topic, as Kafka last told."
-            yield gauge("topics_weak", text, len(weak), topic=topic)
+            yield gauge("topic_settings_drift", text, len(weak), topic=topic)
         text = "When Kafka last told how the topics are, Unix time; 0 before it did."
         yield gauge("topics_checked_timestamp_seconds", text, self._topics.checked_at)
         text = "1 while the mounted files of secrets can be used; 0: those read before are in force."
-        yield gauge("secrets_usable", text, float(self._rotation.usable), of="path")
-        yield gauge("secrets_usable", text, float(self._delivery.producers.credentials_usable), of="kafka")
+        yield gauge("secrets_loaded", text, float(self._watcher.usable), source="path")
+        yield gauge("secrets_loaded", text, float(self._delivery.producers.credentials_usable), source="kafka")

@@ -10,7 +10,7 @@ from typing import Any
 from litestar import Request, Response, get
 
 from bridge.health.page import Page
-from bridge.health.verdict import Overview
+from bridge.health.verdict import HealthReport
 from bridge.observe.metrics import Metrics
 
 
@@ -19,13 +19,13 @@ class Probes:
 
     Args:
         metrics: for ``/metrics``.
-        overview: for ``/`` and ``/status.json``.
+        report: for ``/`` and ``/status.json``.
         ready: whether a callback could be stored durably now.
     """
 
-    def __init__(self, metrics: Metrics, overview: Overview, ready: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, report: HealthReport, ready: Callable[[], bool]) -> None:
         self._metrics = metrics
-        self._overview = overview
+        self._report = report
         self._page = Page()
         self._ready = ready
 
@@ -50,7 +50,7 @@ class Probes:
 
         @get("/status.json", sync_to_thread=False)
         def status() -> Response[dict[str, Any]]:
-            return Response(self._overview.read(), headers={"cache-control": "no-store"})
+            return Response(self._report.read(), headers={"cache-control": "no-store"})
 
         @get("/", sync_to_thread=False)
         def page() -> Response[bytes]:

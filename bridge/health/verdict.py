@@ -19,7 +19,7 @@ from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.delivery.delivery import Delivery
 from bridge.observe.metrics import Histogram, quantile
-from bridge.receive.access import Rotation
+from bridge.receive.access import SecretsWatcher
 from bridge.receive.callbacks import Callbacks
 from bridge.topics.check import TopicsCheck
 
@@ -53,7 +53,7 @@ class _Sample(NamedTuple):
     fronts: dict[int, int]
 
 
-class Overview:
+class HealthReport:
     """Takes a sample a second, and tells how things are when it is asked.
 
     Args:
@@ -62,7 +62,7 @@ class Overview:
         callbacks: the handler.
         stopping: whether the service has been told to stop.
         topics: looks at them.
-        rotation: keeps the path's secrets up to date.
+        watcher: keeps the path's secrets up to date.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Overview:
         stopping: Callable[[], bool],
         *,
         topics: TopicsCheck,
-        rotation: Rotation,
+        watcher: SecretsWatcher,
     ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._callbacks = callbacks
         self._stopping = stopping
         self._topics = topics
-        self._rotation = rotation
+        self._watcher = watcher
         self._loop = asyncio.get_running_loop()
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES + 1)
         self._timer: asyncio.TimerHandle | None = None
@@ -110,7 +110,7 @@ class Overview:
             "why": why,
             "since_ms": round(self._since * 1000),
             "now_ms": time.time_ns() // 1_000_000,
-            "started_ms": round(self._callbacks.tally.started_at * 1000),
+            "started_ms": round(self._callbacks.stats.started_at * 1000),
             "host": platform.node(),
             "notices": self._notices(),
             "ack": self._ack(),
@@ -158,20 +158,20 @@ class Overview:
         if not self._delivery.schema_ids_ready:
             return "The registry has not told the id of the events' schema: they are stored on disk until it does."
         lanes = self._delivery.all_lanes()
-        sick = sum(lane.sick for lane in lanes)
+        degraded = sum(lane.degraded for lane in lanes)
         rows = self._delivery.spool.stats.rows if self._delivery.spool is not None else 0
-        if not (sick or rows):
+        if not (degraded or rows):
             return ""
         before, now = self._before(_DRAIN_SAMPLES).fronts, self._fronts()
         stuck = sum(now.get(lane) == came_at for lane, came_at in before.items())
         published = self._grown(lambda sample: [sample.published], _DRAIN_SAMPLES)[0]
         # Others' records may be published as ever while those on disk are not.
-        if rows and (not sick or (published and stuck < len(before))):
-            left = self._delivery.drained_in_seconds
+        if rows and (not degraded or (published and stuck < len(before))):
+            left = self._delivery.backlog_eta_seconds
             time_left = f", about {_duration(left)} more" if math.isfinite(left) and not stuck else ""
             but = f"; {stuck} of {len(lanes)} lanes wait" if stuck else ""
             return f"Kafka takes records: what is on disk is being published{time_left}{but}."
-        what = f"{sick} of {len(lanes)} lanes wait" if sick < len(lanes) else "All lanes wait"
+        what = f"{degraded} of {len(lanes)} lanes wait" if degraded < len(lanes) else "All lanes wait"
         return f"{what} for Kafka: what comes for them is stored on disk."
 
     def _last_attempt(self) -> str:
@@ -180,13 +180,13 @@ class Overview:
         return f" The last attempt: {shorten(why, _TOLD_CHARACTERS, placeholder=' …')}." if why else ""
 
     def _fronts(self) -> dict[int, int]:
-        """When the next record of each sick lane came: where that changes, the lane gets rid of what it has."""
-        fronts = ((lane.number, lane.oldest_ms) for lane in self._delivery.all_lanes() if lane.sick)
+        """When the next record of each degraded lane came: where that changes, the lane gets rid of what it has."""
+        fronts = ((lane.number, lane.oldest_ms) for lane in self._delivery.all_lanes() if lane.degraded)
         return {number: came_at for number, came_at in fronts if came_at is not None}
 
     def _notices(self) -> list[dict[str, str]]:
         """What wants a person, beside the verdict: each with the entry of the runbook that says what to do."""
-        ack = self._latency(lambda sample: sample.acks, self._callbacks.tally.ack_latency, 0.99)
+        ack = self._latency(lambda sample: sample.acks, self._callbacks.stats.ack_latency, 0.99)
         limit = self._settings.delivery.ack_deadline_seconds
         near = ack is not None and ack > limit * _NEAR_LIMIT_SHARE
         unknown = "The id of a schema is not known: schema_id_not_found in the log says why."
@@ -204,12 +204,14 @@ class Overview:
         stats = self._delivery.spool.stats
         full = stats.file_bytes > _NEAR_FULL_SHARE * self._delivery.spool_limit_bytes
         shut = "The spool takes nothing: its bound or the disk's is reached, or the disk fails."
-        aside = f"Set aside: {stats.aside_reports:,} reports that Kafka refuses for good, or whose row is damaged."
+        dead_letters = (
+            f"Dead letters: {stats.dead_letter_reports:,} reports that Kafka refuses for good, or whose row is damaged."
+        )
         damaged = f"Damaged files that lie aside in the spool: {stats.kept_damaged_files}."
         return [
             (not stats.writable, shut, "ChatappBridgeSpoolNotWritable"),
             (full and stats.writable, "The spool is nearly full.", "ChatappBridgeSpoolFilling"),
-            (stats.aside_reports > 0, aside, "ChatappBridgeSetAside"),
+            (stats.dead_letter_reports > 0, dead_letters, "ChatappBridgeDeadLetters"),
             (stats.kept_damaged_files > 0, damaged, "ChatappBridgeSpoolDamaged"),
         ]
 
@@ -220,51 +222,51 @@ class Overview:
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
         kafka = "The files for the connection to Kafka can't be used: no new one can be made. producer_start_failed says why."
         return [
-            (bool(weak), topics, "ChatappBridgeTopicsWeak"),
-            (not self._rotation.usable, secrets, "ChatappBridgeSecretsUnusable"),
+            (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
+            (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),
             (not self._delivery.producers.credentials_usable, kafka, "ChatappBridgeSecretsUnusable"),
         ]
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
     def _ack(self) -> dict[str, float | None]:
-        tally = self._callbacks.tally
+        stats = self._callbacks.stats
         return {
-            "p50_seconds": self._latency(lambda sample: sample.acks, tally.ack_latency, 0.5),
-            "p99_seconds": self._latency(lambda sample: sample.acks, tally.ack_latency, 0.99),
+            "p50_seconds": self._latency(lambda sample: sample.acks, stats.ack_latency, 0.5),
+            "p99_seconds": self._latency(lambda sample: sample.acks, stats.ack_latency, 0.99),
             "limit_seconds": self._settings.delivery.ack_deadline_seconds,
             "provider_seconds": PROVIDER_SECONDS,
         }
 
     def _of_callbacks(self) -> dict[str, Any]:
-        tally = self._callbacks.tally
+        stats = self._callbacks.stats
         taken, refused, other = self._rates(lambda sample: sample.answers)
         return {
             "taken_per_second": taken,
             "refused_per_second": refused,
             "other_per_second": other,
-            "answers": {answer: count for answer, count in tally.callbacks.items() if count},
+            "answers": {answer: count for answer, count in stats.callbacks.items() if count},
             "active": self._callbacks.active,
-            "last_ms": round(tally.last_callback_at * 1000) or None,
+            "last_ms": round(stats.last_callback_at * 1000) or None,
         }
 
     def _of_reports(self) -> list[dict[str, Any]]:
         rates = self._rates(lambda sample: (*sample.outcomes, sample.quarantined))
         now = self._sample()
         totals = (*now.outcomes, now.quarantined)
-        names = (*self._callbacks.tally.reports, "quarantined")
+        names = (*self._callbacks.stats.reports, "quarantined")
         return [
             {"outcome": name, "per_second": rate, "total": total}
             for name, rate, total in zip(names, rates, totals, strict=True)
         ]
 
     def _waiting(self) -> dict[str, float | None]:
-        left = self._delivery.drained_in_seconds
+        left = self._delivery.backlog_eta_seconds
         return {
             "reports": self._delivery.waiting,
             "oldest_seconds": self._delivery.oldest_seconds,
             "drain_per_second": self._delivery.drain_per_second,
-            "drained_in_seconds": left if math.isfinite(left) else None,
+            "backlog_eta_seconds": left if math.isfinite(left) else None,
         }
 
     def _kafka(self) -> dict[str, Any]:
@@ -279,7 +281,7 @@ class Overview:
 
     def _lanes(self) -> list[dict[str, Any]]:
         return [
-            {"topic": topic, "lanes": [{"sick": lane.sick, "reports": lane.depth} for lane in lanes]}
+            {"topic": topic, "lanes": [{"degraded": lane.degraded, "reports": lane.depth} for lane in lanes]}
             for topic, lanes in self._delivery.lanes.items()
         ]
 
@@ -294,16 +296,16 @@ class Overview:
             "limit_bytes": self._delivery.spool_limit_bytes,
             "free_bytes": stats.free_bytes,
             "keep_free_bytes": self._settings.spool.min_free_bytes,
-            "aside_reports": stats.aside_reports,
+            "dead_letter_reports": stats.dead_letter_reports,
         }
 
     def _quarantined(self) -> list[dict[str, Any]]:
-        return [fault._asdict() for fault in reversed(self._callbacks.tally.faults)]
+        return [fault._asdict() for fault in reversed(self._callbacks.stats.faults)]
 
     def _history(self) -> dict[str, list[float | None]]:
         """A value a second, the latest last."""
         pairs = list(zip(self._samples, list(self._samples)[1:], strict=False))
-        bounds = self._callbacks.tally.ack_latency.bounds
+        bounds = self._callbacks.stats.ack_latency.bounds
         return {
             "taken": [new.answers[0] - old.answers[0] for old, new in pairs],
             "refused": [new.answers[1] - old.answers[1] for old, new in pairs],
@@ -314,16 +316,16 @@ class Overview:
     # --- samples ------------------------------------------------------------------------------------------------------
 
     def _sample(self) -> _Sample:
-        tally = self._callbacks.tally
-        taken, refused = tally.callbacks["200"], tally.callbacks["503"]
+        stats = self._callbacks.stats
+        taken, refused = stats.callbacks["200"], stats.callbacks["503"]
         return _Sample(
             self._loop.time(),
-            (taken, refused, sum(tally.callbacks.values()) - taken - refused),
-            tuple(sum(counts.values()) for counts in tally.reports.values()),
-            sum(tally.quarantined.values()),
+            (taken, refused, sum(stats.callbacks.values()) - taken - refused),
+            tuple(sum(counts.values()) for counts in stats.reports.values()),
+            sum(stats.quarantined.values()),
             sum(self._delivery.counters.published.values()),
             self._delivery.waiting,
-            tuple(tally.ack_latency.counts),
+            tuple(stats.ack_latency.counts),
             tuple(self._delivery.producers.traffic.latency.counts),
             self._fronts(),
         )

@@ -24,7 +24,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, read_secret_file
-from bridge.errors import BridgeError, ConfigurationError, KafkaUnreachable
+from bridge.errors import BridgeError, ConfigurationError, KafkaUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -50,17 +50,17 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is unty
         """Learn of the cluster from the first server that answers.
 
         Raises:
-            KafkaUnreachable: none does.
+            KafkaUnavailable: none does.
         """
         reasons = []
         for host, port, _ in self.hosts:
             try:
-                self.cluster.update_metadata(await self._told_by(host, port))
+                self.cluster.update_metadata(await self._fetch_metadata(host, port))
                 break
             except (OSError, KafkaError, TimeoutError) as error:
                 reasons.append(f"{host}:{port}: {reason(error)}")
         else:
-            raise KafkaUnreachable("; ".join(reasons))
+            raise KafkaUnavailable("; ".join(reasons))
         if not self._sync_task:
             self._sync_task: asyncio.Task[None] = asyncio.create_task(self._md_synchronizer())
             self._sync_task.add_done_callback(_told_no_more)
@@ -69,16 +69,16 @@ class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is unty
         """Connect to each broker as the cluster tells of it: by a name, it may be, that leads nowhere or is in no certificate.
 
         Raises:
-            KafkaUnreachable: one of them can't be connected to.
+            KafkaUnavailable: one of them can't be connected to.
         """
         for broker in self.cluster.brokers():
             try:
-                await self._told_by(broker.host, broker.port)
+                await self._fetch_metadata(broker.host, broker.port)
             except (OSError, KafkaError, TimeoutError) as error:
                 where = f"broker {broker.nodeId}, which the cluster tells of as {broker.host}:{broker.port}"
-                raise KafkaUnreachable(f"{where}: {reason(error)}") from error
+                raise KafkaUnavailable(f"{where}: {reason(error)}") from error
 
-    async def _told_by(self, host: str, port: int) -> Any:
+    async def _fetch_metadata(self, host: str, port: int) -> Any:
         connection = await create_conn(
             host,
             port,

@@ -154,7 +154,7 @@ class Producer:
         """Connect, learn of the topics, get a producer id.
 
         Raises:
-            KafkaUnreachable, TimeoutError, aiokafka.errors.KafkaError, OSError: no broker gave it in time; this producer is
+            KafkaUnavailable, TimeoutError, aiokafka.errors.KafkaError, OSError: no broker gave it in time; this producer is
                 then abandoned.
         """
         try:

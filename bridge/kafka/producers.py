@@ -1,7 +1,7 @@
 """Which producer a lane sends with, and the replacing of those that went bad.
 
-Three roles: *current*, shared by all healthy lanes; *ward*, shared by the sick ones, so that their retries slow nobody else;
-and *retiring*, used for nothing new, closed when its last batch is resolved. A lane that turns sick on the current producer
+Three roles: *current*, shared by all healthy lanes; *ward*, shared by the degraded ones, so that their retries slow nobody else;
+and *retiring*, used for nothing new, closed when its last batch is resolved. A lane that is degraded on the current producer
 makes it the ward, and a fresh one is started for the others, which change over between batches.
 """
 
@@ -26,7 +26,7 @@ _MAX_RETIRING = 2
 _WARD_IDLE_SECONDS = 10.0
 # A producer that heard nothing for so long asks for metadata, to know whether its brokers are there; for longer: they aren't.
 _ASK_SECONDS, _SILENT_SECONDS = 2.0, 6.0
-# A current producer is not replaced sooner, unless it can't be used: many lanes turning sick one by one need not one each.
+# A current producer is not replaced sooner, unless it can't be used: many lanes turning degraded one by one need not one each.
 _LEAST_AGE_SECONDS = 2.0
 _WATCH_SECONDS = 0.25
 # Between looks at the files that connections are made with.
@@ -80,11 +80,11 @@ class Producers:
             log.error("producers_failed", exc_info=task.exception())
             asyncio.get_running_loop().call_later(_BACKOFF_SECONDS[1], self.start)
 
-    def pick(self, *, sick: bool) -> Producer | None:
+    def pick(self, *, degraded: bool) -> Producer | None:
         """The producer for a lane's next batch, None while there is none."""
         current = None if self._current is None or self._current.dead else self._current
         ward = None if self._ward is None or self._ward.dead else self._ward
-        if not sick:
+        if not degraded:
             return current or ward
         if ward is None and current is not None:
             self.isolate(current)
@@ -96,7 +96,7 @@ class Producers:
         await asyncio.wait([self._changed], timeout=timeout_seconds)
 
     def isolate(self, producer: Producer) -> None:
-        """A lane turned sick while its batch was with ``producer``: get the healthy lanes away from it."""
+        """A lane was degraded while its batch was with ``producer``: get the healthy lanes away from it."""
         if producer is self._current:
             self._replace_current()
             if self._ward is not None and self._ward.dead:

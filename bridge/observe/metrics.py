@@ -1,6 +1,6 @@
 """The shape of what the bridge measures: readings, histograms, and what a scrape makes of them.
 
-Counts are plain integers where they arise, read when scraped: a scrape sees them all at one moment, so that the accounting of
+Counts are plain integers where they arise, read when scraped: a scrape sees them all at one moment, so that the reconciliation of
 ``deliver/delivery.py`` balances in it. The list of all metrics, which is a contract, is docs/metrics.md.
 """
 

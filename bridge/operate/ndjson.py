@@ -183,7 +183,7 @@ class EventOf:
                 return None
         return json_fields(value, headers)
 
-    def told(self) -> str:
+    def notice(self) -> str:
         """What to say of those; empty where there are none."""
         if not self.undecodable:
             return ""

@@ -43,7 +43,7 @@ def _add_redrive(parser: argparse.ArgumentParser) -> None:
         help="consumer group that keeps how far was looked (default: %(default)s)",
     )
     add(
-        "--list",
+        "--max-listed",
         type=_count,
         default=_LISTED,
         metavar="N",
@@ -63,7 +63,7 @@ def _add_tail(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help=f"begin there: earliest, latest, an offset, 3:1200 for partition 3 alone, or a time: {_TIME} (default: latest)",
     )
-    add("--show-numbers", action="store_true", help="telephone numbers and ids of people as they are, not masked")
+    add("--unmask", action="store_true", help="telephone numbers and ids of people as they are, not masked")
     add("--format", choices=("text", "json"), default="text", help="json: a JSON object a line, as replay writes them")
     add_filter_arguments(parser)
 
@@ -74,19 +74,19 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="since", type=parse_time, metavar="TIME", help=f"{_TIME} (default: the oldest there is)")
     add("--to", dest="until", type=parse_time, metavar="TIME", help=f"{_TIME}, itself not included (default: now)")
     add(
-        "--by",
+        "--bucket",
         choices=list(SLOTS_MS),
         help="slots of the counts (default: minute; in text the finest that gives few lines)",
     )
     add(
-        "--list",
+        "--max-listed",
         type=_count,
         default=_LISTED,
         metavar="N",
         help="how many of each kind of fault are named (default: %(default)s)",
     )
     add(
-        "--margin",
+        "--settle-seconds",
         type=_seconds,
         default=_MARGIN_SECONDS,
         metavar="SEC",

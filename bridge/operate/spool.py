@@ -1,6 +1,6 @@
 """``chatapp-bridge spool``: look at what waits on disk, take a copy of it, bring it to Kafka without the service.
 
-``show``, ``export`` and ``verify`` only read: beside a running bridge, and without one. ``drain`` and ``give-back`` own the
+``show``, ``export`` and ``verify`` only read: beside a running bridge, and without one. ``drain`` and ``requeue`` own the
 directory, and are refused while a bridge does. Only ``export`` prints keys and values, which are personal data.
 """
 
@@ -21,7 +21,7 @@ from bridge import config
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.errors import SpoolBusy, SpoolFailed
 from bridge.record import Record
-from bridge.spool.spool import AsideRow, LaneStats, Spool, SpoolReader, SpoolRow, open_read_only
+from bridge.spool.spool import DeadLetter, LaneStats, Spool, SpoolReader, SpoolRow, open_read_only
 
 _PAGE_BYTES: Final = 4 << 20
 _PAGE_ROWS: Final = 4_096
@@ -44,16 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser, configured: argparse.Argument
         added.set_defaults(spool_action=perform)
         return added
 
-    show = action("show", _show, "what waits and what is set aside, in numbers; may be asked beside a running bridge")
+    show = action("show", _show, "what waits and the dead letters, in numbers; may be asked beside a running bridge")
     show.add_argument("--json", action="store_true", help="one JSON object, for machines")
     export = action("export", _export, "every record as a line of JSON, keys and values included; nothing is removed")
     export.add_argument("--output", type=Path, metavar="FILE", help="a new file, readable by its owner; else stdout")
-    export.add_argument("--aside", action="store_true", help="also the rows set aside, with their reasons")
+    export.add_argument("--dead-letters", action="store_true", help="also the dead letters, with their reasons")
     action("verify", _verify, "check every row against its checksum; exit 1 where one is damaged")
     drain = action("drain", _drain, "publish all of it to Kafka, in order; no bridge may run on the directory")
     drain.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after that long; else never")
-    back = action("give-back", _give_back, "queue rows set aside again, behind what waits; no bridge may run on it")
-    back.add_argument("ids", type=int, nargs="*", metavar="ID", help="of rows set aside, as `show` names them")
+    back = action("requeue", _requeue, "queue dead letters again, behind what waits; no bridge may run on it")
+    back.add_argument("ids", type=int, nargs="*", metavar="ID", help="of dead letters, as `show` names them")
     back.add_argument("--all", action="store_true", help="all that are whole")
 
 
@@ -116,9 +116,9 @@ def _rows(reader: SpoolReader, lane: int, stats: LaneStats) -> Iterator[SpoolRow
         after = found[-1].seq
 
 
-def _aside(reader: SpoolReader) -> Iterator[AsideRow]:
+def _dead_letters(reader: SpoolReader) -> Iterator[DeadLetter]:
     after = 0
-    while rows := reader.aside(after, max_bytes=_PAGE_BYTES):
+    while rows := reader.dead_letters(after, max_bytes=_PAGE_BYTES):
         yield from rows
         after = rows[-1].id
 
@@ -162,9 +162,9 @@ def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
         for name, value in figures.items():
             total[name] += value
         total["oldest_at"] = min(filter(None, (total["oldest_at"], seqs["oldest_at"])), default=None)
-    aside: dict[str, dict[str, Any]] = {}
-    for row in _aside(reader):
-        group = aside.setdefault(row.reason, {"reason": row.reason, "rows": 0, "reports": 0, "bytes": 0, "ids": []})
+    by_reason: dict[str, dict[str, Any]] = {}
+    for row in _dead_letters(reader):
+        group = by_reason.setdefault(row.reason, {"reason": row.reason, "rows": 0, "reports": 0, "bytes": 0, "ids": []})
         group["rows"] += 1
         group["reports"] += row.n
         group["bytes"] += len(row.body)
@@ -177,7 +177,7 @@ def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
         "oldest_at": _time(ledger.oldest_at_ms()),
         "topics": list(topics.values()),
         "lanes": lanes,
-        "aside": list(aside.values()),
+        "dead_letters": list(by_reason.values()),
         "damaged_files": _damaged_files(directory),
     }
 
@@ -195,8 +195,8 @@ def _print_figures(found: dict[str, Any]) -> None:
         for each in (total, *(lane for lane in found["lanes"] if lane["topic"] == total["topic"]))
     ]
     _print_table(["topic", "lane", *head, "oldest"], body)
-    reasons = [[group["reason"], *_counts(group), _shortened(group["ids"])] for group in found["aside"]]
-    _print_table(["set aside for", *head, "ids"], reasons)
+    reasons = [[group["reason"], *_counts(group), _shortened(group["ids"])] for group in found["dead_letters"]]
+    _print_table(["dead letters for", *head, "ids"], reasons)
     _print_table(["damaged file", "bytes"], [[each["path"], f"{each['bytes']:,}"] for each in found["damaged_files"]])
 
 
@@ -239,9 +239,9 @@ def _export(options: argparse.Namespace) -> int:
             out = stack.enter_context(os.fdopen(fd, "w", encoding="utf-8"))
         exported = _Exported(out)
         damaged = _export_queue(reader, exported)
-        if options.aside:
-            for row in _aside(reader):
-                _export_aside(row, exported)
+        if options.dead_letters:
+            for row in _dead_letters(reader):
+                _export_dead_letters(row, exported)
         out.flush()
     _say(f"{exported.records:,} records exported")
     if exported.described:
@@ -263,7 +263,7 @@ class _Exported:
 
     def write(self, records: Sequence[Record], about: dict[str, Any] | None = None) -> None:
         """A line for each record."""
-        more = {} if about is None else {"aside": about}
+        more = {} if about is None else {"dead_letters": about}
         self._out.writelines(json.dumps({**_exported(record), **more}) + "\n" for record in records)
         self.records += len(records)
         self.described += sum(record.schema is not None for record in records)
@@ -285,12 +285,12 @@ def _export_queue(reader: SpoolReader, out: _Exported) -> int:
     return damaged
 
 
-def _export_aside(row: AsideRow, out: _Exported) -> None:
+def _export_dead_letters(row: DeadLetter, out: _Exported) -> None:
     about = {"id": row.id, "reason": row.reason, "at": _time(row.at_ms)}
     if row.whole:
         out.write(row.records(), about)
     else:
-        out.write_damaged({"aside": about, "damaged_body": {"base64": base64.b64encode(row.body).decode()}})
+        out.write_damaged({"dead_letters": about, "damaged_body": {"base64": base64.b64encode(row.body).decode()}})
 
 
 def _exported(record: Record) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def _exported(record: Record) -> dict[str, Any]:
         "key": None if record.key is None else _text_or_base64(record.key),
         "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
         "timestamp_ms": record.timestamp_ms,
-        "value": _text_or_base64(record.described_value),
+        "value": _text_or_base64(record.self_describing_value),
     }
 
 
@@ -327,14 +327,14 @@ def _verify(options: argparse.Namespace) -> int:
                     wrong += 1
                 else:
                     whole += 1
-        for aside in _aside(reader):
-            if aside.whole:
+        for dead_letter in _dead_letters(reader):
+            if dead_letter.whole:
                 whole += 1
             else:
-                _print(f"damaged: row {aside.id} set aside at {_time(aside.at_ms)}")
+                _print(f"damaged: dead letter {dead_letter.id} of {_time(dead_letter.at_ms)}")
                 wrong += 1
     files = _damaged_files(directory)
-    _print(f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were set aside before")
+    _print(f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were moved aside before")
     return 1 if wrong else 0
 
 
@@ -374,7 +374,7 @@ async def _drained(
             raise SpoolFailed(
                 f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows"
             )
-        found, aside = spool.stats.reports, spool.stats.aside_rows
+        found, dead_letter = spool.stats.reports, spool.stats.dead_letter_rows
         _print(f"{found:,} reports to publish")
         said = began
         while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
@@ -386,33 +386,33 @@ async def _drained(
             if timeout_seconds is not None and now - began > timeout_seconds:
                 _say(f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there")
                 return 1
-        published, refused = sum(delivery.counters.published.values()), spool.stats.aside_rows - aside
+        published, refused = sum(delivery.counters.published.values()), spool.stats.dead_letter_rows - dead_letter
         _print(f"{published:,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more")
         if refused:
-            _say(f"{refused:,} rows were set aside, refused by Kafka or damaged: see `spool show`")
+            _say(f"{refused:,} rows were dead-lettered, refused by Kafka or damaged: see `spool show`")
         return 0
     finally:
         await delivery.stop(loop.time() + _STOP_SECONDS)
 
 
-# --- give-back --------------------------------------------------------------------------------------------------------
+# --- requeue --------------------------------------------------------------------------------------------------------
 
 
-def _give_back(options: argparse.Namespace) -> int:
+def _requeue(options: argparse.Namespace) -> int:
     if bool(options.ids) == options.all:
-        _say("give-back wants ids, or --all")
+        _say("requeue wants ids, or --all")
         return 2
     settings = _settings(options)
     open_read_only(Path(settings.spool.directory)).close()
-    return _owning(_given_back(settings.spool, None if options.all else options.ids))
+    return _owning(_requeued(settings.spool, None if options.all else options.ids))
 
 
-async def _given_back(settings: config.Spool, ids: list[int] | None) -> int:
+async def _requeued(settings: config.Spool, ids: list[int] | None) -> int:
     spool = await Spool.open(Path(settings.directory), max_bytes=settings.max_bytes, min_free_bytes=0)
     try:
         back, failed, found = 0, 0, set()
         after = 0
-        while rows := await spool.aside(after, max_bytes=_PAGE_BYTES):
+        while rows := await spool.dead_letters(after, max_bytes=_PAGE_BYTES):
             for row in rows:
                 found.add(row.id)
                 if ids is None or row.id in ids:
@@ -420,7 +420,7 @@ async def _given_back(settings: config.Spool, ids: list[int] | None) -> int:
                     back, failed = back + given, failed + (not given)
             after = rows[-1].id
         for missing in sorted(set(ids or ()) - found):
-            _say(f"row {missing}: none such is set aside")
+            _say(f"row {missing}: there is no such dead letter")
             failed += 1
         _print(f"{back:,} rows wait again, behind what waited; `serve` or `spool drain` publishes them")
         return 1 if failed else 0
@@ -428,11 +428,11 @@ async def _given_back(settings: config.Spool, ids: list[int] | None) -> int:
         await spool.close(_STOP_SECONDS)
 
 
-async def _queue_again(spool: Spool, row: AsideRow) -> bool:
+async def _queue_again(spool: Spool, row: DeadLetter) -> bool:
     """Put a row at the end of its key's lane; False where it is damaged."""
     records = row.records() if row.whole else []
     if not records:
-        _say(f"row {row.id}: damaged, so it stays where it is; `spool export --aside` shows what is left of it")
+        _say(f"row {row.id}: damaged, so it stays where it is; `spool export --dead-letters` shows what is left of it")
         return False
     topic = records[0].topic
     layout = Layout.parse(spool.get_meta(LAYOUT_KEY))
@@ -441,5 +441,5 @@ async def _queue_again(spool: Spool, row: AsideRow) -> bool:
         await spool.set_meta(LAYOUT_KEY, layout.text)
     lane = layout.number_of(topic, placed(records[0], layout.lanes_of(topic)))
     waiting = spool.stats.lanes.get(lane)
-    await spool.give_back(row.id, lane, waiting.last_seq + 1 if waiting else 1)
+    await spool.requeue(row.id, lane, waiting.last_seq + 1 if waiting else 1)
     return True

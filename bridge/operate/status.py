@@ -137,8 +137,8 @@ def _waiting(waiting: dict[str, Any]) -> str:
         return "nothing"
     left = (
         "not shrinking"
-        if waiting["drained_in_seconds"] is None
-        else f"empty in {duration(waiting['drained_in_seconds'])}"
+        if waiting["backlog_eta_seconds"] is None
+        else f"empty in {duration(waiting['backlog_eta_seconds'])}"
     )
     oldest = duration(waiting["oldest_seconds"])
     return f"{waiting['reports']:,} reports, oldest {oldest}, {waiting['drain_per_second']:,.0f}/s leave, {left}"
@@ -152,8 +152,8 @@ def _kafka(kafka: dict[str, Any]) -> str:
 
 def _lanes(topics: list[dict[str, Any]]) -> str:
     lanes = [lane for topic in topics for lane in topic["lanes"]]
-    sick = sum(lane["sick"] for lane in lanes)
-    return f"{len(lanes) - sick} healthy, {sick} sick"
+    degraded = sum(lane["degraded"] for lane in lanes)
+    return f"{len(lanes) - degraded} healthy, {degraded} degraded"
 
 
 def _spool(spool: dict[str, Any] | None) -> str:
@@ -162,7 +162,7 @@ def _spool(spool: dict[str, Any] | None) -> str:
     state = "takes nothing" if not spool["writable"] else "in use" if spool["rows"] else "empty, ready"
     used = f"{spool['rows']:,} rows, {_mib(spool['bytes'])} of {_mib(spool['limit_bytes'])}"
     return (
-        f"{state}; {used}, {_mib(spool['free_bytes'])} free on the disk; {spool['aside_reports']:,} reports set aside"
+        f"{state}; {used}, {_mib(spool['free_bytes'])} free on the disk; {spool['dead_letter_reports']:,} dead letters"
     )
 
 

@@ -23,7 +23,7 @@ from bridge.consume import Decoder, Undecodable
 from bridge.headers import QUARANTINE_PATH, QUARANTINE_REASON, REDRIVE, REPLAY
 from bridge.operate.masking import masked, masked_line
 from bridge.operate.ndjson import EventOf, Lines
-from bridge.operate.reading.client import Asker, Reader
+from bridge.operate.reading.client import ClusterInspector, Reader
 from bridge.operate.reading.events import decoder_of
 from bridge.operate.reading.select import LATEST, Predicate, filters_of, header, parse_bound, time_text, topic_named
 from bridge.operate.replay.plan import find_ranges
@@ -80,23 +80,23 @@ def _follow(settings: config.Settings, options: argparse.Namespace) -> None:
     wanted = filters.predicate(look) if filters else None
     printer: Printer
     if options.format == "json":
-        printer = JsonPrinter(topic, decoder, show_numbers=options.show_numbers)
+        printer = JsonPrinter(topic, decoder, unmask=options.unmask)
     else:
-        printer = TextPrinter(decoder, show_numbers=options.show_numbers)
-    with Asker(settings.kafka) as asker:
+        printer = TextPrinter(decoder, unmask=options.unmask)
+    with ClusterInspector(settings.kafka) as asker:
         ranges = find_ranges(asker, topic, options.since, parse_bound(LATEST))
     for note in ranges.notes:
         _say(note)
     starts = {partition: start for partition, (start, _) in ranges.chosen.items()}
     with Follower(settings.kafka, topic, starts, grows=options.since.partitions is None) as follower:
-        told = False
+        said = False
         for messages in follower:
             chosen = [each for each in messages if wanted is None or _fits(wanted, each)]
             if chosen:
                 printer.print(chosen)
-            if look is not None and look.undecodable and not told:
-                _say(look.told())
-                told = True
+            if look is not None and look.undecodable and not said:
+                _say(look.notice())
+                said = True
 
 
 def _fits(wanted: Predicate, message: Message) -> bool:
@@ -121,7 +121,7 @@ class Follower(Reader):
 
     def __init__(self, kafka: config.Kafka, topic: str, starts: dict[int, int], *, grows: bool) -> None:
         ranges = {partition: (start, _FOREVER) for partition, start in starts.items()}
-        super().__init__(kafka, topic, ranges, patience_seconds=math.inf)
+        super().__init__(kafka, topic, ranges, timeout_seconds=math.inf)
         self._grows = grows
         self._away_since: float | None = None
 
@@ -132,11 +132,11 @@ class Follower(Reader):
             ReplayError: the topic may not be read, or went away.
         """
         look_at = time.monotonic() + _LOOK_SECONDS
-        told = 0
+        reported = 0
         for messages in super().__iter__():
             yield messages
-            for gap in self.gaps[told:]:
-                told += 1
+            for gap in self.gaps[reported:]:
+                reported += 1
                 _say(f"partition {gap.partition}: offsets {gap.start:,} to {gap.end:,} expired before they were read")
             if time.monotonic() >= look_at:
                 self._look()
@@ -179,12 +179,12 @@ class JsonPrinter:
     Args:
         topic: which they are of.
         decoder: of events; None for the quarantine.
-        show_numbers: leave them as they are.
+        unmask: leave them as they are.
     """
 
-    def __init__(self, topic: str, decoder: Decoder | None, *, show_numbers: bool) -> None:
+    def __init__(self, topic: str, decoder: Decoder | None, *, unmask: bool) -> None:
         self._lines = Lines(topic, decoder)
-        self._show_numbers = show_numbers
+        self._show_numbers = unmask
 
     def print(self, messages: list[Message]) -> None:
         """Write them, and flush."""
@@ -200,12 +200,12 @@ class TextPrinter:
 
     Args:
         decoder: of events; None for the quarantine.
-        show_numbers: leave them as they are.
+        unmask: leave them as they are.
     """
 
-    def __init__(self, decoder: Decoder | None, *, show_numbers: bool) -> None:
+    def __init__(self, decoder: Decoder | None, *, unmask: bool) -> None:
         self._decoder = decoder
-        self._show_numbers = show_numbers
+        self._show_numbers = unmask
         self._console = Console(highlight=False, soft_wrap=True)
 
     def print(self, messages: list[Message]) -> None:

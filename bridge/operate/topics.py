@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, configured: argparse.Argument
         ("apply", _apply, "create what is missing, set what is declared; never delete, never weaken unasked"),
     ):
         added = action(name, _of(perform), text)
-        added.add_argument("--dev", action="store_true", help="lower what a small cluster can't give")
+        added.add_argument("--single-broker", action="store_true", help="lower what a small cluster can't give")
         added.add_argument("--add-partitions", action="store_true", help="add those that are missing: keys will move")
         added.add_argument(
             "--allow-weaker", action="store_true", help="also what deletes records or makes them less safe"
@@ -203,7 +203,9 @@ async def _within_reach(
     for line in lines:
         _print(line)
     if lines and not dev:
-        raise TopicsError("nothing was changed; use a larger cluster, or --dev to lower it on a machine of your own")
+        raise TopicsError(
+            "nothing was changed; use a larger cluster, or --single-broker to lower it on a machine of your own"
+        )
     return [topic.lowered_to(brokers) for topic in declared] if dev else declared
 
 

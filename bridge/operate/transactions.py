@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from bridge.config import Kafka
-from bridge.errors import KafkaAway, ReplayError
+from bridge.errors import BridgeError, KafkaUnavailable, ReplayError
 from bridge.operate.reading.client import (
     PATIENCE_SECONDS,
     Stuck,
@@ -55,10 +55,10 @@ class Transactions:
         beginning: what is being done by beginning, for errors.
         fenced: what to say where another took the id over.
         remedy: what every other error ends with.
-        patience_seconds: how long brokers may be away.
+        timeout_seconds: how long brokers may be away.
 
     Raises:
-        KafkaAway, ReplayError: no transaction can be had; says why.
+        KafkaUnavailable, ReplayError: no transaction can be had; says why.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Transactions:
         beginning: str,
         fenced: str,
         remedy: str = "",
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        self._patience = patience_seconds
+        self._patience = timeout_seconds
         self._fenced, self._remedy = fenced, remedy
         self._refusal: KafkaError | None = None
         self._last: KafkaError | None = None
@@ -91,7 +91,7 @@ class Transactions:
             "queue.buffering.max.messages": _QUEUED_MESSAGES,
             "delivery.report.only.error": True,
             "on_delivery": self._refused,
-            "error_cb": self._heard,
+            "error_cb": self._on_error,
         }
         self._producer: Final = make(Producer, configuration)
         self._patiently(lambda: self._producer.init_transactions(_CALL_SECONDS), beginning)
@@ -100,7 +100,7 @@ class Transactions:
         """Add records to the transaction at hand, each as the arguments of ``Producer.produce`` beside the topic.
 
         Raises:
-            KafkaAway: nothing is acknowledged for as long as the patience lasts.
+            KafkaUnavailable: nothing is acknowledged for as long as the patience lasts.
             ReplayError: Kafka takes no more of this.
         """
         self._begin(doing)
@@ -132,7 +132,7 @@ class Transactions:
             doing: for errors.
 
         Raises:
-            KafkaAway, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
+            KafkaUnavailable, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
         """
         self._begin(doing)
         self._flush(doing)
@@ -187,7 +187,9 @@ class Transactions:
                 return bounded(call, self._patience + _CALL_SECONDS)
             except Stuck:
                 self._stuck = True
-                raise KafkaAway(f"{doing}: the brokers left it without an answer; look at them{self._remedy}") from None
+                raise KafkaUnavailable(
+                    f"{doing}: the brokers left it without an answer; look at them{self._remedy}"
+                ) from None
             except KafkaException as exception:
                 error = error_of(exception)
                 if self._last is not None and hopeless(self._last):
@@ -197,30 +199,31 @@ class Transactions:
                     continue
                 raise self._failed(error, doing) from exception
 
-    def _failed(self, error: KafkaError, doing: str) -> ReplayError:
+    def _failed(self, error: KafkaError, doing: str) -> BridgeError:
         """The error in words; of several, that of a record says most."""
+        failure: BridgeError
         error = self._refusal or error
         code = error.code()
         if code in _FENCED:
             return ReplayError(f"{doing}: {self._fenced}")
         if code == KafkaError.MSG_SIZE_TOO_LARGE:
-            told = ReplayError(f"{doing}: a record is larger than the topic takes; raise its max.message.bytes")
+            failure = ReplayError(f"{doing}: a record is larger than the topic takes; raise its max.message.bytes")
         elif code in {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD}:
             look = "look at its message.timestamp.* and cleanup.policy"
-            told = ReplayError(f"{doing}: the topic refuses a record: {error.str()}; {look}")
+            failure = ReplayError(f"{doing}: the topic refuses a record: {error.str()}; {look}")
         elif code == KafkaError._QUEUE_FULL:  # noqa: SLF001
-            told = KafkaAway(
+            failure = KafkaUnavailable(
                 f"{doing}: nothing was acknowledged for {self._patience:g} s; look at its leaders and brokers"
             )
         else:
-            told = in_words(error, doing)
-        return type(told)(f"{told}{self._remedy}")
+            failure = in_words(error, doing)
+        return type(failure)(f"{failure}{self._remedy}")
 
     def _refused(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None and self._refusal is None and error.code() != KafkaError._PURGE_QUEUE:  # noqa: SLF001
             self._refusal = error
 
-    def _heard(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         self._last = more_telling(self._last, error)
 
 

@@ -48,7 +48,7 @@ class Access:
         return sum(hmac.compare_digest(given, secret) for secret in self._secrets) > 0
 
 
-class Rotation:
+class SecretsWatcher:
     """Takes over what stands in ``access.path_secrets_file``, as often as it changes; what can't be used changes nothing.
 
     The file is read again every second, so that it makes no difference how it is changed: in place, by another file's
@@ -103,7 +103,7 @@ class Rotation:
             if self._known is not None:
                 log.info("secrets_replaced", count=len(secrets))
         elif self._failure:
-            log.info("secrets_usable_again", count=len(secrets))
+            log.info("secrets_loaded_again", count=len(secrets))
         self._known, self._failure = secrets, ""
 
     def _complain(self, why: str) -> None:

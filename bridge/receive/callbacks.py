@@ -25,11 +25,11 @@ from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
 from bridge.errors import DeliveryError
 from bridge.receive.access import Access
-from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, Refusal, Turn
-from bridge.receive.stats import ABORTED, Fault, Tally
+from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, LoopLagGuard, Refusal
+from bridge.receive.stats import ABORTED, CallbackStats, Fault
 
 if TYPE_CHECKING:
-    from bridge.delivery.lane import Receipt
+    from bridge.delivery.lane import PendingAck
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ NOT_FOUND = json_answer(404, "Not Found", headers=_CLOSE)
 _NOT_ALLOWED = json_answer(405, "Method Not Allowed", headers=((b"allow", b"POST"),))
 _LOOK_SECONDS = 0.01
 # Of the deadline: how long one turn of the loop may take before callbacks are refused.
-_TURN_SHARE = 0.125
+_LOOP_LAG_SHARE = 0.125
 # Where the client ended only its own side of the connection, it reads this; without an answer the server would make up one.
 _CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 
@@ -67,7 +67,7 @@ _CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 class _Visit:
     """One request on its way through the handler: what is counted and told of it at its end."""
 
-    __slots__ = ("arrived", "began", "callback", "quarantined", "receipt", "statuses", "trace_id", "why")
+    __slots__ = ("ack", "arrived", "began", "callback", "quarantined", "statuses", "trace_id", "why")
 
     def __init__(self, arrived: float) -> None:
         self.arrived = arrived
@@ -77,7 +77,7 @@ class _Visit:
         self.trace_id: str | None = None
         self.statuses: list[str | None] = []
         self.quarantined = 0
-        self.receipt: Receipt | None = None
+        self.ack: PendingAck | None = None
         self.why = ""
 
 
@@ -88,22 +88,22 @@ class Callbacks:
         settings: the whole configuration.
         access: who may push.
         delivery: where records go.
-        tally: where answers are counted.
+        stats: where answers are counted.
     """
 
-    def __init__(self, settings: Settings, access: Access, delivery: Delivery, tally: Tally) -> None:
+    def __init__(self, settings: Settings, access: Access, delivery: Delivery, stats: CallbackStats) -> None:
         self._limits = settings.limits
         self._deadline_seconds = settings.delivery.ack_deadline_seconds
         self._access = access
-        self._turn = Turn(settings.delivery.ack_deadline_seconds * _TURN_SHARE)
+        self._loop_lag = LoopLagGuard(settings.delivery.ack_deadline_seconds * _LOOP_LAG_SHARE)
         self._delivery = delivery
-        self.tally = tally
+        self.stats = stats
         self._tells_each = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
         self._encoder = RecordEncoder(
             settings.topics.status,
             settings.topics.quarantine,
             settings.events.source,
-            settings.kafka.max_request_size,
+            settings.kafka.max_record_bytes,
             value_format(settings.events.format, registry=bool(settings.registry.url)),
         )
         self._loop = asyncio.get_running_loop()
@@ -139,12 +139,12 @@ class Callbacks:
         seconds = time.perf_counter() - visit.began
         said = ABORTED if answer is _CUT_SHORT else str(answer[0]["status"])
         outcome = "refused"
-        self.tally.answered(said)
+        self.stats.answered(said)
         if answer is SUCCESS:
-            outcome = "kafka" if visit.receipt is None or visit.receipt.on_kafka else "spool"
-            self.tally.acknowledged(seconds, visit.trace_id)
+            outcome = "kafka" if visit.ack is None or visit.ack.on_kafka else "spool"
+            self.stats.acknowledged(seconds, visit.trace_id)
         if visit.statuses:
-            self.tally.reported(outcome, visit.statuses)
+            self.stats.reported(outcome, visit.statuses)
         if self._tells_each:
             log.debug(
                 "callback",
@@ -165,11 +165,11 @@ class Callbacks:
         try:
             head = Head(scope["headers"], self._limits)
             announced = head.announced(self._limits.body_bytes)
-            self._turn.check()
+            self._loop_lag.check()
             self._delivery.admit()
             with self.in_flight.reserve(announced) as reservation:
                 body = await self._bodies.read(receive, reservation)
-                self._turn.check()
+                self._loop_lag.check()
                 await self._publish(body, head, visit)
         except Disconnected:
             return _CUT_SHORT
@@ -199,9 +199,9 @@ class Callbacks:
         )
         if not records:
             return
-        visit.receipt = self._delivery.submit(records, visit.arrived + self._deadline_seconds)
+        visit.ack = self._delivery.submit(records, visit.arrived + self._deadline_seconds)
         visit.statuses = statuses
         if faults:
-            self.tally.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in faults])
+            self.stats.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in faults])
             visit.quarantined = len(faults)
-        await visit.receipt.outcome
+        await visit.ack.outcome

@@ -30,7 +30,7 @@ class Disconnected(BridgeError):
     """The client ended before its body was whole: there is nothing to keep, and perhaps nobody to answer."""
 
 
-class Turn:
+class LoopLagGuard:
     """How long the event loop has been at work without coming round: where it is late, so would every answer be.
 
     Args:
@@ -67,7 +67,7 @@ class InFlight:
         self.bytes = 0
 
     def reserve(self, count: int) -> "Reservation":
-        """For one body, ``count`` bytes to begin with; all is given back at the end of its ``with``.
+        """For one body, ``count`` bytes to begin with; all is requeued at the end of its ``with``.
 
         Raises:
             Overloaded: the limit would be passed; nothing was reserved.

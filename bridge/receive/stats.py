@@ -31,7 +31,7 @@ class Fault(NamedTuple):
     callback: str
 
 
-class Tally:
+class CallbackStats:
     """Since the start; label values are bounded by the constants above."""
 
     def __init__(self) -> None:

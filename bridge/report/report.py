@@ -106,7 +106,7 @@ _KNOWN: Final = {
     "Error": _Field("error_code", is_time=False, is_alias=True),
     "ConversionExpirationTime": _Field("conversation_expires", is_time=True, is_alias=True),
 }
-_FOLDED: Final = {name.casefold(): field for name, field in _KNOWN.items()}
+_BY_FOLDED_NAME: Final = {name.casefold(): field for name, field in _KNOWN.items()}
 
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_fields: Final = msgspec.json.Decoder(_Fields).decode
@@ -152,7 +152,7 @@ def read_body(body: bytes, received_at_ms: int) -> list[Item]:
     return [_whole_body_quarantined(body, text)]
 
 
-def split_plain(body: bytes) -> list[msgspec.Raw] | None:
+def split_for_fast_path(body: bytes) -> list[msgspec.Raw] | None:
     """The items of a body that is a well-formed array, each as it came; None of any other."""
     try:
         return _decode_items(body)
@@ -242,7 +242,7 @@ def _choose(values: dict[str, msgspec.Raw]) -> tuple[_Fields, str | None]:
     said_nothing: set[str] = set()
     for name, raw in values.items():
         exact = _KNOWN.get(name)
-        field = exact or _FOLDED.get(name.strip().casefold())
+        field = exact or _BY_FOLDED_NAME.get(name.strip().casefold())
         if field is None:
             continue
         value = _time(raw) if field.is_time else _text(raw)
@@ -337,7 +337,7 @@ def _present(text: str | None) -> str | None:
     return text if text and not text.isspace() else None
 
 
-def folded(text: str | None) -> str | None:
+def normalized(text: str | None) -> str | None:
     """A word of one of the open lists."""
     return text.strip().casefold().replace("-", "_") if text and not text.isspace() else None
 
@@ -401,10 +401,10 @@ def _event(fields: _Fields, extras: str | None, raw: bytes, path: str, received_
         error_category=meaning.category,
         error_retry=meaning.retry,
         conversation_id=present(fields.conversation_id),
-        conversation_type=folded(fields.conversation_type),
+        conversation_type=normalized(fields.conversation_type),
         conversation_expires_at=None if expires is None else time_ms(expires),
-        message_frame_type=folded(fields.frame_type) or ("template" if template_code else None),
-        content_type=folded(fields.content_type),
+        message_frame_type=normalized(fields.frame_type) or ("template" if template_code else None),
+        content_type=normalized(fields.content_type),
         template_code=template_code,
         template_name=present(fields.template_name),
         template_language=present(fields.language),

@@ -17,17 +17,17 @@ Format 1, or 2
       damaged/<time>-<why>/ a damaged file with its -wal and -shm, as they were; never deleted by the bridge
 
     queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq))    one row a group
-        n     reports in the group, for the accounting
+        n     reports in the group, for the reconciliation
         crc   CRC-32 over lane, seq, n (little-endian, 8 bytes each) and body
         body  msgpack of list[Record], each an array [topic, key, value, headers, timestamp_ms, schema]
-    aside (id INTEGER PRIMARY KEY, lane, seq, n, reason TEXT, at_ms, crc, body)    kept, out of the way; at_ms: when
+    dead_letter (id INTEGER PRIMARY KEY, lane, seq, n, reason TEXT, at_ms, crc, body)    kept, out of the way; at_ms: when
     meta  (key TEXT PRIMARY KEY, value TEXT)                                       the caller's, such as the lane layout
 
 Invariants
 ==========
 - One connection writes. Readers never write: not the file, not its -shm, and they take no lock of the owner's.
 - `Ledger` equals the committed file: a transaction works on a copy that replaces it after the commit.
-- A row leaves `queue` only by `commit`'s deletes (a prefix of its lane) or into `aside`, in one transaction.
+- A row leaves `queue` only by `commit`'s deletes (a prefix of its lane) or into `dead_letter`, in one transaction.
 - A file that is not trusted any more is never checkpointed, written or deleted: its bytes are moved as they are.
 - The exchange of a damaged file is atomic: until ``rebuild.db`` is complete and synced the old file stays in place.
 """
@@ -87,7 +87,7 @@ _LIMIT_BYTES: Final = 64 << 10
 _TABLES: Final = [
     "CREATE TABLE queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq))",
     (
-        "CREATE TABLE aside (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, "
+        "CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, "
         "at_ms INTEGER, crc INTEGER, body BLOB)"
     ),
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)",
@@ -114,8 +114,8 @@ class SpoolRow(msgspec.Struct, frozen=True):
     records: list[Record]
 
 
-class AsideRow(msgspec.Struct, frozen=True):
-    """A row set aside at ``at_ms`` (milliseconds since the epoch); ``body`` as it was, perhaps damaged."""
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A dead letter at ``at_ms`` (milliseconds since the epoch); ``body`` as it was, perhaps damaged."""
 
     id: int
     lane: int
@@ -220,12 +220,14 @@ class Ledger:
     rows: int = 0
     reports: int = 0
     bytes: int = 0
-    aside_rows: int = 0
-    aside_reports: int = 0
+    dead_letter_rows: int = 0
+    dead_letter_reports: int = 0
 
     def copy(self) -> "Ledger":
         """A copy to work on; lanes are immutable."""
-        return Ledger(self.lanes.copy(), self.rows, self.reports, self.bytes, self.aside_rows, self.aside_reports)
+        return Ledger(
+            self.lanes.copy(), self.rows, self.reports, self.bytes, self.dead_letter_rows, self.dead_letter_reports
+        )
 
     def add(self, rows: Iterable[EncodedRow]) -> None:
         """Rows were inserted."""
@@ -549,7 +551,7 @@ def _fill(
     first_seqs: Mapping[int, int],
     unwanted: Container[tuple[int, int]],
 ) -> None:
-    """Put every row that is proved whole into a new file; rows of the ``aside`` table as they are."""
+    """Put every row that is proved whole into a new file; rows of the ``dead_letter`` table as they are."""
     values: list[object] = []
     connection.execute("BEGIN")
     for row in rows:
@@ -562,7 +564,9 @@ def _fill(
                     connection.execute(_TAKE_OVER[_INSERT_ROWS], values)
                     values.clear()
             case [rowid, None, int(), int(), int(), str(), int(), int(), bytes()]:
-                connection.execute("INSERT OR IGNORE INTO aside VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [rowid, *row[2:]])
+                connection.execute(
+                    "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [rowid, *row[2:]]
+                )
             case [_, str(key), str(value)]:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
     if values:
@@ -757,7 +761,7 @@ class SpoolFile:
     def _insert(self, rows: Sequence[EncodedRow]) -> None:
         """Insert in as few statements as can be.
 
-        The GIL is let go at every step of a statement, and a busy event loop may keep it for 5 ms before it is given back:
+        The GIL is let go at every step of a statement, and a busy event loop may keep it for 5 ms before it is requeued:
         a statement a row made 551 rows/s beside a busy loop, a statement a hundred rows 6,396.
         """
         self._hooks.before_insert()
@@ -774,7 +778,7 @@ class SpoolFile:
     def read(self, lane: int, after_seq: int, max_bytes: int) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
         """Rows of a lane behind ``after_seq``, in order, up to ``max_bytes`` of bodies but at least one if there is any.
 
-        Rows that the CRC refuses are set aside first; the second list names them (without records), with the reason.
+        Rows that the CRC refuses are dead-lettered first; the second list names them (without records), with the reason.
         """
         self._hooks.before_read()
         bad: list[tuple[SpoolRow, str]] = []
@@ -787,17 +791,17 @@ class SpoolFile:
             for row, reason in broken:
                 if any(row.seq == before.seq for before, _ in bad):
                     raise malformed(f"lane {lane}, seq {row.seq} can't be removed")
-                self._set_bad_aside(row, reason)
+                self._dead_letter_bad_rows(row, reason)
                 bad.append((row, reason))
             if rows or not broken:
                 return rows, bad
 
-    def _set_bad_aside(self, row: SpoolRow, reason: str) -> None:
+    def _dead_letter_bad_rows(self, row: SpoolRow, reason: str) -> None:
         with self._transaction() as draft:
-            self._move_aside(draft, row.lane, row.seq, reason)
+            self._move_to_dead_letters(draft, row.lane, row.seq, reason)
 
-    def _move_aside(self, draft: Ledger, lane: int, seq: int, reason: str) -> None:
-        """Move a row of the queue to ``aside`` as it is, whatever state its body is in."""
+    def _move_to_dead_letters(self, draft: Ledger, lane: int, seq: int, reason: str) -> None:
+        """Move a row of the queue to ``dead_letter`` as it is, whatever state its body is in."""
         found = self._connection.execute(  # the casts: of a damaged row anything may be anything
             "SELECT CAST(n AS INTEGER), length(CAST(body AS BLOB)) FROM queue WHERE lane = ? AND seq = ?",
             (lane, seq),
@@ -806,16 +810,16 @@ class SpoolFile:
             raise malformed(f"lane {lane}, seq {seq} is in the index alone")
         n, size = found[0] or 0, found[1] or 0
         self._connection.execute(
-            "INSERT INTO aside (lane, seq, n, reason, at_ms, crc, body) "
+            "INSERT INTO dead_letter (lane, seq, n, reason, at_ms, crc, body) "
             "SELECT lane, seq, n, ?, ?, crc, body FROM queue WHERE lane = ? AND seq = ?",
             (reason, time.time_ns() // 1_000_000, lane, seq),
         )
         self._connection.execute("DELETE FROM queue WHERE lane = ? AND seq = ?", (lane, seq))
         draft.put(lane, self._lane_after(draft.lanes[lane], 1, n, size, lane))
-        draft.aside_rows += 1
-        draft.aside_reports += n
+        draft.dead_letter_rows += 1
+        draft.dead_letter_reports += n
 
-    def set_aside(self, rows: Sequence[EncodedRow], reason: str) -> None:
+    def dead_letter(self, rows: Sequence[EncodedRow], reason: str) -> None:
         """Keep rows out of the way. One that stands in the queue just so leaves it; a part of one leaves it there."""
         with self._transaction() as draft:
             for row in rows:
@@ -824,31 +828,31 @@ class SpoolFile:
                     "SELECT 1 FROM queue WHERE lane = ? AND seq = ? AND crc = ?", (row.lane, row.seq, crc)
                 ).fetchone()
                 if same:
-                    self._move_aside(draft, row.lane, row.seq, reason)
+                    self._move_to_dead_letters(draft, row.lane, row.seq, reason)
                     continue
                 self._connection.execute(
-                    "INSERT INTO aside (lane, seq, n, reason, at_ms, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO dead_letter (lane, seq, n, reason, at_ms, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (row.lane, row.seq, row.n, reason, time.time_ns() // 1_000_000, crc, row.body),
                 )
-                draft.aside_rows += 1
-                draft.aside_reports += row.n
+                draft.dead_letter_rows += 1
+                draft.dead_letter_reports += row.n
 
-    def aside(self, after_id: int, max_bytes: int) -> list[AsideRow]:
-        """Rows set aside behind ``after_id``, in order, up to ``max_bytes`` of bodies but at least one if there is any."""
-        return read_aside(self._connection, after_id, max_bytes)
+    def dead_letters(self, after_id: int, max_bytes: int) -> list[DeadLetter]:
+        """Dead letters behind ``after_id``, in order, up to ``max_bytes`` of bodies but at least one if there is any."""
+        return read_dead_letters(self._connection, after_id, max_bytes)
 
-    def give_back(self, aside_id: int, lane: int, seq: int) -> None:
-        """Move a row set aside to the queue again, as ``(lane, seq)``.
+    def requeue(self, dead_letter_id: int, lane: int, seq: int) -> None:
+        """Move a dead letter to the queue again, as ``(lane, seq)``.
 
         Raises:
             KeyError: there is no such row.
             ValueError: its CRC does not prove it, or ``(lane, seq)`` is taken.
         """
-        found = read_aside(self._connection, aside_id - 1, 0)
-        if not found or found[0].id != aside_id:
-            raise KeyError(f"no row {aside_id} is set aside")
+        found = read_dead_letters(self._connection, dead_letter_id - 1, 0)
+        if not found or found[0].id != dead_letter_id:
+            raise KeyError(f"there is no dead letter {dead_letter_id}")
         if not found[0].whole:
-            raise ValueError(f"row {aside_id} set aside is damaged: {found[0].reason}")
+            raise ValueError(f"dead letter {dead_letter_id} is damaged: {found[0].reason}")
         records = found[0].records()
         row = encode_row(SpoolRow(lane, seq, found[0].n, records))
         with self._transaction() as draft:
@@ -856,10 +860,10 @@ class SpoolFile:
                 self._insert([row])
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"lane {lane}, seq {seq} is in the spool already") from error
-            self._connection.execute("DELETE FROM aside WHERE id = ?", (aside_id,))
+            self._connection.execute("DELETE FROM dead_letter WHERE id = ?", (dead_letter_id,))
             draft.add([row])
-            draft.aside_rows -= 1
-            draft.aside_reports -= row.n
+            draft.dead_letter_rows -= 1
+            draft.dead_letter_reports -= row.n
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a text for the caller."""
@@ -908,7 +912,7 @@ def _head(connection: sqlite3.Connection, lane: int) -> tuple[int, int | None] |
     try:
         records = decode_body(row[1])
     except msgspec.MsgspecError:
-        return row[0], None  # the read that comes to it sets it aside and says so
+        return row[0], None  # the read that comes to it makes it a dead letter and says so
     return row[0], records[0].timestamp_ms if records else None
 
 
@@ -936,8 +940,8 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
     for lane, rows, first, last, _, reports, size in counted:
         head = _head(connection, lane)
         ledger.put(lane, LaneStats(rows, reports, size, first, last, head[1] if head else None))
-    ledger.aside_rows, ledger.aside_reports = connection.execute(
-        "SELECT count(*), coalesce(sum(n), 0) FROM aside"
+    ledger.dead_letter_rows, ledger.dead_letter_reports = connection.execute(
+        "SELECT count(*), coalesce(sum(n), 0) FROM dead_letter"
     ).fetchone()
     return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
@@ -1005,17 +1009,17 @@ def _fetch_at_once(connection: sqlite3.Connection, lane: int, after_seq: int, li
     return rows
 
 
-def read_aside(connection: sqlite3.Connection, after_id: int, max_bytes: int) -> list[AsideRow]:
-    """Rows set aside behind ``after_id``, up to ``max_bytes`` of bodies but at least one if there is any."""
-    rows: list[AsideRow] = []
+def read_dead_letters(connection: sqlite3.Connection, after_id: int, max_bytes: int) -> list[DeadLetter]:
+    """Dead letters behind ``after_id``, up to ``max_bytes`` of bodies but at least one if there is any."""
+    rows: list[DeadLetter] = []
     total = 0
     for row in connection.execute(
-        "SELECT id, lane, seq, n, reason, at_ms, crc, body FROM aside WHERE id > ? ORDER BY id", (after_id,)
+        "SELECT id, lane, seq, n, reason, at_ms, crc, body FROM dead_letter WHERE id > ? ORDER BY id", (after_id,)
     ):
         total += len(row[7])
         if total > max_bytes and rows:
             break
-        rows.append(AsideRow(*row))
+        rows.append(DeadLetter(*row))
     return rows
 
 
@@ -1051,7 +1055,7 @@ class SpoolReader:
             self._copy.cleanup()
 
     def stats(self) -> Ledger:
-        """Rows, reports and bytes by lane and in total, and what is set aside: one pass over the file."""
+        """Rows, reports and bytes by lane and in total, and the dead letters: one pass over the file."""
         return self._steady(lambda connection: load_ledger(connection)[0])
 
     def meta(self) -> dict[str, str]:
@@ -1067,9 +1071,9 @@ class SpoolReader:
         """
         return self._steady(lambda connection: read_rows(connection, lane, after_seq, limit, max_bytes))
 
-    def aside(self, after_id: int = 0, *, max_bytes: int) -> list[AsideRow]:
-        """Rows set aside, by id, up to ``max_bytes`` but at least one if there is any."""
-        return self._steady(lambda connection: read_aside(connection, after_id, max_bytes))
+    def dead_letters(self, after_id: int = 0, *, max_bytes: int) -> list[DeadLetter]:
+        """Dead letters, by id, up to ``max_bytes`` but at least one if there is any."""
+        return self._steady(lambda connection: read_dead_letters(connection, after_id, max_bytes))
 
     def _connect(self) -> sqlite3.Connection:
         wal, shm = (self._database.with_name(DATABASE + suffix) for suffix in ("-wal", "-shm"))

@@ -39,8 +39,8 @@ from bridge.spool.file import (
     DISK_ERRORS,
     SMALL_BYTES,
     WAL_BYTES,
-    AsideRow,
     Ballast,
+    DeadLetter,
     EncodedRow,
     LaneStats,
     Ledger,
@@ -58,7 +58,7 @@ from bridge.spool.file import (
 from bridge.spool.salvage import PAGE_BYTES
 
 __all__ = [
-    "AsideRow",
+    "DeadLetter",
     "LaneStats",
     "Spool",
     "SpoolEvent",
@@ -73,7 +73,7 @@ _LOOK_SECONDS: Final = 0.1
 """How often free space is looked at while something is written, or while appends are refused."""
 _IDLE_SECONDS: Final = 1.0
 _COUNT_SECONDS: Final = 5.0
-"""Between counts of the files set aside as damaged."""
+"""Between counts of the files moved aside as damaged."""
 _RETRY_SECONDS: Final = 1.0
 """Between attempts to open a file that could not be opened, and to make a ballast that had to be freed."""
 _ORDINARY_BYTES: Final = 16 << 10
@@ -96,7 +96,7 @@ _MANY_BAD_ROWS: Final = 100
 class SpoolEvent(msgspec.Struct, frozen=True):
     """Something an operator should hear of; no event carries a key or a value.
 
-    ``damaged_file``: moved to ``path``, ``rows`` and ``reports`` taken over. ``damaged_row``: set aside.
+    ``damaged_file``: moved to ``path``, ``rows`` and ``reports`` taken over. ``damaged_row``: dead-lettered.
     ``full``: appends are refused. ``failed``: the disk failed. ``recovered``: appends are taken again.
     """
 
@@ -120,9 +120,9 @@ class SpoolStats(msgspec.Struct, frozen=True):
     reports: int = 0
     bytes: int = 0
     oldest_at_ms: int | None = None
-    found_reports_at_start: int = 0
-    aside_rows: int = 0
-    aside_reports: int = 0
+    recovered_reports_at_start: int = 0
+    dead_letter_rows: int = 0
+    dead_letter_reports: int = 0
     damaged_files: int = 0
     kept_damaged_files: int = 0
     damaged_rows: int = 0
@@ -287,25 +287,25 @@ class Spool:
     def read(self, lane: int, after_seq: int, *, max_bytes: int) -> asyncio.Future[list[SpoolRow]]:
         """Rows of a lane behind ``after_seq``, by seq: as many as fit ``max_bytes`` of bodies, one at least if any.
 
-        Rows that their CRC does not prove are set aside and left out. Raises SpoolFailed by the future.
+        Rows that their CRC does not prove are dead-lettered and left out. Raises SpoolFailed by the future.
         """
         return self._ask(lambda future: _Read(lane, after_seq, max_bytes, future))
 
-    def set_aside(self, rows: Sequence[SpoolRow], reason: str) -> asyncio.Future[None]:
+    def dead_letter(self, rows: Sequence[SpoolRow], reason: str) -> asyncio.Future[None]:
         """Keep rows for good, out of the way. One that is in the queue just so leaves it in the same transaction.
 
         A part of a queued group (other records under its lane and seq) leaves the group where it is.
         """
         encoded = [encode_row(row) for row in rows]
-        return self._call(lambda file: file.set_aside(encoded, reason))
+        return self._call(lambda file: file.dead_letter(encoded, reason))
 
-    def aside(self, after_id: int = 0, *, max_bytes: int) -> asyncio.Future[list[AsideRow]]:
-        """Rows set aside with a larger id, by id: as many as fit ``max_bytes`` of bodies, one at least if any."""
-        return self._call(lambda file: file.aside(after_id, max_bytes))
+    def dead_letters(self, after_id: int = 0, *, max_bytes: int) -> asyncio.Future[list[DeadLetter]]:
+        """Dead letters with a larger id, by id: as many as fit ``max_bytes`` of bodies, one at least if any."""
+        return self._call(lambda file: file.dead_letters(after_id, max_bytes))
 
-    def give_back(self, aside_id: int, lane: int, seq: int) -> asyncio.Future[None]:
-        """Queue a row set aside again, as ``(lane, seq)``. KeyError: no such row. ValueError: damaged, or seq taken."""
-        return self._call(lambda file: file.give_back(aside_id, lane, seq))
+    def requeue(self, dead_letter_id: int, lane: int, seq: int) -> asyncio.Future[None]:
+        """Queue a dead letter again, as ``(lane, seq)``. KeyError: no such row. ValueError: damaged, or seq taken."""
+        return self._call(lambda file: file.requeue(dead_letter_id, lane, seq))
 
     def get_meta(self, key: str) -> str | None:
         """What `set_meta` last made durable."""
@@ -411,7 +411,7 @@ class _Writer:
         self._settled_bytes = 0
         self._ledger = Ledger()
         self._meta: dict[str, str] = {}
-        self._found_reports = 0
+        self._recovered_reports = 0
         self._damaged_files = 0
         self._kept_damaged_files = 0
         self._damaged_rows = 0
@@ -461,7 +461,7 @@ class _Writer:
             self._lock_fd = lock_directory(self._directory, schemas=self._schemas)
             self._ballast = Ballast(self._directory, self._ballast_bytes)
             self._open()
-            self._found_reports = self._ledger.reports
+            self._recovered_reports = self._ledger.reports
             self._look()
         except Exception as error:  # noqa: BLE001 - whatever it is, who opens must hear of it
             self._tell(self._spool._opened, self._spool_error(error))  # noqa: SLF001
@@ -652,7 +652,7 @@ class _Writer:
         for row, reason in bad:
             self._damaged_rows += 1
             self._bad_rows_of_file += 1
-            message = f"lane {row.lane}, seq {row.seq}: set aside: {reason}"
+            message = f"lane {row.lane}, seq {row.seq}: dead-lettered: {reason}"
             self._events.append(SpoolEvent("damaged_row", message, None, 1, row.n))
         if self._bad_rows_of_file >= _MANY_BAD_ROWS:
             self._exchange("rows")
@@ -713,9 +713,9 @@ class _Writer:
             reports=ledger.reports,
             bytes=ledger.bytes,
             oldest_at_ms=ledger.oldest_at_ms(),
-            found_reports_at_start=self._found_reports,
-            aside_rows=ledger.aside_rows,
-            aside_reports=ledger.aside_reports,
+            recovered_reports_at_start=self._recovered_reports,
+            dead_letter_rows=ledger.dead_letter_rows,
+            dead_letter_reports=ledger.dead_letter_reports,
             damaged_files=self._damaged_files,
             kept_damaged_files=self._kept_damaged_files,
             damaged_rows=self._damaged_rows,
@@ -770,7 +770,7 @@ class _Writer:
             self._events.append(SpoolEvent("recovered", f"{self._directory}: there is room on the disk again"))
 
     def _count_damaged(self) -> None:
-        """Files set aside as damaged lie there until somebody takes them away, over restarts too."""
+        """Files moved aside as damaged lie there until somebody takes them away, over restarts too."""
         now = time.monotonic()
         if now - self._counted_at >= _COUNT_SECONDS:
             self._counted_at = now

@@ -19,13 +19,13 @@ _AGAIN_SECONDS = 10.0
 
 
 class TopicsCheck:
-    """What is missing or weaker than declared, as Kafka last told.
+    """What is missing or weaker than declared, as Kafka last stop_requested.
 
     Args:
         settings: the whole configuration.
 
     Attributes:
-        weak: of each topic what is wrong, a line each; nothing until Kafka has told.
+        weak: of each topic what is wrong, a line each; nothing until Kafka has stop_requested.
         checked_at: when that was, Unix time; 0 before.
     """
 
@@ -35,16 +35,16 @@ class TopicsCheck:
         self.weak: dict[str, list[str]] = {settings.topics.status: [], settings.topics.quarantine: []}
         self.checked_at = 0.0
 
-    async def refuse_weak(self, told: asyncio.Event) -> None:
+    async def refuse_weak(self, stop_requested: asyncio.Event) -> None:
         """For ``topics.check = refuse``: no start where Kafka answers and a topic is not as declared.
 
         Args:
-            told: ends the wait when it is set, as a start that is not wanted any more.
+            stop_requested: ends the wait when it is set, as a start that is not wanted any more.
 
         Raises:
             TopicsError: names what is wrong.
         """
-        looking, ending = asyncio.create_task(weaknesses(self._settings)), asyncio.create_task(told.wait())
+        looking, ending = asyncio.create_task(weaknesses(self._settings)), asyncio.create_task(stop_requested.wait())
         await asyncio.wait([looking, ending], timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for task in (looking, ending):
             task.cancel()
@@ -73,10 +73,10 @@ class TopicsCheck:
         for topic, now in found.items():
             before = self.weak.get(topic, [])
             for line in sorted(set(now) - set(before)):
-                log.error("topic_weak", what=line, remedy="chatapp-bridge topics plan")
+                log.error("topic_drift_detected", what=line, remedy="chatapp-bridge topics plan")
             # Of a topic that is not there any more nothing was mended.
             for line in sorted(set(before) - set(now)) if now != [missing(topic)] else ():
-                log.info("topic_mended", what=line)
+                log.info("topic_drift_resolved", what=line)
         self.weak, self.checked_at, self._failure = found, time.time(), ""
 
     def _unchecked(self, why: str) -> None:

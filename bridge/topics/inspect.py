@@ -14,7 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
 from bridge.config import Kafka, Settings
-from bridge.errors import KafkaUnreachable, TopicsError
+from bridge.errors import KafkaUnavailable, TopicsError
 from bridge.kafka.connection import Client, client_arguments
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
@@ -70,7 +70,7 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
     try:
         try:
             await client.start()
-        except KafkaUnreachable as error:
+        except KafkaUnavailable as error:
             servers = ", ".join(kafka.bootstrap_servers)
             raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})") from error
         yield client

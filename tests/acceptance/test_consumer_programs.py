@@ -249,6 +249,6 @@ async def replay(bootstrap: str, topic: str, directory: Path) -> None:
     """``chatapp-bridge replay``, from the topic's beginning to its present end, into itself."""
     settings = [f"kafka.bootstrap_servers={bootstrap}", f"topics.status={topic}", f"spool.directory={directory}"]
     sets = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-m", "bridge", "replay", *sets, "--to-topic", topic, "--force-source", "--execute"]
+    command = [sys.executable, "-m", "bridge", "replay", *sets, "--to-topic", topic, "--allow-own-topic", "--execute"]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -222,14 +222,14 @@ chatapp_bridge_callbacks_total{answer="503"} 1.0
 # TYPE chatapp_bridge_reports_waiting gauge
 chatapp_bridge_reports_waiting 5.0
 # TYPE chatapp_bridge_lanes gauge
-chatapp_bridge_lanes{state="sick"} 2.0
+chatapp_bridge_lanes{state="degraded"} 2.0
 chatapp_bridge_lanes{state="healthy"} 13.0
 # TYPE chatapp_bridge_something gauge
 chatapp_bridge_something +Inf
 """
     reading = Reading.parse(text)
     assert reading.answers == {"200": 7, "503": 1}
-    assert (reading.waiting, reading.sick, reading.healthy, reading.spool_rows) == (5, 2, 13, 0)
+    assert (reading.waiting, reading.degraded, reading.healthy, reading.spool_rows) == (5, 2, 13, 0)
     assert not reading.drained
 
 

@@ -75,7 +75,9 @@ async def test_the_example_works(kafka_bootstrap: str, tmp_path: Path) -> None:
     await asyncio.to_thread(run, [PROGRAM, "topics", *the(".venv/bin/chatapp-bridge topics")], environment)
     assert the(".venv/bin/chatapp-bridge serve") == []
     defaults = config.load(environment={}).settings.server
-    own = dict.fromkeys(("access.path_secrets", "access.allow_open", "kafka.bootstrap_servers", "spool.directory"))
+    own = dict.fromkeys(
+        ("access.path_secrets", "access.allow_unauthenticated", "kafka.bootstrap_servers", "spool.directory")
+    )
     async with BridgeProcess("", tmp_path, own, environment=environment, program=[PROGRAM]) as bridge:
         arguments = [part.replace(f"localhost:{defaults.port}", f"127.0.0.1:{bridge.port}") for part in the("curl")]
         assert arguments != the("curl"), "the example names the default port"

@@ -98,7 +98,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "metrics": [{"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "prometheusRule", "dashboard")}}],
     "jobs": [
         {"topicsJob": {"enabled": False}, "test": {"enabled": False}},
-        {"topicsJob": {"dev": True}, "schemaJob": {"enabled": False}},
+        {"topicsJob": {"singleBroker": True}, "schemaJob": {"enabled": False}},
     ],
 }  # fmt: skip
 

@@ -59,7 +59,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"secrets": {"access": {"path_secrets_file": None}}},
         "secrets.access.path_secrets_file: names no Secret, so anyone could publish; make one",
     ),
-    "open with a secret": ({"config": {"access": {"allow_open": True}}}, "config.access.allow_open: true contradicts"),
+    "open with a secret": (
+        {"config": {"access": {"allow_unauthenticated": True}}},
+        "config.access.allow_unauthenticated: true contradicts",
+    ),
     "two files for one key": (
         {"config": {"access": {"path_secrets_file": "/x"}}},
         "config.access.path_secrets_file: secrets.access.path_secrets_file mounts a file for the same key; keep one",
@@ -198,7 +201,7 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
         {"podDisruptionBudget": {"enabled": False, "maxUnavailable": 0}},
         {"replicas": 0},
         {"config": {"spool": {"max_bytes": 5_000_000_000}}, "spool": {"size": "5.5G"}},
-        {"config": {"access": {"allow_open": True}}, "secrets": {"access": None}},
+        {"config": {"access": {"allow_unauthenticated": True}}, "secrets": {"access": None}},
         {"config": {"access": {"path_secrets_file": "/vault/secrets"}}, "secrets": {"access": None}},
         {
             "extraEnv": [

@@ -73,7 +73,7 @@ async def arena(_guarded: tuple[EmbeddedKafka, Port], proxy: Proxy, tmp_path: Pa
     topics = await create_topic(plain, partitions=PARTITIONS), await create_topic(plain, partitions=3)
     await asyncio.to_thread(permit, plain, topics)
     # Sooner than the client tries again by itself, which its sequence numbers would make no repeat.
-    settings = {**SECURITY, "delivery.abandon_seconds": 0.8, "delivery.hedge_ms": 300}
+    settings = {**SECURITY, "delivery.producer_timeout_seconds": 0.8, "delivery.spool_after_ms": 300}
     async with Arena(plain, tmp_path, topics, settings, bridge_bootstrap=proxy.address) as arena:
         yield arena
 

@@ -17,7 +17,7 @@ import pytest
 from support.scripted import QUARANTINE, STATUS, Scripted, ScriptedIds, numbers, record, settings
 
 from bridge.delivery.delivery import Delivery
-from bridge.delivery.lane import Receipt
+from bridge.delivery.lane import PendingAck
 from bridge.delivery.layout import Layout
 from bridge.kafka.producer import Abandoned
 from bridge.spool.spool import Spool, SpoolHooks
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridge.kafka.producers import Producers
 
 PATIENCE_SECONDS = 20.0
-HEDGE_MS = 40
+SPOOL_AFTER_MS = 40
 KEY = "k0"
 
 
@@ -72,7 +72,7 @@ class Life:
     async def begin(cls, directory: Path, cluster: Scripted, hooks: SpoolHooks | None = None) -> "AsyncIterator[Life]":
         """Open the spool, take over what is in it."""
         spool = await Spool.open(directory, max_bytes=64 << 20, min_free_bytes=0, hooks=hooks)
-        delivery = Delivery(settings(f"delivery.hedge_ms={HEDGE_MS}"), ScriptedIds())
+        delivery = Delivery(settings(f"delivery.spool_after_ms={SPOOL_AFTER_MS}"), ScriptedIds())
         delivery.spool, delivery.producers = spool, cast("Producers", cluster)
         delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         delivery._make_lanes(Layout([(STATUS, 2), (QUARANTINE, 1)]))
@@ -82,7 +82,7 @@ class Life:
             await asyncio.gather(*(lane.stop() for lane in delivery.all_lanes()))
             await spool.close(PATIENCE_SECONDS)
 
-    def push(self, number: int) -> Receipt:
+    def push(self, number: int) -> PendingAck:
         """A callback of one report."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         return self.delivery.submit([record(KEY, number)], deadline)
@@ -90,7 +90,7 @@ class Life:
     def check_accounting(self) -> None:
         """The identity."""
         counters = self.delivery.counters
-        left = sum(counters.published.values()) + self.delivery.waiting + counters.set_aside + counters.refused
+        left = sum(counters.published.values()) + self.delivery.waiting + counters.dead_letter + counters.refused
         assert counters.received + counters.found == left
         assert self.delivery.waiting >= 0
 
@@ -132,10 +132,10 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def test_the_head_succeeds_late_around_its_journalling_then_kill_9(
     tmp_path: Path, stack: AsyncExitStack, point: str, *, late: bool
 ) -> None:
-    """The head's batch waits beyond the hedge and is acknowledged at that moment: what is answered 200 is published.
+    """The head's batch waits beyond spool_after_ms and is acknowledged at that moment: what is answered 200 is published.
 
-    Nothing stays on disk, and the account balances; also where the process is killed right then, with no 200 given before the
-    acknowledgement or the fsync.
+    Nothing stays on disk, and the reconciliation balances; also where the process is killed right then, with no 200 given
+    before the acknowledgement or the fsync.
     """
     failpoint, cluster = Failpoint(point), Scripted()
     life = await stack.enter_async_context(Life.begin(tmp_path / "spool", cluster, failpoint))
@@ -180,9 +180,9 @@ async def test_kill_9_between_acknowledgement_and_delete_and_in_mid_drain(
     cluster.batch_records = batch
     life = await stack.enter_async_context(Life.begin(tmp_path / "spool", cluster, failpoint))
     cluster.reachable = False
-    receipts = [life.push(number) for number in range(1, 11)]
-    await until(lambda: all(receipt.outcome.done() for receipt in receipts))
-    assert all(receipt.outcome.exception() is None for receipt in receipts)
+    acks = [life.push(number) for number in range(1, 11)]
+    await until(lambda: all(ack.outcome.done() for ack in acks))
+    assert all(ack.outcome.exception() is None for ack in acks)
     cluster.reachable = True
     await until(lambda: bool(cluster.flying))
     cluster.acknowledge()

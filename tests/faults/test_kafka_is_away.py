@@ -17,8 +17,8 @@ from bridge.lab.simulate.ledger import Entry
 pytest_plugins = ("support.arena_fixture",)
 
 IN_TIME = 0.999
-# delivery.hedge_ms
-HEDGE_SECONDS = 0.5
+# delivery.spool_after_ms
+SPOOL_AFTER_SECONDS = 0.5
 
 
 def answered_well(arena: Arena) -> None:
@@ -45,7 +45,7 @@ async def test_all_brokers_killed_and_back(cluster: EmbeddedKafka, make_arena: M
     assert seen.metrics["ready"] == 1
     await cluster.start()
     back = time.monotonic()
-    healthy = await arena.until(lambda scrape: scrape.sick == 0 and scrape.waiting < RATE)
+    healthy = await arena.until(lambda scrape: scrape.degraded == 0 and scrape.waiting < RATE)
     print(f"\n  away {back - began:.1f} s, all healthy {healthy.at - back:.1f} s later")  # noqa: T201 - the report
     assert healthy.at - back < 2 * (back - began)
 
@@ -104,7 +104,7 @@ SICK = [
 
 @pytest.mark.alone
 @pytest.mark.parametrize(("placement", "spool"), SICK if LONG else SICK[:2])
-async def test_a_sick_partition_does_not_slow_its_neighbours(
+async def test_a_degraded_partition_does_not_slow_its_neighbours(
     cluster: EmbeddedKafka, make_arena: MakeArena, placement: tuple[dict[int, list[int]], int], *, spool: bool
 ) -> None:
     """Partition 0 has no leader, or too few replicas in sync, and keeps its broker's other partitions no longer than before.
@@ -125,7 +125,7 @@ async def test_a_sick_partition_does_not_slow_its_neighbours(
     killed = time.monotonic()
     await cluster.node(1).kill()
     # The controller finds it dead after 4.5 s; from then on the brokers say what is the case.
-    alone = await arena.until(lambda scrape: scrape.sick == 1 and scrape.at > killed + 4.5, longer(10, 20))
+    alone = await arena.until(lambda scrape: scrape.degraded == 1 and scrape.at > killed + 4.5, longer(10, 20))
     await asyncio.sleep(longer(1.5, 50))
     neighbours = arena.latency(lambda entry: not touches_partition_0(entry), alone.at, time.monotonic())
     during = arena.latency(lambda entry: not touches_partition_0(entry), killed, alone.at)
@@ -139,7 +139,7 @@ async def test_a_sick_partition_does_not_slow_its_neighbours(
     )
     print(f"\n  {said}")  # noqa: T201 - the report
     assert min(neighbours.count, before.count) > 100, said
-    assert neighbours.p99_seconds < min(HEDGE_SECONDS, max(0.25, 2 * before.p99_seconds)), said
+    assert neighbours.p99_seconds < min(SPOOL_AFTER_SECONDS, max(0.25, 2 * before.p99_seconds)), said
     if spool:
         await arena.verdict()
         answered_well(arena)

@@ -71,7 +71,7 @@ def seen(directory: Path) -> set[tuple[int, int]]:
 
 async def audit(bootstrap: str, topics: tuple[str, str]) -> tuple[int, dict[str, Any]]:
     """Exit code and findings; all is judged, as nothing is on its way any more."""
-    words = ["audit", "--format", "json", "--margin", "0", "--set", f"topics.quarantine={topics[1]}"]
+    words = ["audit", "--format", "json", "--settle-seconds", "0", "--set", f"topics.quarantine={topics[1]}"]
     command = [sys.executable, "-m", "bridge", *arguments(bootstrap, topics[0], words)]
     run = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, timeout=90, check=False)
     return run.returncode, json.loads(run.stdout)

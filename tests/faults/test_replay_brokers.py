@@ -53,7 +53,7 @@ async def test_all_brokers_die_it_says_so_and_is_taken_up(cluster: EmbeddedKafka
     """It ends when its patience does, with the words for going on; each record is there once in the end."""
     topic, target, expected = await filled(cluster)
     bootstrap = cluster.bootstrap_servers
-    words = ["replay", "--to-topic", target, "--rate", RATE, "--patience", PATIENCE, "--execute"]
+    words = ["replay", "--to-topic", target, "--rate", RATE, "--timeout", PATIENCE, "--execute"]
     process = start(bootstrap, topic, *words, directory=tmp_path)
     await written(bootstrap, target, 0)
     await cluster.kill_all()

@@ -35,7 +35,7 @@ async def test_three_replicas_killed_in_turn_lose_nothing_and_each_keeps_its_ord
         for _ in range(rounds):
             await kill_in_turn(replicas, lambda scrape: scrape.metrics["spool_rows"] > 0 and scrape.waiting > 200)
         for arena in replicas.arenas:
-            await arena.until(lambda scrape: scrape.total("reports_found") > 100)  # of its former life
+            await arena.until(lambda scrape: scrape.total("reports_recovered") > 100)  # of its former life
         await cluster.start()
         for _ in range(rounds):
             await kill_in_turn(replicas, lambda scrape: scrape.total("reports_published") > 0, int(longer(1, REPLICAS)))

@@ -262,12 +262,12 @@ class Eio(Gate):
 async def test_after_a_failed_fsync_the_file_is_not_trusted_any_more(
     house: House, failure: OSError | sqlite3.Error
 ) -> None:
-    """It is set aside with its -wal as it was, counted and reported; all that was promised is in the new file."""
+    """It is moved aside with its -wal as it was, counted and reported; all that was promised is in the new file."""
     hooks = Eio()
     spool = await house.open(hooks=hooks)
     await spool.append([row(1, seq) for seq in range(1, 20)])
     spool.delete_through(1, 4)
-    await spool.set_aside([row(2, 1)], "refused")
+    await spool.dead_letter([row(2, 1)], "refused")
     await spool.set_meta("lanes", "3")
     before = contents(house.directory)
     hooks.after = [failure]
@@ -282,11 +282,11 @@ async def test_after_a_failed_fsync_the_file_is_not_trusted_any_more(
     await spool.append([row(1, 21)])
     assert await seqs(spool, 1) == [*range(5, 20), 21]
     assert spool.get_meta("lanes") == "3"
-    assert [each.records() for each in await spool.aside(max_bytes=MIB)] == [row(2, 1).records]
-    assert (spool.stats.rows, spool.stats.aside_rows) == (16, 1)
+    assert [each.records() for each in await spool.dead_letters(max_bytes=MIB)] == [row(2, 1).records]
+    assert (spool.stats.rows, spool.stats.dead_letter_rows) == (16, 1)
 
 
-async def test_a_checkpoint_that_fails_sets_the_file_aside(house: House) -> None:
+async def test_a_checkpoint_that_fails_moves_the_file_aside(house: House) -> None:
     """Its fsync is no better than a commit's."""
     hooks = Eio()
     spool = await house.open(hooks=hooks)
@@ -447,7 +447,7 @@ def flip(path: Path, offset: int, bit: int = 0) -> None:
 
 
 async def test_a_flipped_bit_in_a_row_costs_that_row_alone_and_it_is_kept(house: House) -> None:
-    """`integrity_check` finds nothing; the read sets the row aside as it is, reports it, and goes on behind it."""
+    """`integrity_check` finds nothing; the read makes the row a dead letter as it is, reports it, and goes on behind it."""
     stored = await closed_spool(house)
     database = house.directory / "spool.db"
     data = database.read_bytes()
@@ -455,13 +455,19 @@ async def test_a_flipped_bit_in_a_row_costs_that_row_alone_and_it_is_kept(house:
     assert sqlite3.connect(database).execute("PRAGMA integrity_check").fetchone() == ("ok",)
     spool = await house.open()
     assert await seqs(spool, 1) == [seq for seq in stored[1] if seq != 30]
-    (aside,) = await spool.aside(max_bytes=MIB)
-    assert (aside.lane, aside.seq, aside.n, aside.whole, aside.reason) == (1, 30, 2, False, "crc")
-    assert len(aside.body) > 600
-    assert (spool.stats.damaged_rows, spool.stats.aside_rows, spool.stats.rows) == (1, 1, 119)
+    (dead_letter,) = await spool.dead_letters(max_bytes=MIB)
+    assert (dead_letter.lane, dead_letter.seq, dead_letter.n, dead_letter.whole, dead_letter.reason) == (
+        1,
+        30,
+        2,
+        False,
+        "crc",
+    )
+    assert len(dead_letter.body) > 600
+    assert (spool.stats.damaged_rows, spool.stats.dead_letter_rows, spool.stats.rows) == (1, 1, 119)
     assert [(event.kind, event.rows, event.reports) for event in house.events] == [("damaged_row", 1, 2)]
     with pytest.raises(ValueError, match="damaged"):
-        await spool.give_back(aside.id, 1, 1_000)
+        await spool.requeue(dead_letter.id, 1, 1_000)
 
 
 @pytest.mark.parametrize("offset", range(100) if LONG else [*range(0, 100, 4), 18, 19, 45, 57])
@@ -520,7 +526,7 @@ async def test_a_truncated_wal_costs_what_was_cut_and_nothing_before(house: Hous
 
 
 async def test_a_flipped_bit_in_the_wal_loses_no_other_row(house: House, tmp_path: Path) -> None:
-    """SQLite would drop all that follows without a word; here it is found, and the file is set aside and reported."""
+    """SQLite would drop all that follows without a word; here it is found, and the file is moved aside and reported."""
     spool = await house.open()
     for seq in range(1, 30):
         await spool.append([row(1, seq)])
@@ -544,7 +550,7 @@ def wal_with_flip(data: bytes) -> bytes:
 
 
 async def test_a_wal_of_another_file_is_not_applied(house: House, tmp_path: Path) -> None:
-    """Lying beside a file it does not belong to, it is set aside with it; the rows of both are kept."""
+    """Lying beside a file it does not belong to, it is moved aside with it; the rows of both are kept."""
     spool = await house.open()
     await spool.append([row(1, seq) for seq in range(1, 30)])
     old = left_behind(house, tmp_path / "old")
@@ -560,7 +566,7 @@ async def test_a_wal_of_another_file_is_not_applied(house: House, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 500, os.urandom(3 * PAGE)])
-async def test_what_is_no_database_is_set_aside(house: House, content: bytes) -> None:
+async def test_what_is_no_database_is_dead_lettered(house: House, content: bytes) -> None:
     """Never deleted: its bytes are kept, and a new file is begun. An empty file holds nothing to keep."""
     await closed_spool(house, 3)
     (house.directory / "spool.db").write_bytes(content)

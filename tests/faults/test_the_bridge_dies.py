@@ -50,7 +50,7 @@ async def test_kill_9_in_a_loop_loses_nothing_with_kafka_up_and_down(
         await arena.bridge.start()
 
     verdict = await arena.verdict()
-    found = max(scrape.total("reports_found") for scrape in arena.watcher.scrapes)
+    found = max(scrape.total("reports_recovered") for scrape in arena.watcher.scrapes)
     assert found > 500  # taken over from the former process
     print(f"\n  {3 * rounds + 1} times kill -9; at most {found:.0f} reports taken over")  # noqa: T201 - the report
     assert verdict.summary.pushes > 0
@@ -68,7 +68,7 @@ async def test_sigterm_ends_within_its_bound_in_each_state(cluster: EmbeddedKafk
     await arena.until(lambda scrape: scrape.total("reports_published") > 500)
     for node in cluster.nodes:
         node.pause()
-    await asyncio.sleep(0.3)  # before the hedge: batches are on their way, nothing is journalled
+    await asyncio.sleep(0.3)  # before spool_after_ms: batches are on their way, nothing is journalled
     took["frozen"] = await stopped(arena)
     await arena.until(lambda scrape: scrape.metrics["spool_rows"] > 0)
     took["without Kafka"] = await stopped(arena)
@@ -96,10 +96,10 @@ async def shows(bridge: BridgeProcess, name: str, least: float) -> bool:
     return (await bridge.metrics())[f"chatapp_bridge_{name}"] >= least
 
 
-async def test_a_client_that_goes_away_while_waiting_leaves_a_balanced_account(tmp_path: Path) -> None:
+async def test_a_client_that_goes_away_while_waiting_leaves_a_balanced_reconciliation(tmp_path: Path) -> None:
     """Its callback was read whole: it is kept like any other, counted once, and found by the next start."""
     nobody = Port()
-    async with BridgeProcess(nobody.address, tmp_path, {"delivery.hedge_ms": 400}) as bridge:
+    async with BridgeProcess(nobody.address, tmp_path, {"delivery.spool_after_ms": 400}) as bridge:
         pushed = request("POST", bridge.path, b'[{"MessageId":"m","Status":"Sent"},{"MessageId":"n","Status":"Sent"}]')
         async with connection(bridge.port) as (_, writer):
             writer.write(pushed)
@@ -111,6 +111,6 @@ async def test_a_client_that_goes_away_while_waiting_leaves_a_balanced_account(t
         bridge.kill()
         await bridge.start()
         metrics = await bridge.metrics()
-        assert metrics["chatapp_bridge_reports_found_total"] == metrics["chatapp_bridge_reports_waiting"] == 2
+        assert metrics["chatapp_bridge_reports_recovered_total"] == metrics["chatapp_bridge_reports_waiting"] == 2
     assert not re.search(r"Traceback|Exception", bridge.log())
     nobody.release()

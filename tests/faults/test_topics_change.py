@@ -45,7 +45,7 @@ async def test_topics_missing_at_the_start_and_grown_while_spooled_and_live(
 async def test_what_a_topic_refuses_as_too_large_is_bisected_and_only_that_is_quarantined(
     cluster: EmbeddedKafka, make_arena: MakeArena
 ) -> None:
-    """max.message.bytes is lowered below a batch and given back: nothing else is lost or reordered, and the lanes go on."""
+    """max.message.bytes is lowered below a batch and requeued: nothing else is lost or reordered, and the lanes go on."""
     arena = await make_arena({"kafka.compression_type": "none"})
     bootstrap, (status, _) = cluster.bootstrap_servers, arena.topics
     arena.load(longer(7, 60), mix=Mix.plain())
@@ -70,7 +70,7 @@ async def test_what_a_topic_refuses_as_too_large_is_bisected_and_only_that_is_qu
     )  # pushed here, not by the provider
     assert arena.ledger.summary().answers.keys() == {"200"}
     last = await arena.watcher.next()
-    assert last.total("reports_set_aside") == 0
+    assert last.total("reports_dead_lettered") == 0
 
 
 async def allow_bytes(client: AIOKafkaAdminClient, topic: str, count: int) -> None:

@@ -138,7 +138,7 @@ async def test_its_commands_do_what_hooks_and_tests_of_a_deployment_need(
         flags = [part for key, value in pairs.items() for part in ("--set", f"{key}={value}")]
         return docker("run", "--rm", *STRICT, *masks(), *volume, image, *arguments, *flags)
 
-    assert f"{topics[0]}: created" in command("topics", "apply", "--dev")
+    assert f"{topics[0]}: created" in command("topics", "apply", "--single-broker")
     program = ["docker", "run", "--rm", "--name", name, *STRICT, *volume, image]
     async with BridgeProcess(
         kafka_bootstrap, tmp_path, {"spool.directory": "/spool"}, topics, program=program, secrets=(secret,)
@@ -151,7 +151,7 @@ async def test_its_commands_do_what_hooks_and_tests_of_a_deployment_need(
 def test_a_rollback_to_an_older_bridge_touches_nothing_of_a_newer_spool(image: str, tmp_path: Path) -> None:
     """It does not start, says what to do, and leaves every byte of every file as it was."""
     spool = writable(tmp_path / "spool")
-    settings = ["--set", "access.allow_open=true", "--set", "kafka.bootstrap_servers=127.0.0.1:1"]
+    settings = ["--set", "access.allow_unauthenticated=true", "--set", "kafka.bootstrap_servers=127.0.0.1:1"]
     run = ["run", "--rm", "--user=12345", "--read-only", "--network=host", "--volume", f"{spool}:/spool", image]
     make = ["spool", "drain", "--timeout", "1", "--directory", "/spool", *settings[2:]]
     with sqlite3.connect(spool / "spool.db") as empty:

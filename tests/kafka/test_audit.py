@@ -85,7 +85,7 @@ def test_each_kind_of_wrong_is_found_and_named_and_none_is_found_beside_it(
     ]
     topics.put([*whole, *wrong, event("young", 9, "1/2", ago_ms=1000)], [quarantined(1, "2/3")])
 
-    assert topics.audit("--format", "json", "--margin", "3600") == 1
+    assert topics.audit("--format", "json", "--settle-seconds", "3600") == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["wrong"], found["callbacks"], found["unjudged"]) == (True, 5, 1)
     assert [(each["callback"], each["found"], each["total"]) for each in found["not_whole_list"]] == [
@@ -101,7 +101,7 @@ def test_each_kind_of_wrong_is_found_and_named_and_none_is_found_beside_it(
         counted[each["outcome"], each["word"]] += each["records"]
     assert counted == {("event", "FAILED"): 6, ("repeat", "FAILED"): 1, ("quarantined", "not_json"): 1}
 
-    assert topics.audit("--margin", "3600") == 1
+    assert topics.audit("--settle-seconds", "3600") == 1
     said = capsys.readouterr().out
     assert f"not whole: callback {ONE}-2" in said
     assert f"out of order: {topics.status}[0]@3" in said
@@ -109,7 +109,7 @@ def test_each_kind_of_wrong_is_found_and_named_and_none_is_found_beside_it(
     assert "something is wrong" in said
 
     since, until = (time_text(NOW_MS - 2 * HOUR_MS + each) for each in (0, 1))
-    assert topics.audit("--from", since, "--to", until, "--by", "hour") == 0
+    assert topics.audit("--from", since, "--to", until, "--bucket", "hour") == 0
     said = capsys.readouterr().out
     assert "1: 1 whole" in said
     assert "nothing is wrong" in said

@@ -122,7 +122,7 @@ async def test_an_exemplar_names_the_trace_of_a_callback(bridge: BridgeProcess) 
 
 
 async def test_what_was_pushed_is_counted(bridge: BridgeProcess) -> None:
-    """Outcome and status of every report, reasons, batches; and the account balances."""
+    """Outcome and status of every report, reasons, batches; and the reconciliation balances."""
     seen = await bridge.metrics()
     answered = {
         status: seen[f'chatapp_bridge_reports_answered_total{{outcome="kafka",status="{status}"}}']

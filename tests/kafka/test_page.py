@@ -218,16 +218,19 @@ async def test_weak_topics_and_secrets_that_can_t_be_used_are_something_to_do(
     ):
         await eventually(partial(are_told, bridge))
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs=weak)])
-        await eventually(partial(are_told, bridge, "ChatappBridgeTopicsWeak"))
+        await eventually(partial(are_told, bridge, "ChatappBridgeTopicSettingsDrift"))
         secrets.write_text("short\n")
-        await eventually(partial(are_told, bridge, "ChatappBridgeTopicsWeak", "ChatappBridgeSecretsUnusable"))
+        await eventually(partial(are_told, bridge, "ChatappBridgeTopicSettingsDrift", "ChatappBridgeSecretsUnusable"))
         texts = {entry: text for text, entry in await told_to_do(bridge)}
         code, said, _ = await told("--url", bridge.admin_url)
         secrets.write_text(f"{SECRET}\n")
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs={})])
         await eventually(partial(are_told, bridge))
-    assert f"topic {topics[0]}, retention.ms: declared 604800000, found 60000; " in texts["ChatappBridgeTopicsWeak"]
-    assert texts["ChatappBridgeTopicsWeak"].endswith("; and 1 more.")
+    assert (
+        f"topic {topics[0]}, retention.ms: declared 604800000, found 60000; "
+        in texts["ChatappBridgeTopicSettingsDrift"]
+    )
+    assert texts["ChatappBridgeTopicSettingsDrift"].endswith("; and 1 more.")
     assert texts["ChatappBridgeSecretsUnusable"].startswith("The file of the callback address's secrets can't be used")
     words = " ".join(said.split())  # a terminal breaks lines
     assert (code, [text for text in texts.values() if f"! {text}" not in words]) == (0, [])

@@ -19,7 +19,7 @@ from bridge.consume import Decoder
 from bridge.errors import RegistryError, ReplayError
 from bridge.kafka.partition import partition_for
 from bridge.lab.embedded import EmbeddedRegistry
-from bridge.operate.reading.client import Asker
+from bridge.operate.reading.client import ClusterInspector
 from bridge.operate.redrive.markers import is_note
 from bridge.operate.redrive.redecode import Redecoder
 from bridge.operate.redrive.redrive import Redrive
@@ -230,7 +230,7 @@ def test_of_two_at_once_the_later_goes_on_alone(topics: Topics) -> None:
     write(topics.bootstrap, topics.quarantine, [put(item(n), n) for n in range(4)])
     settings = config.load(environment={}, assignments=topics.assignments).settings
     writer = Writer(settings, "redrive-earlier", GROUP, 1_000_000)
-    with Asker(settings.kafka) as asker:
+    with ClusterInspector(settings.kafka) as asker:
         earlier = Redrive(settings, asker, Redecoder(settings, "redrive-earlier", 1_000_000), 0)
     assert topics.redrive("--execute") == 0
     with pytest.raises(ReplayError, match="another redrive of this quarantine has begun"):

@@ -282,8 +282,8 @@ def test_the_source_is_written_to_only_when_forced(
     topic = make_topic(kafka_bootstrap)
     write(kafka_bootstrap, topic, [put_event(event(f"m-{n}")) for n in range(10)])
     assert run(topic, "--to-topic", topic, "--execute") == 2
-    assert "--force-source" in capfd.readouterr().err
-    assert run(topic, "--to-topic", topic, "--force-source", "--execute") == 0
+    assert "--allow-own-topic" in capfd.readouterr().err
+    assert run(topic, "--to-topic", topic, "--allow-own-topic", "--execute") == 0
     assert len(read_all(kafka_bootstrap, topic)) == 20
     assert run(topic, "--to-topic", f"{topic}-not-there", "--execute") == 1
     assert "no such topic" in capfd.readouterr().err

@@ -48,7 +48,7 @@ async def answered(bridge: BridgeProcess, *expected: int) -> bool:
 
 async def usable(bridge: BridgeProcess, expected: bool) -> bool:
     """What the metric says."""
-    return (await bridge.metrics())['chatapp_bridge_secrets_usable{of="path"}'] == expected
+    return (await bridge.metrics())['chatapp_bridge_secrets_loaded{source="path"}'] == expected
 
 
 async def test_secrets_are_taken_over_and_what_can_t_be_used_changes_nothing(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from bridge.operate.reading.client import make
 
 PASSWORD, CHANGED = "right-until-it-is-changed", "right-from-then-on"
 PASSPHRASE = "the-passphrase-of-a-key"  # noqa: S105 - opens nothing
-SOON = {"topics.check_seconds": 1, "delivery.hedge_ms": 200, "delivery.abandon_seconds": 2}
+SOON = {"topics.check_seconds": 1, "delivery.spool_after_ms": 200, "delivery.producer_timeout_seconds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ async def printed(topics: tuple[str, str], *words: str) -> list[AclBinding]:
 
 
 async def published(bridge: BridgeProcess, count: int) -> bool:
-    """Whether so many reports were acknowledged, none waits, and the account balances."""
+    """Whether so many reports were acknowledged, none waits, and the reconciliation balances."""
     metrics = await bridge.metrics()
     assert balance(metrics).taken == balance(metrics).accounted
     total = sum(value for name, value in metrics.items() if name.startswith("chatapp_bridge_reports_published_total"))
@@ -199,28 +199,28 @@ async def test_the_operators_rights_make_the_topics_and_change_them(secured: Sec
     """``topics apply`` with exactly what is printed; without a right it says which topic was refused, or is hidden."""
     topics = unique_name("status"), unique_name("quarantine")
     settings = {**secured.connecting(user, PASSWORD), **named(topics)}
-    code, text = await command(settings, "apply", "--dev")
+    code, text = await command(settings, "apply", "--single-broker")
     assert (code, "could not be created: Authorization failed" in text) == (1, True), text
 
     rules = await printed(topics, "--operator", f"User:{user}")
     await secured.allow(rules)
     for words, expected in ((["plan"], 1), (["apply"], 0), (["plan"], 0), (["check"], 1)):
-        code, text = await command(settings, *words, *(["--dev"] if words != ["check"] else []))
+        code, text = await command(settings, *words, *(["--single-broker"] if words != ["check"] else []))
         assert code == expected, text
     own = secured.directory / "own.toml"
     own.write_text('[status]\npartitions = 14\n[status.config]\n"retention.ms" = 3024000001\n')
     changed = {**settings, "topics.file": own}
     alter = [rule for rule in rules if rule.operation == AclOperation.ALTER_CONFIGS]
     await secured.disallow(alter)
-    code, text = await command(changed, "apply", "--dev", "--add-partitions")
+    code, text = await command(changed, "apply", "--single-broker", "--add-partitions")
     assert (code, f"topic {topics[0]} could not be changed" in text) == (1, True), text
     await secured.allow(alter)
-    code, text = await command(changed, "apply", "--dev", "--add-partitions")
+    code, text = await command(changed, "apply", "--single-broker", "--add-partitions")
     assert (code, "retention.ms: 3024000000 -> 3024000001" in text) == (0, True), text
-    assert (await command(changed, "plan", "--dev"))[0] == 0
+    assert (await command(changed, "plan", "--single-broker"))[0] == 0
 
     await secured.disallow([rule for rule in rules if rule.operation != AclOperation.CREATE])
-    code, text = await command(settings, "apply", "--dev")
+    code, text = await command(settings, "apply", "--single-broker")
     assert (code, "does this user have the right Describe?" in text) == (1, True), text
 
 
@@ -413,21 +413,21 @@ async def test_certificates_are_rotated_while_it_runs_and_a_half_done_rotation_c
         ssl_password_file=mounted["passphrase"],
     )  # fmt: skip
     # Nothing but the files is to bring another producer.
-    patient = {**SOON, "delivery.hedge_ms": 1500}
+    patient = {**SOON, "delivery.spool_after_ms": 1500}
     async with BridgeProcess("", tmp_path, {**settings, **named(topics), **patient}) as bridge:
         await push(bridge, "while-the-authority-is-wrong")
         await eventually(partial(said, bridge, "unable to get local issuer certificate; look at kafka.ssl_cafile"))
         mounted["ca.pem"].write_bytes(secured.authority.cafile.read_bytes())
         await eventually(partial(published, bridge, 1))
-        # The lane was sick, so that its producer became its own and another was begun for the rest.
+        # The lane was degraded, so that its producer became its own and another was begun for the rest.
         await eventually(partial(said, bridge, '"producer_started"', 2))
 
         mounted["tls.crt"].write_bytes(second.certfile.read_bytes())
-        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 0))
+        await eventually(partial(metric, bridge, 'secrets_loaded{source="kafka"}', lambda usable: usable == 0))
         await push(bridge, "half-done")
         await eventually(partial(published, bridge, 2))
         mounted["tls.key"].write_bytes(second.keyfile.read_bytes())
-        await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 1))
+        await eventually(partial(metric, bridge, 'secrets_loaded{source="kafka"}', lambda usable: usable == 1))
         await push(bridge, "with-the-new-one")
         await eventually(partial(published, bridge, 3))
         log = bridge.log()
@@ -516,9 +516,9 @@ async def test_a_renewed_token_is_taken_and_an_expired_one_costs_nothing(secured
         await eventually(partial(waits, bridge, expected=False))
         for spoil in (partial(file.write_text, "\n"), file.unlink):
             spoil()
-            await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 0))
+            await eventually(partial(metric, bridge, 'secrets_loaded{source="kafka"}', lambda usable: usable == 0))
             tokens.append(renew(600))
-            await eventually(partial(metric, bridge, 'secrets_usable{of="kafka"}', lambda usable: usable == 1))
+            await eventually(partial(metric, bridge, 'secrets_loaded{source="kafka"}', lambda usable: usable == 1))
         pushing.cancel()
         await asyncio.wait([pushing])
         await eventually(partial(settled, bridge))
@@ -544,7 +544,7 @@ async def test_replay_logs_in_by_a_token(secured: SecuredKafka, user: str, tmp_p
     code, said = await run(*replay, "--rate", "20")
     assert (code, "60 records read, 60 written" in said) == (0, True), said
     file.write_text(token(user, -30))
-    code, said = await run(*replay, "--patience", "3")
+    code, said = await run(*replay, "--timeout", "3")
     assert code != 0
     assert "credentials" in said, said
 
@@ -555,9 +555,9 @@ async def test_topics_are_made_and_changed_with_a_token(secured: SecuredKafka, u
     await secured.allow(await printed(topics, "--operator", f"User:{user}"))
     (tmp_path / "token").write_text(token(user, 600))
     settings = {**secured.by_token(tmp_path / "token"), **named(topics)}
-    code, text = await command(settings, "apply", "--dev")
+    code, text = await command(settings, "apply", "--single-broker")
     assert code == 0, text
     own = tmp_path / "own.toml"
     own.write_text('[status.config]\n"retention.ms" = 3024000001\n')
-    code, text = await command({**settings, "topics.file": own}, "apply", "--dev")
+    code, text = await command({**settings, "topics.file": own}, "apply", "--single-broker")
     assert (code, "retention.ms: 3024000000 -> 3024000001" in text) == (0, True), text

@@ -24,7 +24,7 @@ async def test_every_report_of_many_callbacks_is_there_once_in_order_and_account
     """40 connections push at once, all of them of the same messages, twice in a callback, with a broken item in each.
 
     All records of a message are in the partition that Java's client would choose, in the order in which the bridge received
-    them, none is missing or there twice; at every scrape meanwhile the accounting balances, in the end with nothing waiting.
+    them, none is missing or there twice; at every scrape meanwhile the reconciliation balances, in the end with nothing waiting.
     """
     topics = await make_topics(kafka_bootstrap, partitions=PARTITIONS)
     marked = mark()

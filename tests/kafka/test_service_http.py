@@ -24,7 +24,7 @@ LIMITS = {
     "limits.header_read_seconds": HEADER_SECONDS,
     "limits.header_bytes": 2048,
     "limits.header_count": 12,
-    "kafka.max_request_size": 16_384,
+    "kafka.max_record_bytes": 16_384,
 }
 SECOND, THIRD = "the-second-of-two-secrets-in-force", "one-that-is-mounted-beside-them"
 CHUNKED = ("Transfer-Encoding", "chunked")
@@ -508,7 +508,7 @@ async def test_each_port_serves_its_own_and_nothing_of_the_other(bridge: BridgeP
 async def test_a_bridge_told_to_run_open_is_pushed_to_at_status(
     kafka_bootstrap: str, topics: tuple[str, str], kept: KeptOf, marked: str, tmp_path: Path
 ) -> None:
-    """access.allow_open: the address ends at /status, and no secret's is there any more."""
+    """access.allow_unauthenticated: the address ends at /status, and no secret's is there any more."""
     async with BridgeProcess(kafka_bootstrap, tmp_path, {"spool.enabled": False}, topics, secrets=()) as bridge:
         assert bridge.path == "/callbacks/chatapp/status"
         assert is_success(await bridge.post(body(report(marked))))

@@ -167,10 +167,10 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
     topics = await make_topics(kafka.bootstrap_servers, names=("events", "quarantined"))
     settings = {
         "access.path_secrets": f"{SECRET},{SECOND}",
-        "kafka.max_request_size": 16_384,
+        "kafka.max_record_bytes": 16_384,
         "delivery.ack_deadline_seconds": 0.3,
-        "delivery.hedge_ms": 100,
-        "delivery.abandon_seconds": 1.0,
+        "delivery.spool_after_ms": 100,
+        "delivery.producer_timeout_seconds": 1.0,
         "limits.body_read_seconds": 0.2,
     }
     node = kafka.nodes[0]
@@ -205,11 +205,11 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
             assert (await bridge.stop()).code == 0
 
         for text in (bridge.log() for bridge in bridges):
-            for event in ("serving", "lane_sick", "producer_abandoned", "lane_healthy", "stopping", "stopped"):
+            for event in ("serving", "lane_degraded", "producer_abandoned", "lane_healthy", "stopping", "stopped"):
                 assert f'"event": "{event}"' in text
             assert "Traceback" not in text
             # What a topic's settings are is told in numbers that are long, and nobody's.
-            lines = [line for line in text.splitlines() if json.loads(line)["event"] != "topic_weak"]
+            lines = [line for line in text.splitlines() if json.loads(line)["event"] != "topic_drift_detected"]
             assert_nothing_betrayed("\n".join(lines))
         assert NUMBERS[0] in told.read_text()  # aiokafka did say it, and it went no further
         await assert_ids_tie_lines_to_records(kafka.bootstrap_servers, topics, spooling)
@@ -255,7 +255,7 @@ async def test_a_start_that_fails_betrays_no_secret(tmp_path: Path) -> None:
         {"access.path_secrets": f"{SECRET} {SECOND}"},
         {"access.path_secrets": f"{SECRET},short"},
         {"access.path_secret": SECRET},
-        {"access.allow_open": True},
+        {"access.allow_unauthenticated": True},
         {"access.path_secrets_file": unreadable},
         {"server.port": taken.number},
         {**sasl, "kafka.sasl_mechanism": "OAUTHBEARER"},

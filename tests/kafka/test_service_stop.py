@@ -106,7 +106,7 @@ async def test_callbacks_in_flight_are_answered_and_none_is_lost(
         said = [json.loads(line) for line in bridge.log().splitlines()]
         assert ("stopped", 0) == (said[-1]["event"], said[-1]["waiting"])
         # The broker is alone, and cannot give what is declared.
-        assert [] == [line for line in said if line["level"] == "error" and line["event"] != "topic_weak"]
+        assert [] == [line for line in said if line["level"] == "error" and line["event"] != "topic_drift_detected"]
 
     for client in clients:
         found = {each.key for each in await kept_of(kafka_bootstrap, topics[:1], client.marked)}
@@ -185,7 +185,7 @@ async def test_the_end_is_in_time_with_kafka_away_and_connections_open(mute_kafk
 
 async def test_it_is_not_ready_and_takes_no_more_while_it_ends(mute_kafka: str, tmp_path: Path) -> None:
     """Between SIGTERM and the end: alive, not ready, the public port closed; a second SIGTERM changes nothing."""
-    settings = {"spool.directory": tmp_path / "spool", "delivery.hedge_ms": 1500, "server.shutdown_seconds": 6}
+    settings = {"spool.directory": tmp_path / "spool", "delivery.spool_after_ms": 1500, "server.shutdown_seconds": 6}
     async with BridgeProcess(mute_kafka, tmp_path, settings) as bridge:
         waiting = asyncio.create_task(bridge.post(body(report(mark()))))
         await eventually(partial(_active, bridge, 1))

@@ -123,7 +123,7 @@ async def kafka() -> AsyncIterator[EmbeddedKafka]:
 async def test_kafka_dying_under_load_costs_no_callback(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     """While the broker stands still (SIGSTOP) each callback is 503 in time; then 200 again, and what was answered 200 is there.
 
-    200 clients push without a pause through it all, and at every scrape the accounting balances.
+    200 clients push without a pause through it all, and at every scrape the reconciliation balances.
     """
     topics = await make_topics(kafka.bootstrap_servers)
     answers: list[Pushed] = []

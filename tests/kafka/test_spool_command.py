@@ -124,7 +124,7 @@ async def test_without_kafka_a_drain_gives_up_in_time_and_loses_nothing(tmp_path
     assert "50 rows are whole" in out
 
 
-async def test_what_was_set_aside_is_given_back_and_published(
+async def test_what_was_dead_lettered_is_requeued_and_published(
     kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path
 ) -> None:
     """Behind what waits, in the lane of its key."""
@@ -133,9 +133,9 @@ async def test_what_was_set_aside_is_given_back_and_published(
     records = await orphan(directory, topics, 30)
     spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
     late = record(topics[0], 23 * 100 + 1)
-    await spool.set_aside([SpoolRow(0, 0, 1, [late])], "PolicyViolationError")
+    await spool.dead_letter([SpoolRow(0, 0, 1, [late])], "PolicyViolationError")
     await spool.close(10)
-    code, out, _ = await command("give-back", "--all", "--directory", directory)
+    code, out, _ = await command("requeue", "--all", "--directory", directory)
     assert (code, out.startswith("1 rows wait again")) == (0, True)
     code, _, err = await command(
         "drain", "--directory", directory, "--set", f"kafka.bootstrap_servers={kafka_bootstrap}", "--timeout", "60"
@@ -156,7 +156,7 @@ async def test_beside_a_running_bridge_it_can_be_looked_at_and_not_be_drained(tm
         assert (code, json.loads(out)["reports"]) == (0, 2)
         code, out, _ = await command("show", "--directory", directory)
         assert (code, "2 reports wait" in out) == (0, True)
-        for action in (("drain",), ("give-back", "--all")):
+        for action in (("drain",), ("requeue", "--all")):
             code, _, err = await command(*action, "--directory", directory)
             assert (code, "a bridge runs on it; stop that first" in err) == (1, True)
         answer = await bridge.post(body(report("three")))

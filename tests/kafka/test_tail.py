@@ -104,7 +104,7 @@ def test_who_asks_sees_numbers_and_whoever_reads_may_go(kafka_bootstrap: str, tm
     sets = f"--set kafka.bootstrap_servers={kafka_bootstrap} --set topics.status={topic} --set topics.quarantine={quarantine}"
     here = tmp_path / "code"
     for words, wanted in (
-        ("--show-numbers", NUMBER),
+        ("--unmask", NUMBER),
         ("--topic quarantine", "no_status       $[3].Status  m-9  19 bytes"),
     ):
         command = f"{{ {sys.executable} -m bridge tail --from earliest {words} {sets}; echo $? > {here}; }} | head -n 1"

@@ -103,7 +103,7 @@ async def test_three_nodes_get_both_topics_as_declared_and_once(
 async def test_one_broker_gets_nothing_unless_told_that_less_will_do(
     kafka_bootstrap: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What it can't give is said of each topic, and nothing made; with --dev just that is lowered, and it is made once."""
+    """What it can't give is said of each topic, and nothing made; --single-broker lowers just that, and it is made once."""
     names = Names(kafka_bootstrap)
 
     for command in ("plan", "apply"):
@@ -112,15 +112,15 @@ async def test_one_broker_gets_nothing_unless_told_that_less_will_do(
         for name in (names.status, names.quarantine):
             assert f"{name}: this cluster has 1 broker(s)" in said.out
         assert "replication_factor 3 -> 1, min.insync.replicas 2 -> 1" in said.out
-        assert "nothing was changed; use a larger cluster, or --dev" in said.err
-    assert await names.run("plan", "--dev") == 1
+        assert "nothing was changed; use a larger cluster, or --single-broker" in said.err
+    assert await names.run("plan", "--single-broker") == 1
     assert f"{names.status}: to create (12 partitions, replication 1)" in capsys.readouterr().out
     assert await described(kafka_bootstrap, names.status, names.quarantine) == {}
 
     for outcome in ("created", "as declared"):
-        assert await names.run("apply", "--dev") == 0
+        assert await names.run("apply", "--single-broker") == 0
         assert f"{names.status}: {outcome} (12 partitions, replication 1)" in capsys.readouterr().out
-    assert await names.run("plan", "--dev") == 0
+    assert await names.run("plan", "--single-broker") == 0
     made = await described(kafka_bootstrap, names.status, names.quarantine)
     for name, topic in names.declared.items():
         assert_is(topic.lowered_to(1), made[name])
@@ -155,18 +155,18 @@ async def test_what_exists_is_brought_to_what_is_declared_and_nothing_else_of_it
     )
     for command, header in (("plan", "to change"), ("apply", "changed")):
         assert before == await described(kafka_bootstrap, names.status, names.quarantine)
-        assert await names.run(command, "--dev") == 1
+        assert await names.run(command, "--single-broker") == 1
         said = capsys.readouterr().out
         assert f"{names.status}: {header}\n" in said
         assert [line for line in lines if line not in said] == []
-    assert await names.run("apply", "--dev") == 1
+    assert await names.run("apply", "--single-broker") == 1
     assert f"{names.status}: left as it is\n" in capsys.readouterr().out
 
-    assert await names.run("plan", "--dev", "--add-partitions") == 1
+    assert await names.run("plan", "--single-broker", "--add-partitions") == 1
     assert "  partitions: 2 -> 12; keys move" in capsys.readouterr().out
-    assert await names.run("apply", "--dev", "--add-partitions") == 0
+    assert await names.run("apply", "--single-broker", "--add-partitions") == 0
     capsys.readouterr()
-    assert await names.run("plan", "--dev") == 0
+    assert await names.run("plan", "--single-broker") == 0
     after = await described(kafka_bootstrap, names.status, names.quarantine)
     for name, declared in names.declared.items():
         assert_is(declared.lowered_to(1), after[name])
@@ -183,9 +183,9 @@ async def test_nothing_is_weakened_unasked(
     names.own = tmp_path / "topics.toml"
     names.own.write_text('[status.config]\n"max.message.bytes" = 1500000\n')
 
-    assert await names.run("apply", "--dev") == 0
+    assert await names.run("apply", "--single-broker") == 0
     said = capsys.readouterr().out
-    assert await names.run("plan", "--dev") == 0
+    assert await names.run("plan", "--single-broker") == 0
     assert await names.run("check") == 1
     capsys.readouterr()
     assert "  retention.ms: stays -1 (declared 3024000000): records that are kept now would be deleted: needs" in said
@@ -199,7 +199,7 @@ async def test_nothing_is_weakened_unasked(
 
     for command, code in (("plan", 1), ("apply", 0)):
         capsys.readouterr()
-        assert await names.run(command, "--dev", "--allow-weaker", "--add-partitions") == code
+        assert await names.run(command, "--single-broker", "--allow-weaker", "--add-partitions") == code
     said = capsys.readouterr().out
     assert "  retention.ms: -1 -> 3024000000; records that are kept now would be deleted\n" in said
     assert refused in said
@@ -211,7 +211,7 @@ async def test_several_at_once_make_the_topics_once(kafka_bootstrap: str) -> Non
     """Two releases' hooks, say: each finds the topics as declared afterwards."""
     names = Names(kafka_bootstrap)
 
-    assert await asyncio.gather(*(names.run("apply", "--dev") for _ in range(3))) == [0, 0, 0]
+    assert await asyncio.gather(*(names.run("apply", "--single-broker") for _ in range(3))) == [0, 0, 0]
     made = await described(kafka_bootstrap, names.status, names.quarantine)
     for name, topic in names.declared.items():
         assert_is(topic.lowered_to(1), made[name])

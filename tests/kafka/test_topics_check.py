@@ -45,7 +45,7 @@ MENDED = ("retention.ms", "cleanup.policy", "max.message.bytes", "unclean.leader
 async def weak(bridge: BridgeProcess, topic: str, count: int) -> bool:
     """Whether so many things are told of the topic by the metric."""
     metrics = await bridge.metrics()
-    return metrics[f'chatapp_bridge_topics_weak{{topic="{topic}"}}'] == count
+    return metrics[f'chatapp_bridge_topic_settings_drift{{topic="{topic}"}}'] == count
 
 
 async def set_config(client: AIOKafkaAdminClient, topic: str, config: dict[str, str]) -> None:
@@ -69,12 +69,14 @@ async def test_each_weakness_is_logged_once_and_counted_until_it_is_mended(
             await set_config(client, names[0], {**SAFE, **unclean})
             await eventually(partial(weak, bridge, names[0], 4))
         events = [json.loads(line) for line in bridge.log().splitlines()]
-    told = Counter(event["what"] for event in events if event["event"] == "topic_weak")
+    told = Counter(event["what"] for event in events if event["event"] == "topic_drift_detected")
     again = f"topic {names[0]}, unclean.leader.election.enable: declared false, found true"
     expected = {f"topic {names[0]}, {line}": 1 for line in TOLD} | {missing(names[1]): 1, again: 2}
     assert expected == told
     assert {line for line in TOLD if any(word in line for word in MENDED)} == {
-        event["what"].removeprefix(f"topic {names[0]}, ") for event in events if event["event"] == "topic_mended"
+        event["what"].removeprefix(f"topic {names[0]}, ")
+        for event in events
+        if event["event"] == "topic_drift_resolved"
     }
 
 
@@ -91,9 +93,9 @@ async def test_a_topic_that_goes_was_not_mended(kafka_bootstrap: str, topic: Mak
         await eventually(partial(weak, bridge, names[0], len(TOLD)))
         await client.delete_topics([names[0]])
         await eventually(partial(weak, bridge, names[0], 1))
-        assert "topic_mended" not in bridge.log()
+        assert "topic_drift_resolved" not in bridge.log()
         await topic(names[0])
-        await eventually(partial(said, bridge, "topic_mended", missing(names[0])))
+        await eventually(partial(said, bridge, "topic_drift_resolved", missing(names[0])))
 
 
 async def test_a_start_is_refused_where_that_is_asked_for(

@@ -145,7 +145,7 @@ async def healthy(bridge: BridgeProcess) -> None:
     """Kafka takes everything."""
 
     async def quiet() -> bool:
-        return await metric(bridge, "reports_waiting") == 0 and await metric(bridge, 'lanes{state="sick"}') == 0
+        return await metric(bridge, "reports_waiting") == 0 and await metric(bridge, 'lanes{state="degraded"}') == 0
 
     await eventually(quiet)
     page = await shown(bridge.admin_url, "healthy")
@@ -156,11 +156,11 @@ async def healthy(bridge: BridgeProcess) -> None:
     assert page.text("spool-state") == "empty, ready"
     assert page.number("waiting") == 0
     assert page.text("ack-p99").endswith("p99")
-    assert "healthy, 0 sick" in page.text("lanes")
+    assert "healthy, 0 degraded" in page.text("lanes")
     assert "no status $[2].Status" in page.text("quarantined")
     # One broker can't give what is declared of the topics.
     assert page.text("notices").startswith("Missing, or weaker than declared: ")
-    assert page.text("notices").endswith("docs/runbook.md#chatappbridgetopicsweak")
+    assert page.text("notices").endswith("docs/runbook.md#chatappbridgetopicsettingsdrift")
     assert "8613" not in page.text("quarantined")
 
 
@@ -186,7 +186,7 @@ async def full(bridge: BridgeProcess) -> None:
     refusing_since = math.inf
 
     async def refuses() -> bool:
-        """For two seconds on end: what the spool's own upkeep gives back at first is filled again."""
+        """For two seconds on end: what the spool's own upkeep requeues at first is filled again."""
         nonlocal refusing_since
         for count in (1000, 100, 10, 1):
             await bridge.post(body(*(report(f"m-{number}", Filler="x" * 2000) for number in range(count))))

@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 60.0
 # What is empty while nothing is wrong, waits, or was started again.
 MAY_BE_EMPTY = {"Oldest, and time until empty", "Starts"}
 # One broker can't give what is declared of the topics, and the alert says so as long as it lasts.
-OF_ONE_BROKER = {"ChatappBridgeTopicsWeak"}
+OF_ONE_BROKER = {"ChatappBridgeTopicSettingsDrift"}
 EVERY = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
 
 
@@ -159,8 +159,8 @@ async def test_alerts_fire_while_kafka_is_dead_and_clear_when_it_is_back(
     """None before; those of an outage, none that speaks of loss; none after; and every query of the dashboard has an answer."""
     await fires(prometheus, set(), set())
     await kafka.nodes[0].kill()
-    await fires(prometheus, {"ChatappBridgeKafkaAway", "ChatappBridgeSpooling"})
-    loss = {"ChatappBridgeRefusing", "ChatappBridgeNotReady", "ChatappBridgeDown", "ChatappBridgeAccount"}
+    await fires(prometheus, {"ChatappBridgeKafkaUnavailable", "ChatappBridgeSpooling"})
+    loss = {"ChatappBridgeRefusing", "ChatappBridgeNotReady", "ChatappBridgeDown", "ChatappBridgeReportsUnreconciled"}
     assert not loss & await prometheus.firing()
     await kafka.nodes[0].start()
     await fires(prometheus, set(), set())

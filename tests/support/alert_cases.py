@@ -40,8 +40,8 @@ def counting(step: float, well: float = 0) -> str:
 
 
 HEALTHY = {
-    'chatapp_bridge_topics_weak{topic="chatapp.status.v1"}': steady(0),
-    'chatapp_bridge_secrets_usable{of="path"}': steady(1),
+    'chatapp_bridge_topic_settings_drift{topic="chatapp.status.v1"}': steady(0),
+    'chatapp_bridge_secrets_loaded{source="path"}': steady(1),
     "up": steady(1),
     "chatapp_bridge_build_info": steady(1),
     "chatapp_bridge_ready": steady(1),
@@ -50,12 +50,12 @@ HEALTHY = {
     "chatapp_bridge_start_timestamp_seconds": steady(1),
     "chatapp_bridge_last_callback_timestamp_seconds": growing(60),
     "chatapp_bridge_reports_received_total": growing(6000),
-    "chatapp_bridge_reports_found_total": steady(0),
+    "chatapp_bridge_reports_recovered_total": steady(0),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.v1"}': growing(6000),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.quarantine.v1"}': steady(0),
     'chatapp_bridge_reports_quarantined_total{reason="no_status"}': steady(0),
     "chatapp_bridge_reports_waiting": steady(0),
-    "chatapp_bridge_reports_set_aside_total": steady(0),
+    "chatapp_bridge_reports_dead_lettered_total": steady(0),
     "chatapp_bridge_reports_refused_total": steady(0),
     "chatapp_bridge_oldest_waiting_seconds": steady(0),
     'chatapp_bridge_ack_latency_seconds_bucket{le="0.01"}': growing(6000),
@@ -64,7 +64,7 @@ HEALTHY = {
     'chatapp_bridge_ack_latency_seconds_bucket{le="+Inf"}': growing(6000),
     "chatapp_bridge_kafka_up": steady(1),
     'chatapp_bridge_lanes{state="healthy"}': steady(15),
-    'chatapp_bridge_lanes{state="sick"}': steady(0),
+    'chatapp_bridge_lanes{state="degraded"}': steady(0),
     'chatapp_bridge_schema_ids{state="missing"}': steady(0),
     "chatapp_bridge_spool_writable": steady(1),
     "chatapp_bridge_spool_rows": steady(0),
@@ -75,7 +75,7 @@ HEALTHY = {
     "chatapp_bridge_spool_write_errors_total": steady(0),
     "chatapp_bridge_spool_damaged_rows_total": steady(0),
     "chatapp_bridge_spool_damaged_files": steady(0),
-    "chatapp_bridge_spool_aside_reports": steady(0),
+    "chatapp_bridge_spool_dead_letter_reports": steady(0),
 }
 """One replica, 100 reports a second, all on Kafka at once."""
 
@@ -113,8 +113,10 @@ CASES = {
         not_yet=BEGINS + 1,
     ),
     "ChatappBridgeAbsent": Case(GONE, {"ChatappBridgeAbsent"}, not_yet=BEGINS + 4),
-    "ChatappBridgeAccount": Case(
-        {"chatapp_bridge_reports_found_total": meanwhile(0, 1)}, {"ChatappBridgeAccount"}, not_yet=BEGINS + 1
+    "ChatappBridgeReportsUnreconciled": Case(
+        {"chatapp_bridge_reports_recovered_total": meanwhile(0, 1)},
+        {"ChatappBridgeReportsUnreconciled"},
+        not_yet=BEGINS + 1,
     ),
     "ChatappBridgeSpooling": Case(
         {"chatapp_bridge_spool_rows": meanwhile(0, 100)}, {"ChatappBridgeSpooling"}, not_yet=BEGINS + 4
@@ -149,8 +151,8 @@ CASES = {
     "ChatappBridgeSpoolDamaged, rows": Case(
         {"chatapp_bridge_spool_damaged_rows_total": counting(0.1)}, {"ChatappBridgeSpoolDamaged"}, not_yet=BEGINS - 1
     ),
-    "ChatappBridgeSetAside": Case(
-        {"chatapp_bridge_spool_aside_reports": meanwhile(0, 3)}, {"ChatappBridgeSetAside"}, not_yet=BEGINS - 1
+    "ChatappBridgeDeadLetters": Case(
+        {"chatapp_bridge_spool_dead_letter_reports": meanwhile(0, 3)}, {"ChatappBridgeDeadLetters"}, not_yet=BEGINS - 1
     ),
     "ChatappBridgeSpoolLeftBehind": Case(
         {
@@ -168,28 +170,28 @@ CASES = {
         },
         set(),
     ),
-    "ChatappBridgeKafkaAway": Case(
+    "ChatappBridgeKafkaUnavailable": Case(
         {
             "chatapp_bridge_kafka_up": meanwhile(1, 0),
-            'chatapp_bridge_lanes{state="sick"}': meanwhile(0, 12),
+            'chatapp_bridge_lanes{state="degraded"}': meanwhile(0, 12),
             "chatapp_bridge_spool_rows": rising(600),
         },
-        {"ChatappBridgeKafkaAway", "ChatappBridgeSpooling"},
+        {"ChatappBridgeKafkaUnavailable", "ChatappBridgeSpooling"},
         not_yet=BEGINS + 1,
     ),
-    "ChatappBridgeLanesSick": Case(
-        {'chatapp_bridge_lanes{state="sick"}': meanwhile(0, 1)}, {"ChatappBridgeLanesSick"}, not_yet=BEGINS + 9
+    "ChatappBridgeLanesDegraded": Case(
+        {'chatapp_bridge_lanes{state="degraded"}': meanwhile(0, 1)}, {"ChatappBridgeLanesDegraded"}, not_yet=BEGINS + 9
     ),
     "ChatappBridgeSchemaIds": Case(
         {'chatapp_bridge_schema_ids{state="missing"}': meanwhile(0, 1)}, {"ChatappBridgeSchemaIds"}, not_yet=BEGINS + 4
     ),
-    "ChatappBridgeTopicsWeak": Case(
-        {'chatapp_bridge_topics_weak{topic="chatapp.status.v1"}': meanwhile(0, 2)},
-        {"ChatappBridgeTopicsWeak"},
+    "ChatappBridgeTopicSettingsDrift": Case(
+        {'chatapp_bridge_topic_settings_drift{topic="chatapp.status.v1"}': meanwhile(0, 2)},
+        {"ChatappBridgeTopicSettingsDrift"},
         not_yet=BEGINS + 4,
     ),
     "ChatappBridgeSecretsUnusable": Case(
-        {'chatapp_bridge_secrets_usable{of="path"}': meanwhile(1, 0)},
+        {'chatapp_bridge_secrets_loaded{source="path"}': meanwhile(1, 0)},
         {"ChatappBridgeSecretsUnusable"},
         not_yet=BEGINS + 1,
     ),

@@ -6,9 +6,9 @@
         ...
         verdict = await arena.verdict()
 
-A watcher scrapes the bridge's metrics all the time; at each scrape the account must balance:
-``received + found == published + waiting + set aside + refused``. The verdict is the checker's: what was answered 200, as the
-provider wrote it down, against what a consumer reads from the beginning, as multisets by event id, and by key as sequences of
+A watcher scrapes the bridge's metrics all the time; at each scrape the reconciliation must balance:
+``received + recovered == published + waiting + dead_lettered + refused``. The verdict is the checker's: what was answered 200, as
+the provider wrote it down, against what a consumer reads from the beginning, as multisets by event id, and by key as sequences of
 first occurrences. It needs nothing of the bridge.
 
 The fixture ``make_arena`` is there in modules that say ``pytest_plugins = ("support.arena_fixture",)``.
@@ -81,15 +81,17 @@ class Scrape(NamedTuple):
         return self.total("reports_waiting")
 
     @property
-    def sick(self) -> float:
+    def degraded(self) -> float:
         """Lanes."""
-        return self.metrics['lanes{state="sick"}']
+        return self.metrics['lanes{state="degraded"}']
 
     @property
     def imbalance(self) -> float:
         """What came in less what is known of it; must be 0."""
-        came = self.total("reports_received") + self.total("reports_found")
-        return came - sum(self.total(f"reports_{what}") for what in ("published", "waiting", "set_aside", "refused"))
+        came = self.total("reports_received") + self.total("reports_recovered")
+        return came - sum(
+            self.total(f"reports_{what}") for what in ("published", "waiting", "dead_lettered", "refused")
+        )
 
 
 class Watcher:
@@ -104,13 +106,13 @@ class Watcher:
         """Until cancelled.
 
         Raises:
-            AssertionError: An account does not balance, or less than nothing waits.
+            AssertionError: The reconciliation does not balance, or less than nothing waits.
         """
         while True:
             with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 metrics = await self._bridge.metrics()
                 scrape = Scrape(time.monotonic(), {k.removeprefix(_PREFIX): v for k, v in metrics.items()})
-                assert scrape.imbalance == 0, f"the account is off by {scrape.imbalance:g}: {scrape.metrics}"
+                assert scrape.imbalance == 0, f"the reconciliation is off by {scrape.imbalance:g}: {scrape.metrics}"
                 assert scrape.waiting >= 0, f"{scrape.waiting:g} reports wait"
                 self.scrapes.append(scrape)
                 self._changed.set()
@@ -124,7 +126,7 @@ class Watcher:
 
 
 class Verdict(NamedTuple):
-    """What became of everything: the checker's word, the provider's, and the number of accounts that balanced."""
+    """What became of everything: the checker's word, the provider's, and the number of reconciliations that balanced."""
 
     checked: CheckResult
     summary: Summary
@@ -227,7 +229,7 @@ class Arena:
         """Look until it holds.
 
         Raises:
-            AssertionError: The account did not balance on the way, or it does not hold in time.
+            AssertionError: The reconciliation did not balance on the way, or it does not hold in time.
         """
 
         async def look() -> Scrape:
@@ -253,7 +255,9 @@ class Arena:
     async def drained(self) -> float:
         """Wait until nothing waits and every lane is healthy; seconds it took."""
         began = time.monotonic()
-        await self.until(lambda scrape: scrape.waiting == 0 and scrape.sick == 0 and scrape.metrics["spool_rows"] == 0)
+        await self.until(
+            lambda scrape: scrape.waiting == 0 and scrape.degraded == 0 and scrape.metrics["spool_rows"] == 0
+        )
         return time.monotonic() - began
 
     async def verdict(self, *, but: Collection[str] = (), extra: Collection[str] = ()) -> Verdict:
@@ -264,7 +268,7 @@ class Arena:
             extra: SHA-256 of quarantined values that this test pushed itself.
 
         Raises:
-            AssertionError: Something was lost, invented or put out of order, or an account did not balance.
+            AssertionError: Something was lost, invented or put out of order, or the reconciliation did not balance.
         """
         await self.loaded()
         drained = await self.drained()
@@ -311,7 +315,7 @@ def report(verdict: Verdict) -> str:
         f"{summary.pushes} callbacks, {summary.reports} reports in {summary.duration_seconds:.1f} s",
         f"answers {summary.answers}; p50 {ms[0]:.1f} ms, p99 {ms[1]:.0f} ms, p99.9 {ms[2]:.0f} ms, longest {ms[3]:.0f} ms",
         f"promised {checked.promised}, found {checked.found}, repeats {checked.repeats}, keys in order {checked.ordered_keys}",
-        f"damage {len(checked.damages)}; the account balanced in {verdict.scrapes} scrapes",
+        f"damage {len(checked.damages)}; the reconciliation balanced in {verdict.scrapes} scrapes",
         f"drained {verdict.drained_seconds:.1f} s after the last answer",
     )
     return "".join(f"\n  {line}" for line in lines)

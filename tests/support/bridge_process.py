@@ -79,7 +79,7 @@ class BridgeProcess:
             "server.admin_host": HOST,
             "server.admin_port": self._admin_port.number,
             "access.path_secrets": secrets or None,
-            "access.allow_open": None if secrets else True,
+            "access.allow_unauthenticated": None if secrets else True,
             "kafka.bootstrap_servers": bootstrap,
             "topics.status": topics and topics[0],
             "topics.quarantine": topics and topics[1],
@@ -287,21 +287,21 @@ class BridgeProcess:
 
 
 class Balance(NamedTuple):
-    """Both sides of the accounting of one scrape, in reports."""
+    """Both sides of the reconciliation of one scrape, in reports."""
 
     taken: float
     accounted: float
 
 
 def balance(metrics: Mapping[str, float]) -> Balance:
-    """``received + found`` and ``published + waiting + set aside + refused`` of a scrape."""
+    """``received + recovered`` and ``published + waiting + dead_lettered + refused`` of a scrape."""
 
     def total(name: str) -> float:
         return sum(value for sample, value in metrics.items() if sample.partition("{")[0] == f"chatapp_bridge_{name}")
 
-    taken = total("reports_received_total") + total("reports_found_total")
+    taken = total("reports_received_total") + total("reports_recovered_total")
     accounted = total("reports_published_total") + total("reports_waiting")
-    return Balance(taken, accounted + total("reports_set_aside_total") + total("reports_refused_total"))
+    return Balance(taken, accounted + total("reports_dead_lettered_total") + total("reports_refused_total"))
 
 
 def _text(value: Any) -> str:

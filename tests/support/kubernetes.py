@@ -139,7 +139,7 @@ class Namespace:
         return {
             "image": {"repository": repository, "tag": tag},
             "fullnameOverride": "bridge",
-            "topicsJob": {"dev": True},
+            "topicsJob": {"singleBroker": True},
             # As this cluster's DNS listens behind its service.
             "networkPolicy": {"dnsPorts": [53, 10053]},
             "secrets": {"access": {"path_secrets_file": {"name": "bridge", "key": "path-secrets"}}},

@@ -87,7 +87,7 @@ class Replicas:
         """Wait until each push is acknowledged or given up and each spool is empty, then check.
 
         Raises:
-            AssertionError: Something was lost, invented or, within a replica, put out of order; or an account did not balance.
+            AssertionError: Something was lost, invented or, within a replica, put out of order; or a reconciliation failed.
         """
         await self._provider.loaded()
         for arena in self.arenas:

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from bridge.config import Settings, load
 from bridge.delivery.delivery import Delivery
-from bridge.delivery.lane import Lane, Receipt, size_in_memory
+from bridge.delivery.lane import Lane, PendingAck, size_in_memory
 from bridge.delivery.layout import Layout, placed
 from bridge.errors import SpoolFailed
 from bridge.kafka.producer import Abandoned
@@ -176,9 +176,9 @@ class Scripted:
 
     # --- what lanes call ----------------------------------------------------------------------------------------------
 
-    def pick(self, *, sick: bool) -> ScriptedProducer | None:
+    def pick(self, *, degraded: bool) -> ScriptedProducer | None:
         """The one there is."""
-        del sick
+        del degraded
         return self._producer if self.reachable else None
 
     async def change(self, timeout_seconds: float) -> None:
@@ -186,7 +186,7 @@ class Scripted:
         await asyncio.sleep(timeout_seconds)
 
     def isolate(self, producer: ScriptedProducer) -> None:
-        """A lane turned sick with a batch on its way."""
+        """A lane was degraded with a batch on its way."""
         del producer
         self.isolated += 1
 
@@ -232,7 +232,7 @@ class Disk:
 
     def __init__(self, former: "Disk | None" = None) -> None:
         self.rows: dict[tuple[int, int], SpoolRow] = former.rows if former else {}
-        self.aside: list[SpoolRow] = former.aside if former else []
+        self.dead_letters: list[SpoolRow] = former.dead_letters if former else []
         self.queue: deque[tuple[str, Callable[[], Any], asyncio.Future[Any] | None]] = deque()
         self.deletes: list[tuple[int, int]] = []
         self.oldest_waiting_seconds = 0.0
@@ -262,10 +262,10 @@ class Disk:
         """See ``Spool``."""
         return self._ask("read", lambda: self._read(lane, after_seq, max_bytes))
 
-    def set_aside(self, rows: Sequence[SpoolRow], reason: str) -> "asyncio.Future[None]":
+    def dead_letter(self, rows: Sequence[SpoolRow], reason: str) -> "asyncio.Future[None]":
         """See ``Spool``."""
         del reason
-        return self._ask("aside", lambda: self.aside.extend(rows))
+        return self._ask("dead_letters", lambda: self.dead_letters.extend(rows))
 
     # --- what the test does -------------------------------------------------------------------------------------------
 
@@ -383,16 +383,16 @@ class Stage:
         self.clock.now += seconds
         self.settle()
 
-    def push(self, *keys: str, kind: str = "") -> Receipt:
+    def push(self, *keys: str, kind: str = "") -> PendingAck:
         """A callback with a report for each key; ``kind`` marks what the cluster is to think of them."""
         records = [record(key, next(self._numbers), kind) for key in keys]
 
-        async def submit() -> Receipt:
+        async def submit() -> PendingAck:
             return self.delivery.submit(records, self.clock.now + DEADLINE_SECONDS)
 
-        receipt = self.run(submit())
+        ack = self.run(submit())
         self.settle()
-        return receipt
+        return ack
 
     def acknowledge(self, sent: Sent | None = None) -> None:
         """See ``Scripted.acknowledge``."""
@@ -413,11 +413,11 @@ class Stage:
     # --- what is seen -------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def answer(receipt: Receipt) -> int | None:
+    def answer(ack: PendingAck) -> int | None:
         """200, 503, or None while it is open."""
-        if not receipt.outcome.done():
+        if not ack.outcome.done():
             return None
-        return 200 if receipt.outcome.exception() is None else 503
+        return 200 if ack.outcome.exception() is None else 503
 
     def lane(self, key: str) -> Lane:
         """A key's lane."""
@@ -447,7 +447,7 @@ class Stage:
         """The identity, and that nothing is less than nothing."""
         counters, waiting = self.delivery.counters, self.delivery.waiting
         published = sum(counters.published.values())
-        assert counters.received + counters.found == published + waiting + counters.set_aside + counters.refused
+        assert counters.received + counters.found == published + waiting + counters.dead_letter + counters.refused
         assert waiting >= 0
         assert self.delivery.memory.bytes == sum(lane.memory_bytes for lane in self.delivery.all_lanes())
         assert all(lane.depth >= 0 and lane.memory_bytes >= 0 for lane in self.delivery.all_lanes())
@@ -464,7 +464,7 @@ class Stage:
                 break
         self.check_accounting()
         assert self.delivery.waiting == 0
-        assert all(lane.idle and not lane.sick for lane in self.delivery.all_lanes())
+        assert all(lane.idle and not lane.degraded for lane in self.delivery.all_lanes())
 
 
 FAILED = SpoolFailed("provoked")
@@ -488,4 +488,4 @@ def numbers(records: Sequence[Record]) -> list[int]:
 def settings(*assignments: str) -> Settings:
     """The bridge's own defaults with the stage's topics, and what is given over them."""
     topics = [f"topics.status={STATUS}", f"topics.quarantine={QUARANTINE}"]
-    return load(environment={}, assignments=["access.allow_open=true", *topics, *assignments]).settings
+    return load(environment={}, assignments=["access.allow_unauthenticated=true", *topics, *assignments]).settings

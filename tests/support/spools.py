@@ -96,7 +96,7 @@ class House:
         return future
 
     def damaged(self) -> list[Path]:
-        """What was set aside as damaged, oldest first."""
+        """The files moved aside as damaged, oldest first."""
         return sorted((self.directory / "damaged").glob("*"))
 
     async def close(self) -> None:

@@ -66,7 +66,7 @@ def test_serve_refuses_to_start_without_a_secret(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err
     assert "access.path_secrets: no secret is set" in said
     assert "openssl rand" in said
-    assert "access.allow_open=true" in said
+    assert "access.allow_unauthenticated=true" in said
 
 
 @pytest.mark.parametrize("command", [["serve"], ["config"], ["topics", "apply"], ["topics", "check"]])
@@ -91,7 +91,7 @@ def test_a_wrong_setting_ends_every_command_with_2(command: list[str], capsys: p
         ["serve", "--set", f"access.path_secrets:{SECRET}"],
         ["serve", "--set", f"access.path_secrets={SECRET}/"],
         ["serve", "--set", f"access.path_secret={SECRET}"],
-        ["serve", "--set", f"access.path_secrets={SECRET}", "--set", "access.allow_open=true"],
+        ["serve", "--set", f"access.path_secrets={SECRET}", "--set", "access.allow_unauthenticated=true"],
         [f"access.path_secrets={SECRET}"],
     ],
 )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bridge import compiled
 from bridge.delivery.lane import bytes_of, bytes_of_python
 from bridge.delivery.layout import by_lane, by_lane_python
-from bridge.encode.fast import plain_encoder
+from bridge.encode.fast import fast_encoder
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.records import Encoded, RecordEncoder, record_bytes_bound
 from bridge.encode.values import value_format
@@ -102,7 +102,7 @@ def test_a_written_record_serves_as_one_of_python_s(body: list[Any], prefix: byt
         written = encoder.encode_body(raw, callback_id="c-1", received_at_ms=RECEIVED, traceparent=None).records
         others = in_python(encoder, raw, None).records
         for one, other in zip(written, others, strict=True):
-            for name in (*Record.__struct_fields__, "described_value"):
+            for name in (*Record.__struct_fields__, "self_describing_value"):
                 assert getattr(one, name) == getattr(other, name)
         assert by_lane(written, lanes) == by_lane_python(others, lanes)
         assert bytes_of(written) == bytes_of_python(others)
@@ -176,7 +176,7 @@ def test_nothing_is_read_beyond_the_end_of_an_item(item: bytes) -> None:
     headers = CallbackHeaders(
         source=b"/", content_type=b"x", callback_id="c", received_at_ms=RECEIVED, total=1, traceparent=None
     )
-    encode = plain_encoder(
+    encode = fast_encoder(
         "t", value_format("json", registry=False), overhead_bytes=0, header_bytes=0, max_record_bytes=1 << 20
     )
     assert encode is not None
@@ -210,13 +210,15 @@ def test_both_find_the_same_record_too_large(form: str, registry: bool) -> None:
 
 @needs_it
 @pytest.mark.parametrize("word", ['quo"te', "back\\slash", "line\n", "é"])
-def test_a_word_that_is_not_plain_once_folded_is_left_to_python(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_word_that_needs_an_escape_once_normalized_is_left_to_python(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is written as it is must not need an escape, whoever folds it."""
-    monkeypatch.setattr("bridge.encode.fast.folded", lambda _text: word)
+    monkeypatch.setattr("bridge.encode.fast.normalized", lambda _text: word)
     headers = CallbackHeaders(
         source=b"/", content_type=b"x", callback_id="c", received_at_ms=RECEIVED, total=1, traceparent=None
     )
-    encode = plain_encoder(
+    encode = fast_encoder(
         "t", value_format("json", registry=False), overhead_bytes=0, header_bytes=0, max_record_bytes=1 << 20
     )
     assert encode is not None

@@ -136,13 +136,13 @@ def test_texts_become_what_the_key_holds() -> None:
     """In the environment and in flags everything is text: lists are cut at commas, numbers and booleans read."""
     loaded = config.load(
         environment={"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": "a:1, b.example:2 ,[::1]:3,"},
-        assignments=["access.allow_open=true", "delivery.ack_deadline_seconds=1.75", "limits.body_bytes=17"],
+        assignments=["access.allow_unauthenticated=true", "delivery.ack_deadline_seconds=1.75", "limits.body_bytes=17"],
     )
 
     settings = loaded.settings
     assert settings.kafka.bootstrap_servers == ["a:1", "b.example:2", "[::1]:3"]
     assert (
-        settings.access.allow_open, settings.delivery.ack_deadline_seconds, settings.limits.body_bytes,
+        settings.access.allow_unauthenticated, settings.delivery.ack_deadline_seconds, settings.limits.body_bytes,
     ) == (True, 1.75, 17)  # fmt: skip
     assert config.load(environment={"BRIDGE_ACCESS__PATH_SECRETS": ""}).settings.access.path_secrets == []
 
@@ -158,7 +158,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         ('[server]\nport = "80"', "server.port"),
         ("[server]\nport = 80.0", "server.port"),
         ("[server]\nport = true", "server.port"),
-        ('[access]\nallow_open = "true"', "access.allow_open"),
+        ('[access]\nallow_unauthenticated = "true"', "access.allow_unauthenticated"),
         ('[kafka]\nbootstrap_servers = "a:1,b:2"', "kafka.bootstrap_servers"),
         ("[log]\nlevel = 1", "log.level"),
     ],
@@ -183,7 +183,7 @@ WRONG_VALUES = {
     "server.shutdown_seconds=0": "> 0",
     "server.shutdown_seconds=nan": "> 0",
     "server.backlog=0": ">= 1",
-    "access.allow_open=maybe": '"maybe"',
+    "access.allow_unauthenticated=maybe": '"maybe"',
     "limits.body_bytes=0": ">= 1",
     "limits.header_count=1": ">= 8",
     "limits.body_read_seconds=2": "lower it",
@@ -215,7 +215,7 @@ WRONG_VALUES = {
     "events.source=/100%": "a URI reference",
     "delivery.ack_deadline_seconds=nan": ">= 0.1",
     "delivery.ack_deadline_seconds=inf": "<= 60",
-    "delivery.hedge_ms=2000": "lower it",
+    "delivery.spool_after_ms=2000": "lower it",
     "spool.directory=": "Directory of the spool",
     "spool.max_bytes=1": ">= 1048576",
     "registry.url=registry:8081": "http://host:port or https://host:port",
@@ -330,10 +330,12 @@ def test_all_that_is_wrong_is_said_at_once(file: Callable[[str], Path]) -> None:
 
 def test_contradictions_are_said_beside_unknown_keys_and_missing_secrets() -> None:
     """Values that contradict each other are told of together, and together with the rest."""
-    said = refusal("server.admin_port=8080", "delivery.hedge_ms=9999", "kafka.ssl_password=k", "a.b=1", serving=True)
+    said = refusal(
+        "server.admin_port=8080", "delivery.spool_after_ms=9999", "kafka.ssl_password=k", "a.b=1", serving=True
+    )
 
     named = [line.split()[0].rstrip(":") for line in said.splitlines()[1:]]
-    assert named == ["a.b", "server.admin_port", "delivery.hedge_ms", "kafka.ssl_password", "access.path_secrets"]
+    assert named == ["a.b", "server.admin_port", "delivery.spool_after_ms", "kafka.ssl_password", "access.path_secrets"]
 
 
 def test_a_refused_value_is_shown_with_its_source_and_its_documentation() -> None:
@@ -370,7 +372,7 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path, content: str | None, 
         [f"access.path_secrets:{SECRET}"],
         [SECRET],
         [f"access.path_secrets={SECRET}/,short"],
-        [f"access.path_secrets={SECRET}", "access.allow_open=true"],
+        [f"access.path_secrets={SECRET}", "access.allow_unauthenticated=true"],
         [f"access.path_secrets={SECRET}", "log.level=x"],
         [f"kafka.sasl_plain_password={SECRET}"],
         [f"registry.password={SECRET}"],
@@ -440,11 +442,13 @@ def test_every_key_that_holds_a_secret_is_known_as_one() -> None:
     assert suspects == config.SECRET_KEYS
 
 
-def access(text: str = "", *secrets: str, allow_open: bool = False, path: Path | None = None) -> config.Access:
+def access(
+    text: str = "", *secrets: str, allow_unauthenticated: bool = False, path: Path | None = None
+) -> config.Access:
     """``[access]`` with these secrets and this file."""
     if path is not None:
         path.write_text(text)
-    return config.Access(list(secrets), "" if path is None else str(path), allow_open)
+    return config.Access(list(secrets), "" if path is None else str(path), allow_unauthenticated)
 
 
 def test_secrets_of_both_places_are_in_force(tmp_path: Path) -> None:
@@ -479,7 +483,7 @@ def test_secrets_of_the_lengths_that_are_documented_are_taken(length: int) -> No
 
 
 def test_without_a_secret_nothing_starts_unless_told_to_run_open(tmp_path: Path) -> None:
-    """No secret at all, or a file with comments only, is refused by the key to set; ``allow_open`` is the only way around."""
+    """No secret at all, or a file with comments only, is refused by the key to set, but for ``allow_unauthenticated``."""
     for given, words in (
         (access(), r"access\.path_secrets: no secret is set"),
         (
@@ -493,13 +497,13 @@ def test_without_a_secret_nothing_starts_unless_told_to_run_open(tmp_path: Path)
     ):
         with pytest.raises(ConfigurationError, match=words):
             config.path_secrets(given)
-    assert config.path_secrets(access(allow_open=True)) == []
+    assert config.path_secrets(access(allow_unauthenticated=True)) == []
 
 
 def test_open_and_secret_at_once_is_refused() -> None:
     """Whoever sets a secret does not mean to run open."""
-    with pytest.raises(ConfigurationError, match=r"access\.allow_open: true contradicts"):
-        config.path_secrets(access("", SECRET, allow_open=True))
+    with pytest.raises(ConfigurationError, match=r"access\.allow_unauthenticated: true contradicts"):
+        config.path_secrets(access("", SECRET, allow_unauthenticated=True))
 
 
 def test_a_secrets_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
@@ -508,7 +512,7 @@ def test_a_secrets_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
     binary.write_bytes(SECRET.encode() + b"\xff\xfe")
     for path, words in ((tmp_path / "missing", "No such file"), (binary, "it is no UTF-8 text")):
         with pytest.raises(ConfigurationError) as refused:
-            config.path_secrets(config.Access([], str(path), allow_open=False))
+            config.path_secrets(config.Access([], str(path), allow_unauthenticated=False))
         said = str(refused.value)
         assert said.startswith(f"access.path_secrets_file: can't read {path}: {words}")
         assert SECRET not in said

@@ -167,7 +167,7 @@ async def drained(stage: Stage) -> None:
 
     async def nothing_left() -> bool:
         reading = await stage.bridge.read()
-        return reading is not None and reading.sick == reading.spool_rows == 0
+        return reading is not None and reading.degraded == reading.spool_rows == 0
 
     await stage.until(nothing_left, "the spool to be empty")
 

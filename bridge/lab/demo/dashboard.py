@@ -36,7 +36,7 @@ def panels(stage: Stage) -> RenderableType:
 def line(stage: Stage) -> str:
     """The same in one line."""
     reading = stage.reading
-    waiting = f"{reading.waiting:,} waiting, {reading.sick} lanes sick" if reading else "not running"
+    waiting = f"{reading.waiting:,} waiting, {reading.degraded} lanes degraded" if reading else "not running"
     pushed = sum(campaign.ledger.reports for campaign in stage.campaigns)
     teams = ", ".join(f"{group.consumer.name} {group.consumer.total:,}" for group in stage.groups)
     return f"pushed {pushed:,} reports | Kafka {stage.kafka_state} | bridge: {waiting} | {teams}"
@@ -111,7 +111,7 @@ def _bridge(stage: Stage) -> Panel:
     if reading is None:
         return _panel("bridge", [("", Text("not running", _BAD))], style=_BAD)
     answers = ", ".join(f"{answer}: {count:,}" for answer, count in sorted(reading.answers.items()))
-    lanes = Text(f"{reading.sick} sick", _BUSY) if reading.sick else Text("all healthy", _GOOD)
+    lanes = Text(f"{reading.degraded} degraded", _BUSY) if reading.degraded else Text("all healthy", _GOOD)
     return _panel(
         "bridge",
         [

@@ -40,7 +40,7 @@ class Reading(msgspec.Struct, frozen=True):
 
     waiting: int
     spool_rows: int
-    sick: int
+    degraded: int
     healthy: int
     answers: dict[str, int]
     published: dict[str, int]
@@ -48,7 +48,7 @@ class Reading(msgspec.Struct, frozen=True):
     @property
     def drained(self) -> bool:
         """Whether all it took is on Kafka, and callbacks go there directly again."""
-        return self.waiting == self.spool_rows == self.sick == 0
+        return self.waiting == self.spool_rows == self.degraded == 0
 
     @classmethod
     def parse(cls, text: str) -> "Reading":
@@ -66,7 +66,7 @@ class Reading(msgspec.Struct, frozen=True):
         return cls(
             waiting=int(found.get(("reports_waiting", ""), 0)),
             spool_rows=int(found.get(("spool_rows", ""), 0)),
-            sick=int(found.get(("lanes", "sick"), 0)),
+            degraded=int(found.get(("lanes", "degraded"), 0)),
             healthy=int(found.get(("lanes", "healthy"), 0)),
             answers=labelled("callbacks_total"),
             published=labelled("reports_published_total"),

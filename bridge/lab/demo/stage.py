@@ -36,7 +36,7 @@ from bridge.topics.spec import declared_topics
 
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 _HISTORY = 60
 
 
@@ -207,7 +207,7 @@ class Stage:
         return assignments
 
     async def _create_topics(self, settings: Settings) -> None:
-        """What ``chatapp-bridge topics apply --dev`` does."""
+        """What ``chatapp-bridge topics apply --single-broker`` does."""
         async with topics.admin_client(settings.kafka) as client:
             brokers = await topics.brokers(client)
             declared = [topic.lowered_to(brokers) for topic in declared_topics(settings.topics).values()]
@@ -293,7 +293,7 @@ class Stage:
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
-    async def until(self, holds: Callable[[], Awaitable[bool]], what: str, seconds: float = _PATIENCE_SECONDS) -> None:
+    async def until(self, holds: Callable[[], Awaitable[bool]], what: str, seconds: float = _TIMEOUT_SECONDS) -> None:
         """Look again and again until it holds, and see meanwhile that nothing ended that should not.
 
         Raises:

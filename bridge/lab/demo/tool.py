@@ -11,7 +11,7 @@ from contextlib import suppress
 from bridge.errors import BridgeError
 from bridge.lab.embedded.java import GUARD
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 class ToolFailedError(BridgeError):
@@ -48,10 +48,10 @@ class Tool:
             start_new_session=True,
         )
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
                 said, complained = await process.communicate()
         except TimeoutError:
-            raise ToolFailedError(f"`{typed(words)}` was not done after {_PATIENCE_SECONDS:.0f} s") from None
+            raise ToolFailedError(f"`{typed(words)}` was not done after {_TIMEOUT_SECONDS:.0f} s") from None
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):

@@ -183,17 +183,17 @@ def _unpack(archive: Path) -> None:
 
 @contextmanager
 def _sole(path: Path, what: str, console: Console, cancelled: threading.Event) -> Iterator[None]:
-    """Hold a lock that the kernel gives back when the process dies, however it dies."""
+    """Hold a lock that the kernel requeues when the process dies, however it dies."""
     with path.open("w") as file:
-        told = False
+        announced = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not told:
+                if not announced:
                     console.print(f"another process is fetching {what}; waiting for it")
-                    told = True
+                    announced = True
                 if cancelled.wait(WAIT_FOR_OTHER_SECONDS):
                     raise _given_up(what) from None
         yield

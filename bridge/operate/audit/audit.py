@@ -27,9 +27,18 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from bridge import config
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.headers import CE_TIME, RECEIVED_AT
-from bridge.operate.audit.index import SLOTS_MS, Broken, Count, Disorder, Proof, Repeats, Stranger, Topic
+from bridge.operate.audit.index import (
+    SLOTS_MS,
+    AuditIndex,
+    Count,
+    Disorder,
+    ForeignRecord,
+    IncompleteCallback,
+    Repeats,
+    Topic,
+)
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import Asker, Reader
+from bridge.operate.reading.client import ClusterInspector, Reader
 from bridge.operate.reading.select import time_text
 
 # What people are shown; with more minutes than that, hours, and then days.
@@ -50,7 +59,7 @@ def main(options: argparse.Namespace) -> int:
     if options.since is not None and options.until is not None and options.since >= options.until:
         raise ConfigurationError(f"--from {time_text(options.since)} is not before --to {time_text(options.until)}")
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
-        proof = Proof(Path(directory) / "proof.sqlite")
+        proof = AuditIndex(Path(directory) / "proof.sqlite")
         try:
             audit = Audit(settings, options.since, options.until, options.margin)
             audit.read(proof)
@@ -84,14 +93,14 @@ class Findings(msgspec.Struct, frozen=True):
     pushed_again: int
     #: Not whole, at an edge, where they can't be judged.
     unjudged: int
-    not_whole_list: list[Broken]
+    not_whole_list: list[IncompleteCallback]
     ordered_keys: int
     out_of_order: int
     out_of_order_list: list[Disorder]
     repeats: Repeats
     #: Records without the bridge's headers.
     strangers: int
-    stranger_list: list[Stranger]
+    stranger_list: list[ForeignRecord]
     #: Offsets that expired while they were to be read.
     expired: int
     #: Records of the quarantine that a redrive left there about what it published.
@@ -119,7 +128,7 @@ class Audit:
         self._margin_ms = int(margin_seconds * 1000)
         self._judged_since = 0
         self._expired = 0
-        self._beside = 0
+        self._others = 0
         self._now_ms = time.time_ns() // 1_000_000
 
     @property
@@ -127,10 +136,10 @@ class Audit:
         names = self._settings.topics
         return {Topic.STATUS: names.status, Topic.QUARANTINE: names.quarantine}
 
-    def read(self, proof: Proof) -> None:
+    def read(self, proof: AuditIndex) -> None:
         """Every record of the range, of both topics, up to where they end now."""
         ranges, heads = {}, {}
-        with Asker(self._settings.kafka) as asker:
+        with ClusterInspector(self._settings.kafka) as asker:
             for topic, name in self._topics.items():
                 offsets = asker.offsets(name)
                 starts: dict[int, int | None] = {partition: each.earliest for partition, each in offsets.items()}
@@ -147,7 +156,7 @@ class Audit:
                     left -= reader.left
                     for messages in self._judgeable(reader, heads[topic]):
                         self._take(topic, messages, proof)
-                        progress.show(proof.records + self._beside, proof.records, left + reader.left)
+                        progress.show(proof.records + self._others, proof.records, left + reader.left)
         proof.complete()
 
     def _judgeable(self, reader: Reader, cut: set[int]) -> Iterator[list[Message]]:
@@ -170,25 +179,25 @@ class Audit:
                     self._judged_since = max(self._judged_since, received_ms(message) + self._margin_ms)
             yield messages
 
-    def _take(self, topic: Topic, messages: list[Message], proof: Proof) -> None:
+    def _take(self, topic: Topic, messages: list[Message], proof: AuditIndex) -> None:
         """Add what was received in the range."""
         for message in messages:
             time_ms = received_ms(message)
             if (self._since is not None and time_ms < self._since) or (
                 self._until is not None and time_ms >= self._until
             ):
-                self._beside += 1
+                self._others += 1
                 continue
             partition: Any = message.partition()
             offset: Any = message.offset()
             headers: Any = message.headers()
             proof.add(topic, partition, offset, time_ms, key=message.key(), value=message.value(), headers=headers)
 
-    def findings(self, proof: Proof, listed: int) -> Findings:
+    def findings(self, proof: AuditIndex, listed: int) -> Findings:
         """What was read, judged."""
         judged_until = self._now_ms - self._margin_ms
         number: Counter[str] = Counter()
-        not_whole: list[Broken] = []
+        not_whole: list[IncompleteCallback] = []
         for broken in proof.broken():
             if broken.again is not None:
                 number["again"] += 1
@@ -241,7 +250,7 @@ def received_ms(message: Message) -> int:
 # --- saying it --------------------------------------------------------------------------------------------------------
 
 
-def _slot_ms(options: argparse.Namespace, proof: Proof) -> int:
+def _slot_ms(options: argparse.Namespace, proof: AuditIndex) -> int:
     if options.by:
         return SLOTS_MS[options.by]
     if options.format == "text":

@@ -99,7 +99,7 @@ class Kind(IntEnum):
     REDRIVEN = 2
 
 
-class Broken(msgspec.Struct, frozen=True):
+class IncompleteCallback(msgspec.Struct, frozen=True):
     """A callback that is not whole: ``found`` of ``total`` places, or its records contradict each other.
 
     ``again`` names a whole callback with all that is here of this one at the same places: the same bytes, pushed again.
@@ -147,7 +147,7 @@ class Repeats(msgspec.Struct, frozen=True):
     pushed_again: int
 
 
-class Stranger(msgspec.Struct, frozen=True):
+class ForeignRecord(msgspec.Struct, frozen=True):
     """Where a record stands that has not the headers of the bridge."""
 
     topic: str
@@ -188,7 +188,7 @@ class _Names:
         return self._names[number]
 
 
-class Proof:
+class AuditIndex:
     """The rows and the questions: ``add`` every record, say ``complete``, then ask.
 
     Args:
@@ -203,7 +203,7 @@ class Proof:
         self._waiting: list[_Piece] = []
         self.records = 0
         self.strange = 0
-        self.strangers: list[Stranger] = []
+        self.strangers: list[ForeignRecord] = []
         self.notes = 0
 
     def close(self) -> None:
@@ -267,7 +267,7 @@ class Proof:
     def _stranger(self, topic: Topic, partition: int, offset: int) -> None:
         self.strange += 1
         if len(self.strangers) < _SHOWN:
-            self.strangers.append(Stranger(topic.name.lower(), partition, offset))
+            self.strangers.append(ForeignRecord(topic.name.lower(), partition, offset))
 
     def _write(self) -> None:
         self._db.executemany(_INSERT, self._waiting)
@@ -283,12 +283,12 @@ class Proof:
         )
         return self._number(counted)
 
-    def broken(self) -> Iterator[Broken]:
+    def broken(self) -> Iterator[IncompleteCallback]:
         """Every callback that is not whole."""
         for instance, number, time_ms, found, least, most, last in self._db.execute(_BROKEN):
             contradictory = least != most or last > least
             again = None if contradictory else self._again(instance, number, found, least)
-            yield Broken(self._callback(instance, number), time_ms, found, least, contradictory, again)
+            yield IncompleteCallback(self._callback(instance, number), time_ms, found, least, contradictory, again)
 
     def _again(self, instance: int, number: int, found: int, total: int) -> str | None:
         for other, other_number in self._db.execute(_AGAIN, (instance, number, found)):

@@ -16,7 +16,7 @@ from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 
 from bridge.config import Kafka
-from bridge.errors import ConfigurationError, KafkaAway, ReplayError
+from bridge.errors import BridgeError, ConfigurationError, KafkaUnavailable, ReplayError
 from bridge.kafka.librdkafka import librdkafka_arguments
 from bridge.threads import in_daemon_thread
 
@@ -109,13 +109,13 @@ def error_of(exception: KafkaException) -> KafkaError:
     return error
 
 
-def in_words(error: KafkaError, doing: str) -> ReplayError:
+def in_words(error: KafkaError, doing: str) -> BridgeError:
     """The error to raise; ``doing`` says what was being done: ``reading topic x``."""
     if error.code() in _REFUSED:
         return ReplayError(f"{doing}: {_REFUSED[error.code()]} ({error.str()})")
     if error.fatal():
         return ReplayError(f"{doing}: {error.str()} ({error.name()})")
-    return KafkaAway(f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers")
+    return KafkaUnavailable(f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers")
 
 
 def more_telling(known: KafkaError | None, heard: KafkaError) -> KafkaError:
@@ -161,21 +161,21 @@ class PartitionOffsets(msgspec.Struct, frozen=True):
     high: int
 
 
-class Asker:
+class ClusterInspector:
     """Asks the cluster about topics; each question again and again until its patience ends.
 
     Args:
         kafka: ``[kafka]``.
-        patience_seconds: how long brokers may be away, or leaders missing.
+        timeout_seconds: how long brokers may be away, or leaders missing.
     """
 
-    def __init__(self, kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        self._patience = patience_seconds
+    def __init__(self, kafka: Kafka, timeout_seconds: float = PATIENCE_SECONDS) -> None:
+        self._patience = timeout_seconds
         self._last: KafkaError | None = None
         configuration = client_configuration(kafka)
-        self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._heard})
+        self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._on_error})
         # Only a consumer's question about a topic never makes it.
-        self._consumer: Final = make(Consumer, {**_reading(configuration, None), "error_cb": self._heard})
+        self._consumer: Final = make(Consumer, {**_reading(configuration, None), "error_cb": self._on_error})
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +188,7 @@ class Asker:
 
         Raises:
             ReplayError: it is not there, or may not be seen.
-            KafkaAway: no broker answers in time.
+            KafkaUnavailable: no broker answers in time.
         """
         return self.patiently(lambda: self._partitions(topic), f"asking about topic {topic}")
 
@@ -203,7 +203,7 @@ class Asker:
 
         Raises:
             ReplayError: the topic is not there, or may not be read.
-            KafkaAway: a broker, or a partition's leader, is not there in time; names them.
+            KafkaUnavailable: a broker, or a partition's leader, is not there in time; names them.
         """
         wanted = self.partitions(topic) if partitions is None else list(partitions)
         first = self.list_offsets(topic, dict.fromkeys(wanted, OffsetSpec.earliest()))
@@ -255,7 +255,7 @@ class Asker:
         """The topic's settings; none where they may not be read.
 
         Raises:
-            KafkaAway: no broker answers in time.
+            KafkaUnavailable: no broker answers in time.
         """
 
         def ask() -> dict[str, str]:
@@ -265,8 +265,6 @@ class Asker:
 
         try:
             return self.patiently(ask, f"asking for the settings of topic {topic}")
-        except KafkaAway:
-            raise
         except ReplayError:
             return {}
 
@@ -275,7 +273,7 @@ class Asker:
 
         Raises:
             ReplayError: waiting can't help.
-            KafkaAway: the patience is at its end.
+            KafkaUnavailable: the patience is at its end.
         """
         began = time.monotonic()
         deadline, told_at = began + self._patience, began + _TELL_SECONDS
@@ -288,9 +286,11 @@ class Asker:
                 self._consumer.poll(0)
                 self.admin.poll(0)
                 said = doing() if callable(doing) else doing
-                told = next((each for each in (error, self._last) if each is not None and hopeless(each)), None)
-                if told is not None:
-                    raise in_words(told, said) from exception
+                hopeless_error = next(
+                    (each for each in (error, self._last) if each is not None and hopeless(each)), None
+                )
+                if hopeless_error is not None:
+                    raise in_words(hopeless_error, said) from exception
                 if time.monotonic() > told_at:
                     told_at = deadline
                     sys.stderr.write(f"chatapp-bridge: {said}: no answer yet; waiting up to {self._patience:g} s\n")
@@ -303,7 +303,7 @@ class Asker:
         """How long one request may take."""
         return max(1.0, min(_REQUEST_SECONDS, self._patience))
 
-    def _heard(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         if error.code() not in _IGNORED_WITHOUT_A_GROUP:
             self._last = more_telling(self._last, error)
 
@@ -360,7 +360,7 @@ class Reader:
         topic: one that is there.
         ranges: by partition, the first offset and the one after the last; an empty range is read at once.
         group: for :attr:`consumer`, where progress is committed; nothing is joined.
-        patience_seconds: how long nothing at all may come before it is given up.
+        timeout_seconds: how long nothing at all may come before it is given up.
         batch_records: most messages at once.
 
     Attributes:
@@ -376,18 +376,18 @@ class Reader:
         ranges: Mapping[int, tuple[int, int]],
         *,
         group: str | None = None,
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = PATIENCE_SECONDS,
         batch_records: int = BATCH_RECORDS,
     ) -> None:
         self._topic = topic
         self._ends = {partition: end for partition, (start, end) in ranges.items() if start < end}
-        self._patience = patience_seconds
+        self._patience = timeout_seconds
         self._batch_records = batch_records
         self._last: KafkaError | None = None
         self.positions = {partition: start for partition, (start, _) in ranges.items()}
         self.gaps: list[Gap] = []
         configuration = _reading(client_configuration(kafka), group)
-        self.consumer: Final = make(Consumer, {**configuration, "error_cb": self._heard})
+        self.consumer: Final = make(Consumer, {**configuration, "error_cb": self._on_error})
         self.consumer.assign([TopicPartition(topic, partition, ranges[partition][0]) for partition in self._ends])
 
     def __enter__(self) -> Self:
@@ -415,7 +415,7 @@ class Reader:
 
         Raises:
             ReplayError: the topic may not be read, or went away.
-            KafkaAway: nothing came for as long as the patience lasts.
+            KafkaUnavailable: nothing came for as long as the patience lasts.
         """
         heard = time.monotonic()
         while self._ends:
@@ -459,7 +459,7 @@ class Reader:
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             self._expired(partition)
         else:
-            self._heard(error)
+            self._on_error(error)
             if hopeless(error):
                 raise in_words(error, f"reading topic {self._topic}")
         return False
@@ -503,14 +503,14 @@ class Reader:
         except KafkaException as error:
             raise in_words(error_of(error), f"reading topic {self._topic}") from error
 
-    def _away(self) -> ReplayError:
+    def _away(self) -> BridgeError:
         waiting = ", ".join(map(str, sorted(self._ends)))
         doing = f"reading topic {self._topic}: nothing came for {self._patience:g} s from partitions {waiting}"
         if self._last is not None:
             return in_words(self._last, doing)
-        return KafkaAway(f"{doing}; look at the brokers, and whether these partitions have leaders")
+        return KafkaUnavailable(f"{doing}; look at the brokers, and whether these partitions have leaders")
 
-    def _heard(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         if error.code() not in _IGNORED_WITHOUT_A_GROUP:
             self._last = more_telling(self._last, error)
 
@@ -518,13 +518,13 @@ class Reader:
 def first_times(kafka: Kafka, topic: str, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
     """The time of the first record in each range, in milliseconds; those that come within seconds."""
     found: dict[int, int] = {}
-    with Reader(kafka, topic, ranges, patience_seconds=_FIRST_SECONDS, batch_records=1) as reader:
+    with Reader(kafka, topic, ranges, timeout_seconds=_FIRST_SECONDS, batch_records=1) as reader:
         try:
             for batch in reader:
                 for message in batch:
                     partition: Any = message.partition()
                     found.setdefault(partition, message.timestamp()[1])
                     reader.skip(partition)
-        except KafkaAway:
+        except KafkaUnavailable:
             log.info("no record of some partitions of %s within %g s", topic, _FIRST_SECONDS)
     return found

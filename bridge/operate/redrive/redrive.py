@@ -21,7 +21,7 @@ from confluent_kafka import Message
 from bridge import config
 from bridge.errors import ReplayError
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import Asker, Reader
+from bridge.operate.reading.client import ClusterInspector, Reader
 from bridge.operate.redrive.markers import Published, is_note
 from bridge.operate.redrive.redecode import Event, Failing, Redecoder
 from bridge.operate.redrive.writer import Batch, Writer
@@ -41,7 +41,7 @@ def main(options: argparse.Namespace) -> int:
     """
     settings = config.load(options.config, assignments=options.set).settings
     run = f"redrive-{new_run_id()}"
-    with Asker(settings.kafka) as asker:
+    with ClusterInspector(settings.kafka) as asker:
         largest = _largest_record(settings, asker)
         redecoder = Redecoder(settings, run, largest)
         # Before anything is looked at: from here on no other run can publish.
@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
         _print([nothing if plan.events else "nothing to publish"])
         return 0
     done = redrive.publish(writer)
-    _print(_account(settings, run, done))
+    _print(_summary(settings, run, done))
     if (done.looked_at, done.events, done.failing) == (plan.looked_at, plan.events, plan.failing):
         return 0
     planned = f"{plan.events:,} events of {plan.looked_at:,} records, {plan.failing:,} that still fail"
@@ -62,7 +62,7 @@ def main(options: argparse.Namespace) -> int:
     return 1
 
 
-class Tally(msgspec.Struct):
+class RedriveCounts(msgspec.Struct):
     """What became of the records looked at: each is in exactly one of ``before``, ``published`` and ``failing``.
 
     ``partly`` of the published ones hold items that still fail; ``events`` is how many events they give, ``old`` of them
@@ -99,7 +99,7 @@ class Redrive:
         behind: offsets that stand behind a transaction which is still open, and are not read.
     """
 
-    def __init__(self, settings: config.Settings, asker: Asker, redecoder: Redecoder, listed: int) -> None:
+    def __init__(self, settings: config.Settings, asker: ClusterInspector, redecoder: Redecoder, listed: int) -> None:
         self._settings = settings
         self._topic = settings.topics.quarantine
         asker.partitions(settings.topics.status)  # to be there, before anything is planned
@@ -113,15 +113,15 @@ class Redrive:
         retention_ms = int(asker.topic_configuration(settings.topics.status).get("retention.ms", _FOR_EVER))
         self._kept_since_ms = 0 if retention_ms == _FOR_EVER else time.time_ns() // 1_000_000 - retention_ms
 
-    def look(self) -> Tally:
+    def look(self) -> RedriveCounts:
         """What could be done; nothing is written."""
         return self._pass(None)
 
-    def publish(self, writer: Writer) -> Tally:
+    def publish(self, writer: Writer) -> RedriveCounts:
         """Do it."""
-        tally = self._pass(writer)
+        counts = self._pass(writer)
         writer.finish({partition: end for partition, (_, end) in self.ranges.items()})
-        return tally
+        return counts
 
     def _read_notes(self) -> None:
         """Notes stand behind what they are about, so they are read first."""
@@ -136,8 +136,8 @@ class Redrive:
                     )
         self._noted = True
 
-    def _messages(self, tally: Tally | None = None) -> Iterator[list[Message]]:
-        """All of it, from the beginning; how far it is can be seen. ``tally``: where something is published."""
+    def _messages(self, counts: RedriveCounts | None = None) -> Iterator[list[Message]]:
+        """All of it, from the beginning; how far it is can be seen. ``counts``: where something is published."""
         total, read = sum(end - start for start, end in self.ranges.values()), 0
         with (
             Reader(self._settings.kafka, self._topic, self.ranges, batch_records=_BATCH_RECORDS) as reader,
@@ -146,54 +146,54 @@ class Redrive:
             for messages in reader:
                 yield messages
                 read += len(messages)
-                progress.show(read, tally.events if tally else 0, reader.left)
+                progress.show(read, counts.events if counts else 0, reader.left)
 
-    def _pass(self, writer: Writer | None) -> Tally:
+    def _pass(self, writer: Writer | None) -> RedriveCounts:
         if not self._noted:
             self._read_notes()
-        tally, began = Tally(), time.monotonic()
-        for messages in self._messages(tally if writer else None):
+        counts, began = RedriveCounts(), time.monotonic()
+        for messages in self._messages(counts if writer else None):
             batch = Batch()
             for message in messages:
                 headers: Any = message.headers()
                 if not is_note(headers):
-                    self._look_at(message, tally, batch)
+                    self._look_at(message, counts, batch)
             if writer is not None and batch.events:
                 writer.write(batch)
-        tally.seconds = time.monotonic() - began
-        return tally
+        counts.seconds = time.monotonic() - began
+        return counts
 
-    def _look_at(self, message: Message, tally: Tally, batch: Batch) -> None:
+    def _look_at(self, message: Message, counts: RedriveCounts, batch: Batch) -> None:
         partition: Any = message.partition()
         offset: Any = message.offset()
         before = self._before[partition]
         if offset in before:
-            tally.before += 1
+            counts.before += 1
             return
         paths = before.paths(offset)
         found = [each for each in self._redecoder.items(message) if each.path not in paths]
         events = [each for each in found if isinstance(each, Event)]
         failing = [each for each in found if isinstance(each, Failing)]
         for each in failing:
-            tally.reasons[each.reason] += 1
-            if len(tally.listed) < self._listed:
-                tally.listed.append(f"{self._topic}[{partition}]@{offset} {each}")
+            counts.reasons[each.reason] += 1
+            if len(counts.listed) < self._listed:
+                counts.listed.append(f"{self._topic}[{partition}]@{offset} {each}")
         if events:
             batch.add(message, events, [*paths, *(each.path for each in events)] if failing else None)
-            tally.published += 1
-            tally.partly += bool(failing)
-            tally.events += len(events)
-            tally.old += sum(each.record.timestamp_ms < self._kept_since_ms for each in events)
+            counts.published += 1
+            counts.partly += bool(failing)
+            counts.events += len(events)
+            counts.old += sum(each.record.timestamp_ms < self._kept_since_ms for each in events)
         elif failing:
-            tally.failing += 1
+            counts.failing += 1
         else:
-            tally.before += 1
+            counts.before += 1
 
 
-def _largest_record(settings: config.Settings, asker: Asker) -> int:
+def _largest_record(settings: config.Settings, asker: ClusterInspector) -> int:
     """Of the status topic, in bytes: what the bridge keeps to, or the topic's own limit where that is lower."""
     limit = asker.topic_configuration(settings.topics.status).get("max.message.bytes")
-    return settings.kafka.max_request_size if limit is None else min(settings.kafka.max_request_size, int(limit))
+    return settings.kafka.max_record_bytes if limit is None else min(settings.kafka.max_record_bytes, int(limit))
 
 
 # --- saying it --------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def _events(number: int) -> str:
     return f"{number:,} event{'s' * (number != 1)}"
 
 
-def _described(settings: config.Settings, redrive: Redrive, plan: Tally, group: str) -> Iterator[str]:
+def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts, group: str) -> Iterator[str]:
     names = settings.topics
     yield f"redrive {names.quarantine} to {names.status}, as {settings.events.format}; progress: group {group}"
     for partition, (start, end) in sorted(redrive.ranges.items()):
@@ -227,18 +227,18 @@ def _described(settings: config.Settings, redrive: Redrive, plan: Tally, group: 
         yield f"it will take about {max(1, round(3 * plan.seconds))} s"
 
 
-def _account(settings: config.Settings, run: str, done: Tally) -> Iterator[str]:
+def _summary(settings: config.Settings, run: str, done: RedriveCounts) -> Iterator[str]:
     yield f"published {_events(done.events)} on {settings.topics.status}, marked bridge_redrive = {run}"
     yield from _counts(done, "published")
     parts = f"{done.before:,} before + {done.published:,} published + {done.failing:,} that still fail"
     yield f"{done.looked_at:,} looked at = {parts}"
 
 
-def _counts(tally: Tally, published: str) -> Iterator[str]:
-    gives = f", which give{'s' * (tally.published == 1)} {_events(tally.events)}" if tally.published else ""
-    partly = f", {tally.partly:,} of them in part" if tally.partly else ""
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.reasons.most_common())
-    yield f"  looked at          {tally.looked_at:>9,} records"
-    yield f"  published before   {tally.before:>9,}"
-    yield f"  {published:<18} {tally.published:>9,}{gives}{partly}"
-    yield f"  still fail         {tally.failing:>9,}{'; items by reason: ' if reasons else ''}{reasons}"
+def _counts(counts: RedriveCounts, published: str) -> Iterator[str]:
+    gives = f", which give{'s' * (counts.published == 1)} {_events(counts.events)}" if counts.published else ""
+    partly = f", {counts.partly:,} of them in part" if counts.partly else ""
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
+    yield f"  looked at          {counts.looked_at:>9,} records"
+    yield f"  published before   {counts.before:>9,}"
+    yield f"  {published:<18} {counts.published:>9,}{gives}{partly}"
+    yield f"  still fail         {counts.failing:>9,}{'; items by reason: ' if reasons else ''}{reasons}"

@@ -18,7 +18,7 @@ from bridge.errors import BridgeError, ConfigurationError, ReplayError
 from bridge.headers import CE_TYPE, QUARANTINE_REASON
 from bridge.operate.ndjson import EventOf, Lines
 from bridge.operate.progress import Progress, duration
-from bridge.operate.reading.client import BATCH_RECORDS, Asker, Reader, TopicChangedError
+from bridge.operate.reading.client import BATCH_RECORDS, ClusterInspector, Reader, TopicChangedError
 from bridge.operate.reading.events import decoder_of
 from bridge.operate.reading.select import (
     EARLIEST,
@@ -92,7 +92,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = config.load(options.config, assignments=options.set).settings
-    with Asker(settings.kafka, options.patience) as asker:
+    with ClusterInspector(settings.kafka, options.timeout) as asker:
         job = _taken_up(options, settings, asker) if options.resume else _planned(options, settings, asker)
         if options.resume and job.state.left == 0:
             _say(f"run {job.run.id} is complete: {job.state.written:,} records were written to {_sink_name(job.run)}")
@@ -107,13 +107,13 @@ def _run(options: argparse.Namespace) -> int:
             return 0
         finally:
             if look is not None and look.undecodable:
-                _say(look.told())
+                _say(look.notice())
 
 
 # --- planning ---------------------------------------------------------------------------------------------------------
 
 
-def _planned(options: argparse.Namespace, settings: config.Settings, asker: Asker) -> _Job:
+def _planned(options: argparse.Namespace, settings: config.Settings, asker: ClusterInspector) -> _Job:
     low, high = _bounds(options)
     topic = topic_named(options.topic, settings.topics)
     filters = filters_of(options)
@@ -127,7 +127,9 @@ def _planned(options: argparse.Namespace, settings: config.Settings, asker: Aske
         check_new(Path(options.to_file))
     ranges = find_ranges(asker, topic, low, high)
     notes = (
-        [] if options.to_topic is None else check_target(asker, settings, topic, options.to_topic, options.force_source)
+        []
+        if options.to_topic is None
+        else check_target(asker, settings, topic, options.to_topic, options.allow_own_topic)
     )
     run = Run(
         id=new_run_id(),
@@ -215,7 +217,7 @@ def _sink_name(run: Run) -> str:
 # --- taking up --------------------------------------------------------------------------------------------------------
 
 
-def _taken_up(options: argparse.Namespace, settings: config.Settings, asker: Asker) -> _Job:
+def _taken_up(options: argparse.Namespace, settings: config.Settings, asker: ClusterInspector) -> _Job:
     checkpoint = _find_checkpoint(options.resume, options.to_file)
     state = checkpoint.state if checkpoint else find_run(asker, settings.kafka.client_id, options.resume)
     if state is None:
@@ -267,7 +269,7 @@ def _at(checkpoint: Checkpoint, file: Path) -> Checkpoint:
 # --- doing ------------------------------------------------------------------------------------------------------------
 
 
-def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, asker: Asker) -> int:
+def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, asker: ClusterInspector) -> int:
     state, kafka = job.state, job.settings.kafka
     with Stop.on_signals() as stop:
         sink, state = _open(options, job, asker)
@@ -277,7 +279,7 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
                 job.run.topic,
                 state.rest,
                 group=group_of(kafka.client_id, job.run.id) if job.run.target else None,
-                patience_seconds=options.patience,
+                timeout_seconds=options.timeout,
                 batch_records=batch_records(options.rate, BATCH_RECORDS),
             ) as reader:
                 if attend := getattr(sink, "attend", None):
@@ -304,19 +306,19 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
     return GONE if reader.gaps or (job.ranges is not None and job.ranges.gone) else 0
 
 
-def _open(options: argparse.Namespace, job: _Job, asker: Asker) -> tuple[Sink, State]:
+def _open(options: argparse.Namespace, job: _Job, asker: ClusterInspector) -> tuple[Sink, State]:
     run = job.run
     if run.target is not None:
-        return open_target(asker, job.settings, job.state, options.patience, taken_up=job.ranges is None)
+        return open_target(asker, job.settings, job.state, options.timeout, taken_up=job.ranges is None)
     if run.file is None:
-        return _Tally(), job.state
+        return _Counting(), job.state
     if is_stream(run.file):
         return StreamSink(run.file, _lines(job)), job.state
     file = Path(run.file)
     return FileSink(file, _lines(job), job.checkpoint), job.state
 
 
-class _Tally:
+class _Counting:
     """A sink that counts by partition, and by what the header says an event is."""
 
     def __init__(self) -> None:
@@ -346,7 +348,7 @@ class _Tally:
 
 def _tell(job: _Job, state: State, reader: Reader, sink: Sink, seconds: float) -> None:
     """Say what became of it."""
-    if isinstance(sink, _Tally):
+    if isinstance(sink, _Counting):
         sink.report()
     where = "fit" if job.run.file is None and job.run.target is None else f"written to {_sink_name(job.run)}"
     _say(f"{state.read:,} records read, {state.written:,} {where}, in {duration(seconds)}")

@@ -18,8 +18,8 @@ import msgspec
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 
 from bridge import config
-from bridge.errors import ConfigurationError, ReplayError
-from bridge.operate.reading.client import Asker, PartitionOffsets, first_times, in_words
+from bridge.errors import BridgeError, ConfigurationError, ReplayError
+from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, first_times, in_words
 from bridge.operate.reading.select import Bound, time_text, topic_named
 from bridge.operate.replay.plan import table
 
@@ -55,7 +55,7 @@ class _Group:
     ``state``: Kafka's word. ``members``: who is in it. ``committed``: offsets by topic and partition.
     """
 
-    def __init__(self, asker: Asker, group: str) -> None:
+    def __init__(self, asker: ClusterInspector, group: str) -> None:
         self.id = group
         self._asker = asker
         described = asker.patiently(self._describe, f"asking about group {group}")
@@ -109,7 +109,7 @@ class _Group:
 def show(options: argparse.Namespace) -> int:
     """Print a group: its members, and how far it is in each partition; exit code 1 where there is no such group."""
     settings = config.load(options.config, assignments=options.set).settings
-    with Asker(settings.kafka, options.patience) as asker:
+    with ClusterInspector(settings.kafka, options.timeout) as asker:
         group = _Group(asker, options.group)
         if not group.is_there:
             raise ReplayError(f"group {group.id}: there is none, with members or offsets; look at its name")
@@ -123,7 +123,7 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show_topic(asker: Asker, settings: config.Settings, group: _Group, topic: str) -> None:
+def _show_topic(asker: ClusterInspector, settings: config.Settings, group: _Group, topic: str) -> None:
     offsets = asker.offsets(topic)
     committed = group.committed.get(topic, {})
     within = {p: at for p, at in committed.items() if p in offsets and offsets[p].earliest <= at < offsets[p].end}
@@ -168,7 +168,7 @@ def reset(options: argparse.Namespace) -> int:
     settings = config.load(options.config, assignments=options.set).settings
     saved = _read_saved(options.undo, options.group, options.topic) if options.undo else None
     topic = saved.topic if saved else topic_named(options.topic, settings.topics)
-    with Asker(settings.kafka, options.patience) as asker:
+    with ClusterInspector(settings.kafka, options.timeout) as asker:
         group = _Group(asker, options.group)
         if group.members or group.state not in _EMPTY:
             raise ReplayError(_in_use(group))
@@ -203,7 +203,11 @@ def reset(options: argparse.Namespace) -> int:
 
 
 def _wanted(
-    asker: Asker, options: argparse.Namespace, topic: str, now: dict[int, PartitionOffsets], saved: Saved | None
+    asker: ClusterInspector,
+    options: argparse.Namespace,
+    topic: str,
+    now: dict[int, PartitionOffsets],
+    saved: Saved | None,
 ) -> dict[int, int | None]:
     """The offset to move to, by partition; None: to have none."""
     if saved is not None:
@@ -255,7 +259,9 @@ def _print_plan(group: _Group, topic: str, now: dict[int, PartitionOffsets], wan
     _print(f"It reads up to {again:,} records again and skips up to {skipped:,}; then up to {left:,} are before it.")
 
 
-def _move(asker: Asker, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]) -> None:
+def _move(
+    asker: ClusterInspector, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]
+) -> None:
     """Set the offsets; where one has to go, the group is made anew, as Kafka's clients can't take a single one away.
 
     ``lost``: what it had in other topics, where all of the group is gone, as after an undo that was cut short in between.
@@ -291,7 +297,7 @@ def _ask(group: _Group, call: Callable[[], Iterable[Any]]) -> list[Any]:
         raise _refusal(group, error.args[0]) from error
 
 
-def _refusal(group: _Group, error: KafkaError) -> ReplayError:
+def _refusal(group: _Group, error: KafkaError) -> BridgeError:
     if error.code() in _IN_USE:
         return ReplayError(
             f"group {group.id}: somebody joined it meanwhile ({error.name()}); stop its consumers, and try again"

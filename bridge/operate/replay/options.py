@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bridge.operate.reading.select import Bound, add_filter_arguments, parse_bound, parse_time, take_times
 
-_PATIENCE_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 60.0
 
 
 def add_replay(commands: Any, configured: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     to.add_argument("--to-topic", metavar="TOPIC", help="another topic, which is there; exactly once")
     to.add_argument("--count", action="store_true", help="nowhere: read them and count them")
     where.add_argument(
-        "--force-source", action="store_true", help="also into the topic that is read, or another of the bridge's"
+        "--allow-own-topic", action="store_true", help="also into the topic that is read, or another of the bridge's"
     )
     how = parser.add_argument_group("how")
     how.add_argument("--execute", action="store_true", help="do it; without it the plan is shown")
@@ -58,14 +58,14 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
         "--resume", type=_run, metavar="RUN", help="go on with a run that was cut short; its file's name will do"
     )
     how.add_argument("--rate", type=_positive, metavar="N", help="write at most so many records a second")
-    _add_patience(how)
+    _add_timeout(how)
 
 
-def _add_patience(parser: Any) -> None:
+def _add_timeout(parser: Any) -> None:
     parser.add_argument(
-        "--patience",
+        "--timeout",
         type=_positive,
-        default=_PATIENCE_SECONDS,
+        default=_TIMEOUT_SECONDS,
         metavar="SEC",
         help="how long brokers or leaders may be away (default: %(default)g)",
     )
@@ -100,7 +100,7 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=argparse.SUPPRESS, metavar="SECTION.KEY=VALUE", help="one key; repeatable"
     )
-    _add_patience(parser)
+    _add_timeout(parser)
 
 
 def _positive(text: str) -> float:

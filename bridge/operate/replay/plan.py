@@ -10,7 +10,7 @@ from bridge.config import Kafka
 from bridge.errors import ReplayError
 from bridge.operate.ndjson import Lines
 from bridge.operate.progress import duration
-from bridge.operate.reading.client import Asker, PartitionOffsets, Reader
+from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, Reader
 from bridge.operate.reading.select import EARLIEST, Bound, time_text
 from bridge.operate.replay.state import State
 from bridge.operate.replay.transfer import Choose
@@ -40,7 +40,7 @@ class Ranges(msgspec.Struct, frozen=True):
         return sum(end - start for start, end in self.chosen.values())
 
 
-def find_ranges(asker: Asker, topic: str, low: Bound, high: Bound) -> Ranges:
+def find_ranges(asker: ClusterInspector, topic: str, low: Bound, high: Bound) -> Ranges:
     """Look up where the bounds are now; the end of each partition is taken here, and kept.
 
     Raises:
@@ -125,7 +125,7 @@ def take_sample(kafka: Kafka, topic: str, ranges: Ranges, choose: Choose | None,
     read = wanted = 0
     began: float | None = None
     deadline = time.monotonic() + _SAMPLE_SECONDS
-    with Reader(kafka, topic, few, patience_seconds=_SAMPLE_SECONDS) as reader:
+    with Reader(kafka, topic, few, timeout_seconds=_SAMPLE_SECONDS) as reader:
         for batch in reader:
             began = began or time.monotonic()
             chosen = batch if choose is None else choose(batch)

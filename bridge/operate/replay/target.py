@@ -7,7 +7,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from bridge.config import Settings
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.operate.progress import duration
-from bridge.operate.reading.client import Asker
+from bridge.operate.reading.client import ClusterInspector
 from bridge.operate.replay.state import State, from_offsets, group_of
 from bridge.operate.replay.topic import TopicSink
 
@@ -15,7 +15,7 @@ _FOR_EVER: Final = -1
 _MESSAGE_BYTES: Final = 1_048_588
 
 
-def check_target(asker: Asker, settings: Settings, source: str, target: str, forced: bool) -> list[str]:
+def check_target(asker: ClusterInspector, settings: Settings, source: str, target: str, forced: bool) -> list[str]:
     """Notes on a topic that is to be written to.
 
     Raises:
@@ -30,7 +30,7 @@ def check_target(asker: Asker, settings: Settings, source: str, target: str, for
     if target in {source, topics.status, topics.quarantine} and not forced:
         what = "the topic that is read" if target == source else "one of the bridge's own topics"
         raise ConfigurationError(
-            f"--to-topic: {target} is {what}: all its consumers would see the records again; if that is meant, add --force-source"
+            f"--to-topic: {target} is {what}: all its consumers would see the records again; add --allow-own-topic if you mean it"
         )
     theirs, ours = len(asker.partitions(target)), len(asker.partitions(source))
     notes = []
@@ -54,12 +54,12 @@ def check_target(asker: Asker, settings: Settings, source: str, target: str, for
 
 
 def open_target(
-    asker: Asker, settings: Settings, state: State, patience_seconds: float, *, taken_up: bool
+    asker: ClusterInspector, settings: Settings, state: State, timeout_seconds: float, *, taken_up: bool
 ) -> tuple[TopicSink, State]:
     """The sink, and how far the run is now that nobody else can write for it any more.
 
     Raises:
-        ReplayError, KafkaAway: of the sink; or the run is gone.
+        ReplayError, KafkaUnavailable: of the sink; or the run is gone.
     """
     run = state.run
     assert run.target is not None  # noqa: S101 - it is why this is called
@@ -71,7 +71,7 @@ def open_target(
         partitions=len(asker.partitions(run.target)),
         source_partitions=len(asker.partitions(run.topic)),
         max_message_bytes=int(found.get("max.message.bytes", _MESSAGE_BYTES)),
-        patience_seconds=patience_seconds,
+        timeout_seconds=timeout_seconds,
     )
     if taken_up:
         # What was at hand when the last process died is committed or aborted by now.
@@ -82,7 +82,7 @@ def open_target(
     return sink, state
 
 
-def find_run(asker: Asker, client_id: str, run_id: str, *, stable: bool = False) -> State | None:
+def find_run(asker: ClusterInspector, client_id: str, run_id: str, *, stable: bool = False) -> State | None:
     """The state of a run into a topic; None where Kafka knows of none.
 
     Args:
@@ -92,7 +92,7 @@ def find_run(asker: Asker, client_id: str, run_id: str, *, stable: bool = False)
         stable: wait for transactions that are being committed.
 
     Raises:
-        ReplayError, KafkaAway: of the asker.
+        ReplayError, KafkaUnavailable: of the asker.
     """
     request = ConsumerGroupTopicPartitions(group_of(client_id, run_id))
 

@@ -33,10 +33,10 @@ class TopicSink:
         partitions: how many it has.
         source_partitions: how many the topic has that is read.
         max_message_bytes: the topic's largest batch.
-        patience_seconds: how long brokers may be away.
+        timeout_seconds: how long brokers may be away.
 
     Raises:
-        KafkaAway, ReplayError: no transaction can be had; says why.
+        KafkaUnavailable, ReplayError: no transaction can be had; says why.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TopicSink:
         partitions: int,
         source_partitions: int,
         max_message_bytes: int = _BATCH_BYTES,
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._topic = topic
         self._partitions = partitions
@@ -61,7 +61,7 @@ class TopicSink:
             batch_bytes=max(1, min(_BATCH_BYTES, max_message_bytes)),
             beginning="taking up the run's transactions",
             fenced="another process has taken this run over, or it stood still for too long",
-            patience_seconds=patience_seconds,
+            timeout_seconds=timeout_seconds,
         )
 
     def attend(self, consumer: Consumer) -> None:
@@ -72,7 +72,7 @@ class TopicSink:
         """Add the messages to the transaction at hand.
 
         Raises:
-            KafkaAway: nothing is acknowledged for as long as the patience lasts.
+            KafkaUnavailable: nothing is acknowledged for as long as the patience lasts.
             ReplayError: Kafka takes no more of this run.
         """
         if messages:
@@ -100,7 +100,7 @@ class TopicSink:
         """Commit what was written, together with how far the run came.
 
         Raises:
-            KafkaAway, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
+            KafkaUnavailable, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
         """
         self._transactions.commit(to_offsets(state), self._group, f"committing what was written to topic {self._topic}")
 

@@ -32,11 +32,11 @@
 {{- end -}}
 {{- end -}}
 {{- $file := or (dig "access" "path_secrets_file" "" .Values.secrets) (dig "access" "path_secrets_file" "" .Values.config) -}}
-{{- $open := dig "access" "allow_open" false .Values.config -}}
+{{- $open := dig "access" "allow_unauthenticated" false .Values.config -}}
 {{- if not (or $file $open) -}}
-{{- $found = append $found "secrets.access.path_secrets_file: names no Secret, so anyone could publish; make one (kubectl create secret generic NAME --from-literal=path-secrets=$(openssl rand -hex 24)) and give {name: NAME, key: path-secrets}, or config.access.allow_open=true to run open" -}}
+{{- $found = append $found "secrets.access.path_secrets_file: names no Secret, so anyone could publish; make one (kubectl create secret generic NAME --from-literal=path-secrets=$(openssl rand -hex 24)) and give {name: NAME, key: path-secrets}, or config.access.allow_unauthenticated=true to run open" -}}
 {{- else if and $file $open -}}
-{{- $found = append $found "config.access.allow_open: true contradicts the secrets that are set; remove one or the other" -}}
+{{- $found = append $found "config.access.allow_unauthenticated: true contradicts the secrets that are set; remove one or the other" -}}
 {{- end -}}
 {{- if regexMatch "//[^/]*@" (dig "registry" "url" "" .Values.config) -}}
 {{- $found = append $found "config.registry.url: has a password in it, which would stand in a ConfigMap for all to read; give config.registry.username and secrets.registry.password_file" -}}

@@ -1,4 +1,4 @@
-"""What a lane promises: order, durability before the answer, and an account that balances, whatever happens in between."""
+"""What a lane promises: order, durability before the answer, and a reconciliation that balances, whatever happens in between."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, kind_of, numbers, record
 
-from bridge.delivery.lane import Receipt
+from bridge.delivery.lane import PendingAck
 from bridge.delivery.layout import placed
 from bridge.kafka.producer import Abandoned
 
-HEDGE_SECONDS, ABANDON_SECONDS = 0.5, 6.0
+SPOOL_AFTER_SECONDS, PRODUCER_TIMEOUT_SECONDS = 0.5, 6.0
 LARGE, INVALID = "too large", "invalid"
 
 
@@ -39,16 +39,16 @@ B = next(key for key in map("k{}".format, range(1, 99)) if _lane_of(key) != _lan
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    """Lanes with a scripted cluster and disk; the account is checked at the end as well."""
+    """Lanes with a scripted cluster and disk; the reconciliation is checked at the end as well."""
     stage = Stage()
     yield stage
     stage.check_accounting()
     stage.close()
 
 
-def answers(*receipts: Receipt) -> list[int | None]:
+def answers(*acks: PendingAck) -> list[int | None]:
     """Of callbacks."""
-    return [Stage.answer(each) for each in receipts]
+    return [Stage.answer(each) for each in acks]
 
 
 # --- order and answers --------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_nothing_later_is_sent_before_the_head_is_acknowledged(stage: Stage) -> 
     stage.acknowledge()
 
     assert answers(first, *later) == [200] * 4
-    assert all(receipt.on_kafka for receipt in (first, *later))
+    assert all(ack.on_kafka for ack in (first, *later))
     assert stage.log == [1, 2, 3, 4]
     assert not stage.disk.rows
     assert not stage.disk.queue  # while Kafka is well nothing is written to disk
@@ -87,10 +87,10 @@ def test_a_batch_is_filled_when_its_turn_has_come(stage: Stage) -> None:
 
 
 def test_a_lane_whose_turn_does_not_come_is_journalled(stage: Stage) -> None:
-    """The hedge counts from the arrival, whatever is waited for."""
+    """The time counts from the arrival, whatever is waited for."""
     stage.cluster.turns = []
     pushed = stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
     assert answers(pushed) == [200]
     assert stage.flying == []
@@ -108,7 +108,7 @@ def test_a_callback_is_answered_when_every_one_of_its_lanes_has_it_safe(stage: S
     assert answers(pushed) == [None]
     stage.check_accounting()
 
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     assert answers(pushed) == [None]  # given to the disk, not there yet
     stage.commit()
 
@@ -118,12 +118,12 @@ def test_a_callback_is_answered_when_every_one_of_its_lanes_has_it_safe(stage: S
     stage.finish()
 
 
-def test_a_lane_turns_sick_journals_and_is_healthy_again(stage: Stage) -> None:
-    """Without an acknowledgement within the hedge all that waits is journalled, what arrives too, until it is over."""
+def test_a_lane_is_degraded_journals_and_is_healthy_again(stage: Stage) -> None:
+    """Without an acknowledgement within spool_after_ms all that waits is journalled, what arrives too, until it is over."""
     first, second = stage.push(A), stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
-    assert stage.lane(A).sick
-    assert not stage.lane(B).sick
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    assert stage.lane(A).degraded
+    assert not stage.lane(B).degraded
     assert stage.cluster.isolated == 1  # healthy lanes leave the producer that let this one wait
     third = stage.push(A)
     stage.commit()
@@ -136,7 +136,7 @@ def test_a_lane_turns_sick_journals_and_is_healthy_again(stage: Stage) -> None:
 
     assert stage.log == [1, 2, 3]
     assert not stage.disk.rows
-    assert not stage.lane(A).sick
+    assert not stage.lane(A).degraded
     stage.push(A)
     assert not stage.disk.queue
 
@@ -144,7 +144,7 @@ def test_a_lane_turns_sick_journals_and_is_healthy_again(stage: Stage) -> None:
 def test_what_can_be_stored_nowhere_is_answered_503_and_forgotten_unless_it_is_in_flight(stage: Stage) -> None:
     """The disk refuses, Kafka is mute: 503 for all, and only what is on its way may still be published."""
     first, second = stage.push(A), stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit(FAILED)
     assert answers(first, second) == [503, 503]
     stage.check_accounting()
@@ -158,10 +158,10 @@ def test_what_can_be_stored_nowhere_is_answered_503_and_forgotten_unless_it_is_i
     stage.finish()
 
 
-def test_a_refused_group_that_comes_back_unsent_is_not_sent_again(stage: Stage) -> None:
+def test_a_refused_entry_that_comes_back_unsent_is_not_sent_again(stage: Stage) -> None:
     """Answered 503 while in flight: when its batch fails it is forgotten, and the next head goes."""
     first = stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit(FAILED)
     second = stage.push(A)
     stage.commit()
@@ -176,7 +176,7 @@ def test_a_refused_group_that_comes_back_unsent_is_not_sent_again(stage: Stage) 
 def test_the_deadline_answers_503_while_the_disk_stalls_and_the_account_balances(stage: Stage) -> None:
     """An fsync that stalls with Kafka down: 503 at the deadline, published later, and nothing waits for ever."""
     pushed = stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.advance(2.0)
     assert answers(pushed) == [503]
     stage.check_accounting()
@@ -192,7 +192,7 @@ def test_without_a_spool_the_deadline_answers_503() -> None:
     """Nothing makes it durable but Kafka."""
     stage = Stage(spool=False)
     pushed = stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     assert answers(pushed) == [None]
     stage.advance(2.0)
     assert answers(pushed) == [503]
@@ -204,12 +204,12 @@ def test_without_a_spool_the_deadline_answers_503() -> None:
 # --- a late acknowledgement ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("when", ["before the hedge", "before its commit", "after its commit", "after a crash"])
+@pytest.mark.parametrize("when", ["before spool_after_ms", "before its commit", "after its commit", "after a crash"])
 def test_a_late_acknowledgement_leaves_no_row_behind(stage: Stage, when: str) -> None:
     """Whenever the acknowledgement comes, the callback is answered 200 once, and its row is gone in the end."""
     pushed = stage.push(A)
-    if when != "before the hedge":
-        stage.advance(HEDGE_SECONDS + 0.01)
+    if when != "before spool_after_ms":
+        stage.advance(SPOOL_AFTER_SECONDS + 0.01)
         assert [kind for kind, *_ in stage.disk.queue] == ["append"]
     if when == "after its commit":
         stage.commit()
@@ -231,7 +231,7 @@ def test_a_late_acknowledgement_leaves_no_row_behind(stage: Stage, when: str) ->
 def test_deletes_are_prefixes_of_what_was_acknowledged(stage: Stage) -> None:
     """Rows behind an unacknowledged head stay, and go in the order they came."""
     stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     for _ in range(3):
         stage.push(A)
     stage.cluster.batch_records = 2
@@ -252,20 +252,20 @@ def test_deletes_are_prefixes_of_what_was_acknowledged(stage: Stage) -> None:
 # --- more than memory holds ---------------------------------------------------------------------------------------------
 
 
-def spilled(stage: Stage, count: int) -> list[Receipt]:
-    """A sick lane with more than its window."""
-    receipts = [stage.push(A)]
-    stage.advance(HEDGE_SECONDS + 0.01)
-    receipts += [stage.push(A) for _ in range(count - 1)]
-    return receipts
+def spilled(stage: Stage, count: int) -> list[PendingAck]:
+    """A degraded lane with more than its window."""
+    acks = [stage.push(A)]
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    acks += [stage.push(A) for _ in range(count - 1)]
+    return acks
 
 
 def test_what_does_not_fit_the_window_is_read_back_in_its_order() -> None:
     """Memory holds a window, the disk the rest; new arrivals go behind, and the order of the lane is kept."""
     stage = Stage(window_bytes=10_000)
-    receipts = spilled(stage, 30)
+    acks = spilled(stage, 30)
     stage.commit()
-    assert answers(*receipts) == [200] * 30
+    assert answers(*acks) == [200] * 30
     assert stage.lane(A).memory_bytes <= 10_000
     stage.check_accounting()
 
@@ -282,7 +282,7 @@ def test_what_does_not_fit_the_window_is_read_back_in_its_order() -> None:
     stage.close()
 
 
-def test_a_refused_group_on_disk_alone_is_counted_once() -> None:
+def test_a_refused_entry_on_disk_alone_is_counted_once() -> None:
     """Its append stalls, the deadline passes, then the commit succeeds, and it is read back and published."""
     stage = Stage(window_bytes=10_000)
     spilled(stage, 8)
@@ -299,7 +299,7 @@ def test_a_refused_group_on_disk_alone_is_counted_once() -> None:
     stage.close()
 
 
-def test_a_refused_group_whose_failed_fsync_left_it_on_disk_is_counted_once() -> None:
+def test_a_refused_entry_whose_failed_fsync_left_it_on_disk_is_counted_once() -> None:
     """An fsync error is answered 503; the row may be there all the same, and is then published uncounted."""
     stage = Stage(window_bytes=10_000)
     spilled(stage, 8)
@@ -341,12 +341,12 @@ def judge(stage: Stage, sent: Sent) -> None:
 
 
 def test_what_is_too_large_is_found_by_halves_and_quarantined(stage: Stage) -> None:
-    """All others are published in their order; the callback is answered 200, and the account balances at every step."""
+    """All others are published in their order; the callback is answered 200, and the reconciliation balances at every step."""
     stage.push(A)
-    receipts = [stage.push(A, A), stage.push(A, kind=LARGE), stage.push(A, A, A)]
+    acks = [stage.push(A, A), stage.push(A, kind=LARGE), stage.push(A, A, A)]
     reject(stage)
 
-    assert answers(*receipts) == [200] * 3
+    assert answers(*acks) == [200] * 3
     assert stage.log == [1, 2, 3, 5, 6, 7]
     assert numbers([each for each in stage.cluster.log if each.topic == QUARANTINE]) == [4]
     assert stage.delivery.counters.published == {STATUS: 6, QUARANTINE: 1}
@@ -359,7 +359,7 @@ def test_what_is_too_large_counts_once_while_its_quarantine_waits(stage: Stage) 
     judge(stage, stage.cluster.flying[0])
     stage.check_accounting()
     assert stage.delivery.waiting == 1
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.check_accounting()
     stage.commit()
     stage.check_accounting()
@@ -370,7 +370,7 @@ def test_what_is_too_large_counts_once_while_its_quarantine_waits(stage: Stage) 
 
 
 def test_what_is_too_large_and_was_refused_meanwhile_is_counted_as_refused(stage: Stage) -> None:
-    """Its callback was answered 503: that it gets into quarantine later adds nothing to the account."""
+    """Its callback was answered 503: that it gets into quarantine later adds nothing to the reconciliation."""
     pushed = stage.push(A, kind=LARGE)
     judge(stage, stage.cluster.flying[0])
     stage.advance(2.1)
@@ -380,20 +380,20 @@ def test_what_is_too_large_and_was_refused_meanwhile_is_counted_as_refused(stage
     stage.finish()
 
 
-def test_what_is_refused_for_good_is_set_aside_alone(stage: Stage) -> None:
+def test_what_is_refused_for_good_is_dead_lettered_alone(stage: Stage) -> None:
     """It is kept and counted, and never in the way of the next."""
     stage.push(A)
-    receipts = [stage.push(A, A), stage.push(A, kind=INVALID), stage.push(A)]
+    acks = [stage.push(A, A), stage.push(A, kind=INVALID), stage.push(A)]
     reject(stage)
 
-    assert answers(*receipts) == [200] * 3
+    assert answers(*acks) == [200] * 3
     assert stage.log == [1, 2, 3, 5]
-    assert [numbers(row.records) for row in stage.disk.aside] == [[4]]
-    assert stage.delivery.counters.set_aside == 1
+    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[4]]
+    assert stage.delivery.counters.dead_letter == 1
     stage.finish()
 
 
-def test_what_is_refused_again_and_again_without_a_reason_is_set_aside_in_the_end(stage: Stage) -> None:
+def test_what_is_refused_again_and_again_without_a_reason_is_dead_lettered_in_the_end(stage: Stage) -> None:
     """UnknownError may pass, or be INVALID_RECORD, which aiokafka has no class for: it is not in the way for ever."""
     first, second = stage.push(A), stage.push(A)
     for _ in range(11):
@@ -407,18 +407,18 @@ def test_what_is_refused_again_and_again_without_a_reason_is_set_aside_in_the_en
     stage.commit()
     stage.acknowledge()
 
-    assert [numbers(row.records) for row in stage.disk.aside] == [[1]]
+    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
     assert stage.log == [2]
     assert answers(first, second) == [200, 200]
     stage.check_accounting()
 
 
-def test_a_callback_refused_after_one_of_its_reports_was_set_aside_is_counted_once(stage: Stage) -> None:
-    """One lane sets a report aside, the other can store nothing: all reports of a 503 are refused."""
+def test_a_callback_refused_after_one_of_its_reports_was_dead_lettered_is_counted_once(stage: Stage) -> None:
+    """One lane makes a report a dead letter, the other can store nothing: all reports of a 503 are refused."""
     stage.cluster.leaderless.add((STATUS, _lane_of(B)))
     records = [record(A, 1, INVALID), record(B, 2)]
 
-    async def submit() -> Receipt:
+    async def submit() -> PendingAck:
         return stage.delivery.submit(records, stage.clock.now + 2.0)
 
     pushed = stage.run(submit())
@@ -426,7 +426,7 @@ def test_a_callback_refused_after_one_of_its_reports_was_set_aside_is_counted_on
     judge(stage, stage.cluster.flying[0])
     stage.commit()
     stage.check_accounting()
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit(FAILED)
 
     assert answers(pushed) == [503]
@@ -459,9 +459,9 @@ def test_a_batch_unresolved_for_long_is_sent_again_with_another_producer(stage: 
     """The producer is abandoned; bytes that arrive late are a repeat, never a first occurrence out of order."""
     stage.push(A)
     stage.push(A)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
-    stage.advance(ABANDON_SECONDS)
+    stage.advance(PRODUCER_TIMEOUT_SECONDS)
     assert stage.cluster.abandoned == 1
     assert stage.flying == [[1, 2]]
     stage.acknowledge()
@@ -477,10 +477,10 @@ def test_a_leader_that_is_away_holds_its_lane_alone(stage: Stage) -> None:
     held, other = stage.push(A), stage.push(B)
     assert stage.flying == [[2]]
     stage.acknowledge()
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
     assert answers(held, other) == [200, 200]
-    assert not stage.lane(B).sick
+    assert not stage.lane(B).degraded
 
     stage.cluster.leaderless.clear()
     stage.finish()
@@ -493,8 +493,8 @@ def test_a_leader_that_is_away_holds_its_lane_alone(stage: Stage) -> None:
 class AnyInterleaving(RuleBasedStateMachine):
     """Callbacks, verdicts, late bytes, commits, failures, deadlines and deaths in any order.
 
-    Always: the account balances, one batch of a lane is on its way at most, and what is answered 200 is on Kafka or on disk
-    at that moment. In the end, when all is well: it is on Kafka, by key in the order it was pushed, and the disk is empty.
+    Always: the reconciliation balances, one batch of a lane is on its way at most, and what is answered 200 is on Kafka or on
+    disk at that moment. In the end, when all is well: it is on Kafka, by key in the order it was pushed, and the disk is empty.
     """
 
     @initialize(window=st.sampled_from([4_000, 1 << 20]), batch=st.sampled_from([1, 2, 1000]))
@@ -502,7 +502,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         """A process."""
         self.stage = Stage(window_bytes=window)
         self.stage.cluster.batch_records = batch
-        self.open: list[tuple[Receipt, list[Any]]] = []
+        self.open: list[tuple[PendingAck, list[Any]]] = []
         self.promised: list[Any] = []
         self.broken = False
 
@@ -512,8 +512,8 @@ class AnyInterleaving(RuleBasedStateMachine):
     )
     def push(self, keys: list[str], kind: str) -> None:
         """A callback."""
-        receipt = self.stage.push(*keys, kind=kind)
-        self.open.append((receipt, [r for _, group in receipt.groups for r in group.records]))
+        ack = self.stage.push(*keys, kind=kind)
+        self.open.append((ack, [r for _, entry in ack.entries for r in entry.records]))
 
     @precondition(lambda self: self.stage.cluster.flying)
     @rule(data=st.data())
@@ -561,7 +561,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 0.51, 0.51, 2.1, 6.1]))
     def wait(self, seconds: float) -> None:
-        """Time passes: pauses end, lanes turn sick, deadlines pass, producers are given up."""
+        """Time passes: pauses end, lanes degrade, deadlines pass, producers are given up."""
         self.stage.advance(seconds)
 
     @rule(key=st.sampled_from([A, B]))
@@ -588,20 +588,24 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @invariant()
     def balances(self) -> None:
-        """The account, and what was just promised."""
+        """The reconciliation, and what was just promised."""
         self.note_answers()
         self.stage.check_accounting()
 
     def note_answers(self) -> None:
         """What is answered 200 has to be somewhere."""
-        for receipt, records in list(self.open):
-            if Stage.answer(receipt) is None:
+        for ack, records in list(self.open):
+            if Stage.answer(ack) is None:
                 continue
-            self.open.remove((receipt, records))
-            if Stage.answer(receipt) == 503:
+            self.open.remove((ack, records))
+            if Stage.answer(ack) == 503:
                 continue
             self.promised += records
-            kept = {r for row in [*self.stage.disk.rows.values(), *self.stage.disk.aside] for r in numbers(row.records)}
+            kept = {
+                r
+                for row in [*self.stage.disk.rows.values(), *self.stage.disk.dead_letters]
+                for r in numbers(row.records)
+            }
             missing = set(numbers(records)) - kept - set(numbers(self.stage.cluster.log))
             assert not missing, f"answered 200 and nowhere: {missing}"
 
@@ -619,12 +623,12 @@ class AnyInterleaving(RuleBasedStateMachine):
                 break
         stage.finish()
         self.note_answers()
-        aside = {n for row in stage.disk.aside for n in numbers(row.records)}
+        dead_letter = {n for row in stage.disk.dead_letters for n in numbers(row.records)}
         quarantined = set(numbers([each for each in stage.cluster.log if each.topic == QUARANTINE]))
         first = stage.first_occurrences()
         for key in (A, A2, B):
             promised = numbers([r for r in self.promised if r.key == key.encode()])
-            missing = set(promised) - set(first.get(key, [])) - aside - quarantined
+            missing = set(promised) - set(first.get(key, [])) - dead_letter - quarantined
             assert not missing, f"promised and lost: {missing}"
             found = [n for n in first.get(key, []) if n in promised]
             assert found == sorted(found), "out of order"

@@ -8,10 +8,10 @@ from aiokafka.errors import MessageSizeTooLargeError
 from support.scripted import QUARANTINE, STATUS, Stage, record
 
 from bridge.delivery.delivery import Delivery
-from bridge.delivery.lane import Receipt
+from bridge.delivery.lane import PendingAck
 from bridge.record import Record
 
-HEDGE_SECONDS, LOOK_SECONDS = 0.5, 0.2
+SPOOL_AFTER_SECONDS, LOOK_SECONDS = 0.5, 0.2
 OLD, NEW = b"schema-1", b"schema-2"
 KEY = "k0"
 
@@ -34,16 +34,16 @@ def spoolless() -> Iterator[Stage]:
     stage.close()
 
 
-def push(stage: Stage, number: int, schema: bytes | None) -> Receipt:
+def push(stage: Stage, number: int, schema: bytes | None) -> PendingAck:
     """A callback of one record."""
     pushed = msgspec.structs.replace(record(KEY, number), schema=schema)
 
-    async def submit() -> Receipt:
+    async def submit() -> PendingAck:
         return stage.delivery.submit([pushed], stage.clock.now + 2.0)
 
-    receipt = stage.run(submit())
+    ack = stage.run(submit())
     stage.settle()
-    return receipt
+    return ack
 
 
 def tell(stage: Stage, schema: bytes, prefix: bytes) -> None:
@@ -69,12 +69,12 @@ def drain(stage: Stage) -> None:
 def test_a_known_id_goes_before_the_value(stage: Stage) -> None:
     """By the schema of each record; a whole value goes as it is. Nothing touches the disk."""
     stage.ids.prefixes = {(STATUS, OLD): b"old:", (STATUS, NEW): b"new:"}
-    receipts = [push(stage, 1, NEW), push(stage, 2, OLD), push(stage, 3, None)]
+    acks = [push(stage, 1, NEW), push(stage, 2, OLD), push(stage, 3, None)]
     drain(stage)
     assert [b"new:1", b"old:2", b"3"] == sent(stage)
-    assert [200] * 3 == [Stage.answer(each) for each in receipts]
+    assert [200] * 3 == [Stage.answer(each) for each in acks]
     assert stage.disk.rows == {}
-    assert not stage.lane(KEY).sick
+    assert not stage.lane(KEY).degraded
 
 
 def test_while_an_id_is_not_known_its_records_are_journalled_and_keep_their_order(stage: Stage) -> None:
@@ -82,13 +82,13 @@ def test_while_an_id_is_not_known_its_records_are_journalled_and_keep_their_orde
     first = push(stage, 1, NEW)
     behind = push(stage, 2, None)
     assert (None, None) == (Stage.answer(first), Stage.answer(behind))
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
     assert (200, 200) == (Stage.answer(first), Stage.answer(behind))
     third = push(stage, 3, NEW)
     stage.commit()
     assert Stage.answer(third) == 200
-    assert stage.lane(KEY).sick
+    assert stage.lane(KEY).degraded
     assert (stage.flying, sent(stage)) == ([], [])
     assert stage.cluster.isolated == 0
 
@@ -96,7 +96,7 @@ def test_while_an_id_is_not_known_its_records_are_journalled_and_keep_their_orde
     drain(stage)
     assert [b"new:1", b"2", b"new:3"] == sent(stage)
     assert stage.disk.rows == {}
-    assert not stage.lane(KEY).sick
+    assert not stage.lane(KEY).degraded
 
 
 def test_what_stands_before_an_unknown_one_is_sent(stage: Stage) -> None:
@@ -114,12 +114,12 @@ def test_what_stands_before_an_unknown_one_is_sent(stage: Stage) -> None:
 def test_what_a_former_life_left_gets_the_id_that_is_known_now(stage: Stage) -> None:
     """The disk has the schema's fingerprint, not its id."""
     push(stage, 1, OLD)
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
     stage.crash()
     behind = push(stage, 2, NEW)
     stage.ids.prefixes[STATUS, NEW] = b"new:"
-    stage.advance(HEDGE_SECONDS + 0.01)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
     assert (200, []) == (Stage.answer(behind), sent(stage))
     tell(stage, OLD, b"old:")

@@ -45,7 +45,12 @@ def test_a_value_is_as_the_format_says() -> None:
     )
     fingerprint = written_schema().fingerprint
     assert (fingerprint, None) == (bare.schema, single.schema)
-    assert b"\xc3\x01" + fingerprint + bare.value == single.value == single.described_value == bare.described_value
+    assert (
+        b"\xc3\x01" + fingerprint + bare.value
+        == single.value
+        == single.self_describing_value
+        == bare.self_describing_value
+    )
     for record, media in (
         (bare, b"application/avro"),
         (single, b"application/avro"),

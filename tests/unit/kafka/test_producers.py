@@ -102,10 +102,10 @@ class Roles:
             self.run(lambda: None)
             self.most_alive = max(self.most_alive, len(Fake.alive))
 
-    def pick(self, *, sick: bool = False) -> Fake:
+    def pick(self, *, degraded: bool = False) -> Fake:
         """For a lane."""
         picked: list[object] = []
-        self.run(lambda: picked.append(self.producers.pick(sick=sick)))
+        self.run(lambda: picked.append(self.producers.pick(degraded=degraded)))
         (producer,) = picked
         assert isinstance(producer, Fake)
         return producer
@@ -134,20 +134,20 @@ def roles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Roles]:
 
 
 def test_healthy_lanes_leave_the_producer_that_let_one_wait(roles: Roles) -> None:
-    """The sick lane keeps it, the others have a fresh one soon, and the old one serves them until then."""
+    """The degraded lane keeps it, the others have a fresh one soon, and the old one serves them until then."""
     first = roles.pick()
     first.unresolved = 1
     roles.advance(3)
     roles.run(lambda: roles.producers.isolate(first))  # type: ignore[arg-type]
 
     roles.advance(0.5)
-    assert roles.pick(sick=True) is first
+    assert roles.pick(degraded=True) is first
     assert roles.pick() is not first
     assert not first.dead
 
 
-def test_a_second_lane_that_turns_sick_while_producers_change_joins_the_first(roles: Roles) -> None:
-    """One ward for all sick lanes: no further producer is begun for it, and none is lost."""
+def test_a_second_lane_that_is_degraded_while_producers_change_joins_the_first(roles: Roles) -> None:
+    """One ward for all degraded lanes: no further producer is begun for it, and none is lost."""
     roles.advance(3)
     first = roles.pick()
     first.unresolved = 2
@@ -156,12 +156,12 @@ def test_a_second_lane_that_turns_sick_while_producers_change_joins_the_first(ro
     roles.run(lambda: roles.producers.isolate(first))  # type: ignore[arg-type]
     roles.advance(1)
 
-    assert roles.pick(sick=True) is first
+    assert roles.pick(degraded=True) is first
     assert roles.producers.started == begun + 1
 
 
 def test_a_lane_that_flaps_every_second_keeps_few_producers_alive(roles: Roles) -> None:
-    """Sick, healthy, sick again, for a minute: producers are not begun faster than every two seconds, and few are alive."""
+    """Degraded, healthy, degraded again, for a minute: producers begin no faster than every two seconds, and few are alive."""
     for _ in range(60):
         current = roles.pick()
         current.unresolved = 1
@@ -270,7 +270,7 @@ async def real(mock_bootstrap: str) -> AsyncIterator[Producers]:
 async def picked(producers: Producers, other_than: Producer | None = None) -> Producer:
     """A usable producer, once there is one."""
     async with asyncio.timeout(SOON_SECONDS):
-        while (producer := producers.pick(sick=False)) is None or producer is other_than or producer.dead:
+        while (producer := producers.pick(degraded=False)) is None or producer is other_than or producer.dead:
             await producers.change(0.05)
     return producer
 

@@ -129,7 +129,7 @@ def test_short_numbers_stay(written: Callable[[], str]) -> None:
     """Ports, counts, durations and sizes are what logs are read for, and so is what a topic's settings are."""
     log = structlog.get_logger("test")
     log.info("event", port=8080, after_seconds=0.123, reports=1234567, free_bytes=10737418240, flag=True, none=None)
-    log.error("topic_weak", what="topic x, retention.ms: declared 3024000000, found 604800000")
+    log.error("topic_drift_detected", what="topic x, retention.ms: declared 3024000000, found 604800000")
 
     text = written()
     for kept in ("8080", "0.123", "1234567", "10737418240", "3024000000"):

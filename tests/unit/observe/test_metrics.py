@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.observe.metrics import Histogram, Metrics, Reading, quantile
-from bridge.receive.stats import Tally
+from bridge.receive.stats import CallbackStats
 
 BOUNDS = (0.1, 0.2, 0.5, 1.0)
 
@@ -45,18 +45,18 @@ def test_readings_are_read_at_the_scrape_and_not_before() -> None:
 def test_readings_of_one_name_are_one_family_with_labels() -> None:
     """Lanes by state, records by topic: one help text, a sample each."""
     readings = [
-        Reading("gauge", "lanes", "Help.", 1, {"state": "sick"}),
+        Reading("gauge", "lanes", "Help.", 1, {"state": "degraded"}),
         Reading("gauge", "lanes", "Help.", 2, {"state": "healthy"}),
     ]
 
     seen = scraped(lambda: readings)
-    assert (seen["chatapp_bridge_lanes state=sick"], seen["chatapp_bridge_lanes state=healthy"]) == (1, 2)
+    assert (seen["chatapp_bridge_lanes state=degraded"], seen["chatapp_bridge_lanes state=healthy"]) == (1, 2)
     assert Metrics(lambda: readings).exposition()[0].decode().count("# TYPE chatapp_bridge_lanes gauge") == 1
 
 
 def test_latency_is_told_apart_around_what_was_promised() -> None:
     """Buckets end at our deadline of 2 s and at the provider's of 3 s, and are fine where a healthy answer lies."""
-    latency = Tally().ack_latency
+    latency = CallbackStats().ack_latency
     for seconds in (0.001, 1.999, 2.0, 2.001, 2.999, 3.001, 100):
         latency.observe(seconds)
 

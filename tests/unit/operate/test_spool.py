@@ -1,4 +1,4 @@
-"""``chatapp-bridge spool``, as far as it needs no Kafka: what it shows, copies, checks and gives back."""
+"""``chatapp-bridge spool``, as far as it needs no Kafka: what it shows, copies, checks and requeues."""
 
 import asyncio
 import base64
@@ -29,13 +29,13 @@ async def _made(directory: Path) -> None:
     await spool.set_meta(LAYOUT_KEY, Layout(LAYOUT).text)
     await spool.append([SpoolRow(2, seq, 2, [record(seq), record(seq + 100)]) for seq in (1, 2)])
     await spool.append([SpoolRow(1 << 16, 1, 1, [record(7, "quarantine", b"\xff\x00")])])
-    await spool.set_aside([SpoolRow(0, 0, 1, [record(50)])], "InvalidTimestampError")
+    await spool.dead_letter([SpoolRow(0, 0, 1, [record(50)])], "InvalidTimestampError")
     await spool.close(10)
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A spool of two topics with a row set aside, closed."""
+    """A spool of two topics with a dead letter, closed."""
     asyncio.run(_made(tmp_path / "spool"))
     return tmp_path / "spool"
 
@@ -83,7 +83,7 @@ def test_show_counts_by_topic_and_lane_and_prints_no_personal_data(
         ("status", 2, 2),
         ("quarantine", 0, 1),
     ]
-    assert [(each["reason"], each["rows"], each["ids"]) for each in found["aside"]] == [
+    assert [(each["reason"], each["rows"], each["ids"]) for each in found["dead_letters"]] == [
         ("InvalidTimestampError", 1, [1])
     ]
     assert run("show", "--directory", directory) == 0
@@ -119,12 +119,12 @@ def test_export_gives_every_record_back_byte_for_byte(directory: Path, capsys: p
 def test_export_writes_a_file_that_is_its_owners_and_new(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0600, with `--aside` the rows set aside too; what exists is not overwritten."""
+    """0600, with `--dead-letters` the dead letters too; what exists is not overwritten."""
     target = tmp_path / "out.ndjson"
-    assert run("export", "--aside", "--output", target, "--directory", directory) == 0
+    assert run("export", "--dead-letters", "--output", target, "--directory", directory) == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     lines = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [line["aside"]["reason"] for line in lines if "aside" in line] == ["InvalidTimestampError"]
+    assert [line["dead_letters"]["reason"] for line in lines if "dead_letters" in line] == ["InvalidTimestampError"]
     assert len(lines) == 6
     assert run("export", "--output", target, "--directory", directory) == 2
     assert len(target.read_text().splitlines()) == 6
@@ -145,14 +145,14 @@ def test_verify_finds_a_flipped_bit(directory: Path, capsys: pytest.CaptureFixtu
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_verify_finds_a_flipped_bit_in_what_is_set_aside(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Such a row is named by its id, and is not given back."""
+def test_verify_finds_a_flipped_bit_in_dead_letters(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such a row is named by its id, and is not requeued."""
     damage(directory, b"message-50")
     assert run("verify", "--directory", directory) == 1
-    assert "row 1 set aside" in capsys.readouterr().out
-    assert run("give-back", "--all", "--directory", directory) == 1
+    assert "dead letter 1 of" in capsys.readouterr().out
+    assert run("requeue", "--all", "--directory", directory) == 1
     assert run("show", "--json", "--directory", directory) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["aside"][0]["rows"] == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["dead_letters"][0]["rows"] == 1
 
 
 def test_a_file_that_is_no_database_is_said_to_be_damaged(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,25 +163,25 @@ def test_a_file_that_is_no_database_is_said_to_be_damaged(directory: Path, capsy
     assert (directory / "spool.db").read_bytes() == b"garbage" * 1000
 
 
-def test_give_back_puts_rows_behind_their_keys_lane(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requeue_puts_rows_behind_their_keys_lane(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The lane is that of the key, the seq behind the last; what is not there is said and makes it fail."""
     lane = placed(record(50), 3)
-    assert run("give-back", "1", "77", "--directory", directory) == 1
-    assert "row 77: none such" in capsys.readouterr().err
+    assert run("requeue", "1", "77", "--directory", directory) == 1
+    assert "row 77: there is no such dead letter" in capsys.readouterr().err
     assert run("show", "--json", "--directory", directory) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["aside"], found["rows"]) == ([], 4)
+    assert (found["dead_letters"], found["rows"]) == ([], 4)
     (given,) = [each for each in found["lanes"] if each["number"] == lane and each["first_seq"] is not None]
     assert given["last_seq"] == (3 if lane == 2 else 1)
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all")])
-def test_give_back_wants_to_know_what(directory: Path, arguments: tuple[str, ...]) -> None:
+def test_requeue_wants_to_know_what(directory: Path, arguments: tuple[str, ...]) -> None:
     """Ids or all, not both and not neither: wrong usage."""
-    assert run("give-back", *arguments, "--directory", directory) == 2
+    assert run("requeue", *arguments, "--directory", directory) == 2
 
 
-@pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "give-back --all"])
+@pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "requeue --all"])
 def test_where_there_is_no_spool_none_is_made(action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1, a sentence with the directory, nothing created."""
     assert run(*action.split(), "--directory", tmp_path / "none") == 1
@@ -196,13 +196,13 @@ async def test_beside_an_owner_it_reads_and_owns_nothing(tmp_path: Path, capsys:
     await spool.append([row(1, 1)])
     for action in ("show", "export", "verify"):
         assert await asyncio.to_thread(run, action, "--directory", house.directory) == 0
-    for action in ("drain", "give-back --all"):
+    for action in ("drain", "requeue --all"):
         assert await asyncio.to_thread(run, *action.split(), "--directory", house.directory) == 1
         assert "a bridge runs on it" in capsys.readouterr().err
     await house.close()
 
 
-@pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "give-back --all"])
+@pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "requeue --all"])
 def test_a_newer_spool_is_refused(directory: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By every action, with the versions."""
     (directory / "format").write_text("3\n")

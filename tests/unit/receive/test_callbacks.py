@@ -12,7 +12,7 @@ from bridge.config import Settings, load
 from bridge.errors import DeadlineExceeded, Overloaded
 from bridge.receive.access import Access
 from bridge.receive.callbacks import Callbacks
-from bridge.receive.stats import Tally
+from bridge.receive.stats import CallbackStats
 from bridge.record import Record
 
 SECRET = "a-secret-of-the-tests-1"  # noqa: S105 - opens nothing
@@ -20,7 +20,7 @@ SETTINGS = load(environment={}).settings
 REPORT = b'{"MessageId":"m","Status":"Sent"}'
 
 
-class Receipt:
+class PendingAck:
     """What the handler waits for."""
 
     on_kafka = True
@@ -34,7 +34,7 @@ class FakeDelivery:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[list[Record], float]] = []
-        self.receipts: list[Receipt] = []
+        self.receipts: list[PendingAck] = []
         self.refuses: Exception | None = None
 
     def admit(self) -> None:
@@ -42,10 +42,10 @@ class FakeDelivery:
         if self.refuses:
             raise self.refuses
 
-    def submit(self, records: list[Record], deadline: float) -> Receipt:
+    def submit(self, records: list[Record], deadline: float) -> PendingAck:
         """Keep them."""
         self.submitted.append((records, deadline))
-        self.receipts.append(Receipt())
+        self.receipts.append(PendingAck())
         return self.receipts[-1]
 
 
@@ -54,8 +54,8 @@ class Handler:
 
     def __init__(self, settings: Settings = SETTINGS) -> None:
         self.delivery = FakeDelivery()
-        self.tally = Tally()
-        self.callbacks = Callbacks(settings, Access([SECRET]), self.delivery, self.tally)  # type: ignore[arg-type]
+        self.stats = CallbackStats()
+        self.callbacks = Callbacks(settings, Access([SECRET]), self.delivery, self.stats)  # type: ignore[arg-type]
 
     async def push(
         self,
@@ -123,7 +123,7 @@ async def test_an_outcome_that_fails_is_503(error: Exception, message: bytes) ->
 
     assert (status, body) == (503, b'{"code":503,"msg":"%s"}' % message)
     assert headers[b"connection"] == b"close"
-    assert {"503": 1} == said(handler.tally.callbacks)
+    assert {"503": 1} == said(handler.stats.callbacks)
     assert handler.callbacks.in_flight.bytes == 0
 
 
@@ -200,7 +200,7 @@ async def test_what_was_cut_short_or_empty_is_never_submitted() -> None:
     assert (await handler.push(receive=gone))[0] == 408
     assert (await handler.push(b""))[0] == 400
     assert handler.delivery.submitted == []
-    assert {"aborted": 1, "400": 1} == said(handler.tally.callbacks)
+    assert {"aborted": 1, "400": 1} == said(handler.stats.callbacks)
 
 
 async def test_an_empty_array_is_answered_without_a_delivery() -> None:
@@ -235,11 +235,11 @@ async def test_answers_quarantined_reports_and_latency_are_counted() -> None:
         await pushing
     await handler.push(b"")
 
-    assert {"not_json": 1, "not_an_object": 1, "no_status": 1} == said(handler.tally.quarantined)
-    assert {"200": 2, "400": 1} == said(handler.tally.callbacks)
-    assert sum(handler.tally.ack_latency.counts) == 2
-    assert {"SENT": 1, "NONE": 3} == said(handler.tally.reports["kafka"])
-    reasons = [(fault.reason, fault.path) for fault in handler.tally.faults]
+    assert {"not_json": 1, "not_an_object": 1, "no_status": 1} == said(handler.stats.quarantined)
+    assert {"200": 2, "400": 1} == said(handler.stats.callbacks)
+    assert sum(handler.stats.ack_latency.counts) == 2
+    assert {"SENT": 1, "NONE": 3} == said(handler.stats.reports["kafka"])
+    reasons = [(fault.reason, fault.path) for fault in handler.stats.faults]
     assert reasons == [("not_json", "$"), ("not_an_object", "$[0]"), ("no_status", "$[1].Status")]
 
 
@@ -270,7 +270,7 @@ async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Acknowledged, on disk alone, refused; a callback that was shed before it was read is none of its reports'."""
     handler = Handler()
     for on_kafka, outcome in ((True, None), (False, None), (False, DeadlineExceeded("too late"))):
-        monkeypatch.setattr(Receipt, "on_kafka", on_kafka, raising=False)
+        monkeypatch.setattr(PendingAck, "on_kafka", on_kafka, raising=False)
         pushing = asyncio.create_task(handler.push(REPORT))
         await asyncio.sleep(0.01)
         receipt = handler.delivery.receipts[-1]
@@ -279,5 +279,5 @@ async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     handler.delivery.refuses = Overloaded("too much")
     await handler.push(REPORT)
 
-    assert [said(counts) for counts in handler.tally.reports.values()] == [{"SENT": 1}, {"SENT": 1}, {"SENT": 1}]
-    assert {"200": 2, "503": 2} == said(handler.tally.callbacks)
+    assert [said(counts) for counts in handler.stats.reports.values()] == [{"SENT": 1}, {"SENT": 1}, {"SENT": 1}]
+    assert {"200": 2, "503": 2} == said(handler.stats.callbacks)

@@ -1,4 +1,4 @@
-"""How much may come: each limit refuses what is beyond it, with the right status, and gives back what it had reserved."""
+"""How much may come: each limit refuses what is beyond it, with the right status, and requeues what it had reserved."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -102,7 +102,7 @@ def test_what_is_announced_is_known_before_it_is_read() -> None:
 
 
 def test_bytes_in_flight_are_held_to_their_limit() -> None:
-    """Up to the limit, not beyond; a refusal reserves nothing; what is given back may be taken again."""
+    """Up to the limit, not beyond; a refusal reserves nothing; what is requeued may be taken again."""
     in_flight = InFlight(10)
     with in_flight.reserve(6) as first:
         with pytest.raises(Overloaded), in_flight.reserve(5):

@@ -464,7 +464,7 @@ def test_an_error_code_is_found_and_explained(
     [("Service", "service"), (" AUTH-International ", "auth_international"), ("new", "new"), (" ", None)],
 )
 def test_open_lists_are_folded(name: str, field: str, text: str, folded: str | None) -> None:
-    """Case folded, '-' as '_', anything new let through."""
+    """Case normalized, '-' as '_', anything new let through."""
     assert folded == getattr(event_with(**{name: text}), field)
 
 

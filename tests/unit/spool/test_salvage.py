@@ -75,7 +75,7 @@ async def _make(directory: Path, copy_to: Path) -> None:
     spool = await open_spool(directory)
     for seq in range(1, 41):
         await spool.append([ROWS[lane, seq] for lane in range(3)])
-    await spool.set_aside([SpoolRow(9, 1, 5, [])], "refused")
+    await spool.dead_letter([SpoolRow(9, 1, 5, [])], "refused")
     await spool.set_meta("lanes", "3")
     shutil.copytree(directory, copy_to)
     await spool.close(20)
@@ -83,7 +83,7 @@ async def _make(directory: Path, copy_to: Path) -> None:
 
 @pytest.fixture(scope="session")
 def made() -> tuple[Path, Path]:
-    """A spool with `ROWS`, one row aside and a meta entry: closed, and as a kill leaves it (all in its WAL)."""
+    """A spool with `ROWS`, one dead letter and a meta entry: closed, and as a kill leaves it (all in its WAL)."""
     base = Path(tempfile.mkdtemp())
     asyncio.run(_make(base / "closed", base / "killed"))
     assert (base / "killed" / "spool.db-wal").stat().st_size > MIB
@@ -155,17 +155,23 @@ async def test_a_damaged_file_is_moved_aside_as_it_is_and_its_whole_rows_live_on
     assert (len(found), 3 * len(found), 1) == (event.rows, event.reports, stats.damaged_files)
     assert found == {key: ROWS[key] for key in found}
     assert len(found) >= at_least
-    assert 3 * len(found) == stats.found_reports_at_start == stats.reports
+    assert 3 * len(found) == stats.recovered_reports_at_start == stats.reports
 
 
-async def test_meta_and_rows_set_aside_are_taken_over(closed: Path) -> None:
+async def test_meta_and_dead_letters_are_taken_over(closed: Path) -> None:
     """A lost header costs neither the lane layout nor what was kept for good."""
     _header(closed / "spool.db")
     spool = await open_spool(closed)
     assert "3" == spool.get_meta("lanes")
-    (aside,) = await spool.aside(max_bytes=MIB)
+    (dead_letter,) = await spool.dead_letters(max_bytes=MIB)
     await spool.close(20)
-    assert (9, 1, 5, "refused", True) == (aside.lane, aside.seq, aside.n, aside.reason, aside.whole)
+    assert (9, 1, 5, "refused", True) == (
+        dead_letter.lane,
+        dead_letter.seq,
+        dead_letter.n,
+        dead_letter.reason,
+        dead_letter.whole,
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -256,8 +262,8 @@ def _lose_header(directory: Path) -> None:
             overwrite(directory / "spool.db-wal", frame + 24, os.urandom(100))
 
 
-async def test_a_single_bad_row_is_set_aside_when_it_is_read(closed: Path) -> None:
-    """It does not stop the rows behind it, is kept as it was with the reason, and can't be given back."""
+async def test_a_single_bad_row_is_dead_lettered_when_it_is_read(closed: Path) -> None:
+    """It does not stop the rows behind it, is kept as it was with the reason, and can't be requeued."""
     on_overflow_pages = bytes([4]) * 4_000  # of the row of seq 4 in one of the lanes
     at = (closed / "spool.db").read_bytes().index(on_overflow_pages)
     flip(closed / "spool.db", at + 100)
@@ -267,12 +273,12 @@ async def test_a_single_bad_row_is_set_aside_when_it_is_read(closed: Path) -> No
     assert len(ROWS) - 1 == len(found)
     (lost,) = set(ROWS) - set(found)
     stats = spool.stats
-    assert (1, 0, 2, 8) == (stats.damaged_rows, stats.damaged_files, stats.aside_rows, stats.aside_reports)
+    assert (1, 0, 2, 8) == (stats.damaged_rows, stats.damaged_files, stats.dead_letter_rows, stats.dead_letter_reports)
     assert len(ROWS) - 1 == stats.rows
-    _, bad = await spool.aside(max_bytes=10 * MIB)
+    _, bad = await spool.dead_letters(max_bytes=10 * MIB)
     assert (lost, "crc", False) == ((bad.lane, bad.seq), bad.reason, bad.whole)
     with pytest.raises(ValueError, match="damaged"):
-        await spool.give_back(bad.id, 0, 10**6)
+        await spool.requeue(bad.id, 0, 10**6)
     await spool.close(20)
     assert ["damaged_row"] == [event.kind for event in events]
 

@@ -56,7 +56,7 @@ async def test_rows_survive_a_close_with_their_figures(house: House) -> None:
         after.bytes,
         after.oldest_at_ms,
     )
-    assert after.found_reports_at_start == before.reports > 0
+    assert after.recovered_reports_at_start == before.reports > 0
     assert sorted(after.lanes) == [0, 1, 2]
 
 
@@ -179,7 +179,7 @@ _OPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.integers(0, 2), st.integers(0, 30)),
         st.tuples(st.just("delete"), st.integers(0, 2), st.integers(0, 30)),
-        st.tuples(st.just("aside"), st.integers(0, 2), st.integers(0, 30)),
+        st.tuples(st.just("dead_letters"), st.integers(0, 2), st.integers(0, 30)),
         st.tuples(st.just("read"), st.integers(0, 2), st.integers(0, 30)),
         st.tuples(st.just("settle"), st.just(0), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0), st.just(0)),
@@ -203,7 +203,7 @@ def test_appends_and_deletes_take_effect_in_the_order_of_the_calls(
 async def _follow_the_model(ops: list[tuple[str, int, int]], directory: Path) -> None:
     spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
     model: set[tuple[int, int]] = set()
-    aside = 0
+    dead_letter = 0
     answers: list[tuple[asyncio.Future[None], bool]] = []
     for op, lane, seq in ops:
         if op == "append":
@@ -212,17 +212,17 @@ async def _follow_the_model(ops: list[tuple[str, int, int]], directory: Path) ->
         elif op == "delete":
             spool.delete_through(lane, seq)
             model = {each for each in model if each[0] != lane or each[1] > seq}
-        elif op == "aside":
-            answers.append((spool.set_aside([row(lane, seq)], "refused"), True))
+        elif op == "dead_letters":
+            answers.append((spool.dead_letter([row(lane, seq)], "refused"), True))
             model.discard((lane, seq))
-            aside += 1
+            dead_letter += 1
         elif op == "read":
             rows = await spool.read(lane, seq, max_bytes=MIB)
             assert rows == [row(lane, each) for each in range(seq + 1, 31) if (lane, each) in model]
         elif op == "reopen":
             await spool.close(PATIENCE_SECONDS)
             spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
-            assert (len(model), 2 * len(model)) == (spool.stats.rows, spool.stats.found_reports_at_start)
+            assert (len(model), 2 * len(model)) == (spool.stats.rows, spool.stats.recovered_reports_at_start)
         else:
             await asyncio.wait([future for future, _ in answers] or [asyncio.ensure_future(asyncio.sleep(0))])
     found = {(lane, seq) for lane in range(3) for seq in await seqs(spool, lane)}
@@ -232,7 +232,7 @@ async def _follow_the_model(ops: list[tuple[str, int, int]], directory: Path) ->
     refused = [fresh for future, fresh in answers if isinstance(future.exception(), ValueError)]
     assert not any(refused)  # only what was there already
     assert all(isinstance(future.exception(), ValueError | None) for future, _ in answers)
-    assert (len(model), 2 * len(model), aside) == (stats.rows, stats.reports, stats.aside_rows)
+    assert (len(model), 2 * len(model), dead_letter) == (stats.rows, stats.reports, stats.dead_letter_rows)
     with open_read_only(directory) as reader:
         counted = reader.stats()
     assert (stats.lanes, stats.rows, stats.bytes) == (counted.lanes, counted.rows, counted.bytes)
@@ -280,26 +280,26 @@ async def test_meta_is_kept(house: House) -> None:
     assert (await house.open()).get_meta("lanes") == "5"
 
 
-async def test_a_row_set_aside_leaves_the_queue_and_can_come_back(house: House) -> None:
+async def test_a_dead_letter_leaves_the_queue_and_can_come_back(house: House) -> None:
     """In one transaction, counted on both sides, with its reason; a part of a group leaves the group queued."""
     spool = await house.open()
     await spool.append([row(1, 1), row(1, 2)])
     part = SpoolRow(1, 2, 1, row(1, 2).records[:1])
-    await spool.set_aside([row(1, 1), part], "refused for good")
+    await spool.dead_letter([row(1, 1), part], "refused for good")
     assert await seqs(spool, 1) == [2]
-    assert (spool.stats.aside_rows, spool.stats.aside_reports) == (2, 3)
-    first, second = await spool.aside(max_bytes=MIB)
+    assert (spool.stats.dead_letter_rows, spool.stats.dead_letter_reports) == (2, 3)
+    first, second = await spool.dead_letters(max_bytes=MIB)
     assert ("refused for good", row(1, 1).records, True) == (first.reason, first.records(), first.whole)
     assert part.records == second.records()
-    await spool.give_back(first.id, 1, 7)
+    await spool.requeue(first.id, 1, 7)
     assert await seqs(spool, 1) == [2, 7]
     assert row(1, 1).records == (await spool.read(1, 2, max_bytes=MIB))[0].records
-    assert (spool.stats.aside_rows, spool.stats.aside_reports, spool.stats.reports) == (1, 1, 4)
+    assert (spool.stats.dead_letter_rows, spool.stats.dead_letter_reports, spool.stats.reports) == (1, 1, 4)
     with pytest.raises(KeyError):
-        await spool.give_back(first.id, 1, 8)
+        await spool.requeue(first.id, 1, 8)
     with pytest.raises(ValueError, match="in the spool already"):
-        await spool.give_back(second.id, 1, 7)
-    assert [second.id] == [each.id for each in await spool.aside(first.id, max_bytes=1)]
+        await spool.requeue(second.id, 1, 7)
+    assert [second.id] == [each.id for each in await spool.dead_letters(first.id, max_bytes=1)]
 
 
 async def test_what_waits_is_known_by_its_age(house: House) -> None:
@@ -396,7 +396,7 @@ content = lambda: {path.name: path.read_bytes() for path in directory.rglob("*")
 before = content()
 with open_read_only(directory) as reader:
     rows, _ = reader.read(1, -1, max_bytes=1 << 20)
-    reasons = [row.reason for row in reader.aside(max_bytes=1 << 20)]
+    reasons = [row.reason for row in reader.dead_letters(max_bytes=1 << 20)]
     print(json.dumps([reader.stats().rows, [row.seq for row in rows], reader.meta(), reasons]))
 assert content() == before
 """
@@ -407,7 +407,7 @@ async def test_a_reader_in_another_process_changes_nothing(house: House, tmp_pat
     """It sees every row, beside an owner or without one, and not a byte in the directory is another afterwards."""
     spool = await house.open()
     await spool.append([row(1, seq) for seq in range(50)])
-    await spool.set_aside([row(2, 1)], "refused")
+    await spool.dead_letter([row(2, 1)], "refused")
     await spool.set_meta("lanes", "3")
     directory = house.directory
     if owner == "gone":

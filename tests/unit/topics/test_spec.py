@@ -41,7 +41,7 @@ def test_the_quarantine_takes_records_as_large_as_a_body() -> None:
 
 @pytest.mark.parametrize(("brokers", "replication", "in_sync"), [(1, 1, 1), (2, 2, 1), (3, 3, 2), (9, 3, 2)])
 def test_a_small_cluster_is_asked_for_what_it_can_give(brokers: int, replication: int, in_sync: int) -> None:
-    """For --dev: no more replicas than brokers, and one broker may always be away where there are two; all else stays."""
+    """For --single-broker: no more replicas than brokers, and one of two brokers may always be away; all else stays."""
     lowered = STATUS.lowered_to(brokers)
 
     assert (lowered.replication_factor, lowered.config["min.insync.replicas"]) == (replication, str(in_sync))

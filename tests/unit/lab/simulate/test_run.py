@@ -251,4 +251,6 @@ def test_nothing_of_the_service_is_imported() -> None:
     code = "import sys, bridge.lab.simulate.run, bridge.lab.simulate.check; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
     ours = {name for name in modules if name.split(".")[0] == "bridge"}
-    assert {"bridge", "bridge.errors", "bridge.lab"} == {name for name in ours if not name.startswith("bridge.lab.simulate")}
+    assert {"bridge", "bridge.errors", "bridge.lab"} == {
+        name for name in ours if not name.startswith("bridge.lab.simulate")
+    }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.operate.audit.index import Broken, Count, Disorder, Proof, Repeats, Topic
+from bridge.operate.audit.index import AuditIndex, Count, Disorder, IncompleteCallback, Repeats, Topic
 
 AT_MS = 1_700_000_000_000
 ONE, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -14,7 +14,7 @@ ONE, OTHER = "0123456789abcdef", "fedcba9876543210"
 class Book:
     """Takes records as they stand on the topics: one partition, unless told."""
 
-    def __init__(self, proof: Proof) -> None:
+    def __init__(self, proof: AuditIndex) -> None:
         self.proof = proof
         self._offset = 0
 
@@ -57,12 +57,12 @@ class Book:
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     """An empty one."""
-    proof = Proof(tmp_path / "proof.sqlite")
+    proof = AuditIndex(tmp_path / "proof.sqlite")
     yield Book(proof)
     proof.close()
 
 
-def broken(book: Book) -> list[Broken]:
+def broken(book: Book) -> list[IncompleteCallback]:
     """After everything was added."""
     book.proof.complete()
     return list(book.proof.broken())
@@ -90,7 +90,7 @@ def test_a_callback_that_lacks_a_place_is_not_whole(book: Book) -> None:
     book.event("c", f"{ONE}-1", "3/3")
     book.event("b", f"{ONE}-1", "2/3", mark="bridge_replay")
     book.event("b", f"{ONE}-1", "2/3", mark="bridge_redrive")
-    assert broken(book) == [Broken(f"{ONE}-1", AT_MS, 2, 3, contradictory=False, again=None)]
+    assert broken(book) == [IncompleteCallback(f"{ONE}-1", AT_MS, 2, 3, contradictory=False, again=None)]
 
 
 @pytest.mark.parametrize("position", ["2/3", "3/2"])

@@ -66,8 +66,8 @@ def test_a_time_beyond_what_can_be_written_is_shown_in_milliseconds() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["audit", "--margin=nan"], "0 or above"),
-        (["audit", "--list=-1"], "0 or above"),
+        (["audit", "--settle-seconds=nan"], "0 or above"),
+        (["audit", "--max-listed=-1"], "0 or above"),
         (["redrive", "--group="], "is empty"),
         (["replay", "--resume="], "names no run"),
         (["audit", "--from=-1h", "--to=-2h"], "is not before --to"),
@@ -87,7 +87,7 @@ def test_what_means_nothing_is_refused(words: list[str], says: str, capsys: pyte
 def test_a_rate_is_a_number_above_zero(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Infinity is none that could be kept to."""
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["replay", f"--rate={number}", "--patience=1"])
+        cli.main(["replay", f"--rate={number}", "--timeout=1"])
     assert "a number above 0" in capsys.readouterr().err
 
 
