@@ -1,6 +1,6 @@
 # The bridge alone: its locked packages in a virtual environment, on a base that can be pinned by digest:
 #   docker build --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:… .
-# The embedded Kafka is an extra of the package and is not in here.
+# .dockerignore leaves out bridge/lab: the embedded Kafka, the demo and the simulated provider.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build

@@ -7,9 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Coroutine, Sequence
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from bridge import config
 from bridge.compiled import COMPILED
@@ -18,6 +20,11 @@ from bridge.errors import BridgeError, ConfigurationError
 _T = TypeVar("_T")
 # As a shell says of what SIGPIPE has ended.
 _BROKEN_PIPE = 141
+# The lab's commands: the module of each, and its help.
+_LAB: Final = {
+    "simulate": ("bridge.lab.simulate.run", "push as the provider does, at any deployment"),
+    "demo": ("bridge.lab.demo.command", "the whole story on this machine: Kafka, the bridge, a provider, consumers"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done; 1 it failed, or what was looked for is not as it should be; 2 wrong usage or configuration.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser(words).parse_args(words)
     try:
         code = int(options.handler(options))
         sys.stdout.flush()
@@ -76,7 +83,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command line ``words``, which say whether the lab is needed."""
     parser = _Parser(prog="chatapp-bridge", description=__import__("bridge").__doc__)
     parser.add_argument("--version", action=_Version, nargs=0, help="what runs: print it, and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -93,8 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(handler=_config)
 
-    from bridge.lab.demo import command as demonstration
-    from bridge.lab.simulate import run as simulation
     from bridge.operate import schema as schema_command
     from bridge.operate import spool as spool_command
     from bridge.operate import status as status_command
@@ -124,10 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     schema_command.add_arguments(schema, configured)
     schema.set_defaults(handler=schema_command.main)
 
-    simulate = commands.add_parser("simulate", help="push as the provider does, at any deployment")
-    simulation.add_arguments(simulate)
-    simulate.set_defaults(handler=simulation.main)
-
     probe = commands.add_parser("probe", parents=[configured], help="push one report to a deployment and read it back")
     probe.add_argument("--url", help="of the deployment, with or without its secret (default: this machine)")
     probe.add_argument(
@@ -140,10 +142,30 @@ def _parser() -> argparse.ArgumentParser:
 
     add_commands(commands, configured)
 
-    demo = commands.add_parser("demo", help="the whole story on this machine: Kafka, the bridge, a provider, consumers")
-    demonstration.add_arguments(demo)
-    demo.set_defaults(handler=demonstration.main)
+    command = next((word for word in words if not word.startswith("-")), None)
+    for name, (module, text) in _LAB.items():
+        _add_of_lab(commands, name, module, text, wanted=name == command)
     return parser
+
+
+def _add_of_lab(commands: Any, name: str, module: str, text: str, *, wanted: bool) -> None:
+    """A command of the lab: its module is imported only for the command itself, and the image does not contain it."""
+    if wanted and find_spec("bridge.lab") is not None:
+        program = import_module(module)
+        parser = commands.add_parser(name, help=text)
+        program.add_arguments(parser)
+        parser.set_defaults(handler=program.main)
+    else:
+        parser = commands.add_parser(name, help=text, add_help=False, prefix_chars="\0")
+        parser.add_argument("rest", nargs=argparse.REMAINDER)
+        parser.set_defaults(handler=_without_lab, name=name)
+
+
+def _without_lab(options: argparse.Namespace) -> int:
+    raise ConfigurationError(
+        f"{options.name}: the image does not contain this command; run it where the package is installed from its wheel "
+        "or from a checkout"
+    )
 
 
 def _load(options: argparse.Namespace, *, serving: bool = False) -> config.Loaded:

@@ -19,10 +19,11 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, SchemaIds, Verdict
+from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, SchemaIds
 from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
 from bridge.headers import CALLBACK, QUARANTINE_DETAIL, QUARANTINE_PATH, QUARANTINE_REASON, RECEIVED_AT
+from bridge.kafka.errors import Verdict
 from bridge.kafka.producer import Producer
 from bridge.kafka.producers import Producers
 from bridge.observe.rate import Rate
@@ -148,7 +149,7 @@ class Delivery:
             deadline: the loop's time by which the outcome must be known.
 
         Returns:
-            A ack; its ``outcome`` fails with ``DeliveryError`` where the records can't be stored durably in time.
+            An ack; its ``outcome`` fails with ``DeliveryError`` where the records can't be stored durably in time.
         """
         ack = PendingAck(self._loop.create_future(), deadline, len(records))
         self.counters.received += len(records)

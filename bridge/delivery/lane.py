@@ -1,6 +1,6 @@
 """A lane: a FIFO of record entries with at most one batch in flight.
 
-A key always has the same lane, so the order of a lane is the order of its keys. Two things make a entry safe, and either lets
+A key always has the same lane, so the order of a lane is the order of its keys. Two things make an entry safe, and either lets
 its callback be answered: Kafka's acknowledgement, or its row in the spool. The spool makes queue entries durable and nothing
 else; there is one way to Kafka.
 
@@ -19,26 +19,16 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
-from enum import Enum, auto
 from functools import partial
 from typing import Protocol
 
 import structlog
-from aiokafka.errors import (
-    CorruptRecordException,
-    InvalidRequiredAcksError,
-    InvalidTimestampError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-    UnknownError,
-    UnsupportedForMessageFormatError,
-)
 
 from bridge import compiled
 from bridge.delivery.layout import placed
 from bridge.kafka.batch import Batch
-from bridge.kafka.producer import Abandoned, Producer
+from bridge.kafka.errors import Verdict, verdict_on
+from bridge.kafka.producer import Producer
 from bridge.kafka.producers import Producers
 from bridge.record import Record
 from bridge.spool.spool import Spool, SpoolRow
@@ -162,39 +152,6 @@ class PendingAck:
         self.refused = False
         # False as soon as something of it was stored in the spool before Kafka acknowledged it
         self.on_kafka = True
-
-
-class Verdict(Enum):
-    """What a failed batch calls for."""
-
-    RESEND = auto()  # the producer was given up: the same batch with another
-    BACKOFF = auto()  # refused, but may be taken later: back off, another producer
-    SPLIT = auto()  # too large: less in a batch; a single record is quarantined or dead-lettered
-    DEAD_LETTER = auto()  # invalid for good: find the record, make it a dead letter
-
-
-_SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
-_REFUSED = (
-    InvalidTimestampError,
-    PolicyViolationError,
-    UnsupportedForMessageFormatError,
-    InvalidRequiredAcksError,
-)
-# May pass, or be for good: aiokafka gives UnknownError also for codes it has no class for, such as INVALID_RECORD.
-_REFUSED_IN_THE_END = (CorruptRecordException, UnknownError)
-# So often in a row, about ten seconds with the pauses between, and it is for good.
-_DOUBTFUL_TRIES = 12
-
-
-def verdict_on(error: BaseException, tries: int) -> Verdict:
-    """What to do about a batch that failed with ``error``, as have ``tries`` in a row."""
-    if isinstance(error, Abandoned):
-        return Verdict.RESEND
-    if isinstance(error, _SPLIT):
-        return Verdict.SPLIT
-    if isinstance(error, _REFUSED) or (isinstance(error, _REFUSED_IN_THE_END) and tries >= _DOUBTFUL_TRIES):
-        return Verdict.DEAD_LETTER
-    return Verdict.BACKOFF
 
 
 def bytes_of_python(records: list[Record]) -> int:
@@ -543,7 +500,7 @@ class Lane:
         room = self._most_records
         for entry in self._queue:
             for partition, records in self._by_partition(entry.unsent, partitions):
-                prefix = self._prefix_of(records[0])  # a entry's records were encoded alike
+                prefix = self._prefix_of(records[0])  # an entry's records were encoded alike
                 if prefix is None:
                     return batches, producer
                 batch = batches.get(partition)

@@ -1,5 +1,6 @@
 """The wheel by itself: what is installed elsewhere works without the checkout and without the extras."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -95,4 +96,6 @@ async def test_it_serves_without_kafka(installed: Path, tmp_path: Path) -> None:
     async with BridgeProcess(NOWHERE, tmp_path, program=program, secrets=()) as bridge:
         await bridge.wait_for("/livez")
         assert (await bridge.post(b'[{"MessageId":"m-1","Status":"Sent"}]')).json() == {"code": 0, "msg": "Success"}
+        simulate: list[str | Path] = [*program, "simulate", "--messages", "5", "--plain", "--url", bridge.url]
+        assert "unresolved" not in await asyncio.to_thread(run, simulate, tmp_path)
         assert (await bridge.stop()).code == 0

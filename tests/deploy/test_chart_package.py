@@ -110,7 +110,7 @@ def test_the_notes_give_the_address_and_the_next_three_commands() -> None:
     commands = [line.strip() for line in plain.splitlines() if line.startswith(("  kubectl", "  helm"))]
     assert [command.split()[0] for command in commands] == ["kubectl", "helm", "kubectl"]
     _, _, inside = commands[2].partition(" -- chatapp-bridge ")
-    cli._parser().parse_args(shlex.split(inside))
+    cli._parser(words := shlex.split(inside)).parse_args(words)
 
     routed = notes({"ingress": {"enabled": True, "hosts": ["a.example"], "tls": [{"secretName": "tls"}]}})
     assert "https://a.example/callbacks/chatapp/status/SECRET\n" in routed
@@ -129,7 +129,7 @@ def test_commands_in_pods_are_the_programs_own() -> None:
     for each in helm.render(values):
         spec = each["spec"] if each["kind"] == "Pod" else each.get("spec", {}).get("template", {}).get("spec", {})
         for container in spec.get("containers", []):
-            cli._parser().parse_args(container["args"])
+            cli._parser(container["args"]).parse_args(container["args"])
 
 
 def test_the_readmes_commands_are_taken() -> None:

