@@ -43,10 +43,10 @@ async def measure(chosen: list[str], options: argparse.Namespace) -> None:
                 results.put(leg, await legs.soak(options.soak))
             case "produce":
                 results.produced = await produce(count, options.records)
-                results.told(leg)
+                results.show(leg)
             case _:
                 results.start_seconds = await legs.start_time(max(count, 5))
-                results.told(leg)
+                results.show(leg)
         results.keep()
 
 

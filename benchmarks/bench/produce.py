@@ -28,7 +28,7 @@ PROPERTIES = {
     "buffer.memory": "134217728",
 }
 PAYLOADS, READ_SECONDS = 20_000, 20.0
-_told = re.compile(rb"(\d+) records sent, ([\d.]+) records/sec")
+_sent = re.compile(rb"(\d+) records sent, ([\d.]+) records/sec")
 
 
 async def produce(count: int, records: int) -> list[Produced]:
@@ -43,8 +43,8 @@ async def produce(count: int, records: int) -> list[Produced]:
             found = []
             for compression in COMPRESSIONS:
                 await Broker(bootstrap).create(f"produce-{compression}", 1)
-                told = [await _run(bootstrap, compression, records, file) for _ in range(count)]
-                rates, cpu = zip(*told, strict=True)
+                runs = [await _run(bootstrap, compression, records, file) for _ in range(count)]
+                rates, cpu = zip(*runs, strict=True)
                 size = sum(map(len, payloads)) // len(payloads)
                 found.append(Produced(compression, Spread.of(rates), Spread.of(cpu), size))
             return found
@@ -59,11 +59,11 @@ async def _run(bootstrap: str, compression: str, records: int, payloads: Path) -
     process = await spawn_java(MAIN, arguments, jvm_options=JVM, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = await asyncio.to_thread(process.communicate)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = _told.findall(out)
-    if process.returncode or not told or int(told[-1][0]) != records:
+    sent = _sent.findall(out)
+    if process.returncode or not sent or int(sent[-1][0]) != records:
         raise RuntimeError(f"ProducerPerformance failed: {(out + err).decode(errors='replace')[-2000:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    rate = float(told[-1][1])
+    rate = float(sent[-1][1])
     print(f"produce {compression:6} {rate:10,.0f} records/s  {1e6 * cpu / records:6.1f} us", flush=True)
     return rate, 1e6 * cpu / records
 

@@ -46,9 +46,9 @@ class Results(msgspec.Struct):
         again = {(each.leg, each.reports) for each in samples}
         kept = [each for each in self.samples if (each.leg, each.reports) not in again]
         self.samples = kept + samples
-        self.told(leg)
+        self.show(leg)
 
-    def told(self, leg: str) -> None:
+    def show(self, leg: str) -> None:
         """Note when the leg was measured."""
         git = ["git", "describe", "--always", "--dirty"]
         commit = subprocess.run(git, capture_output=True, text=True, check=False, cwd=Path(__file__).parent).stdout  # noqa: S603

@@ -36,7 +36,7 @@ async def test_nothing_is_wrong_after_brokers_and_the_bridge_were_killed(
         await arena.until(lambda scrape: scrape.waiting > 300)
         arena.bridge.kill()
         await arena.bridge.start()
-        await told(directory, "no broker answers")
+        await logged(directory, "no broker answers")
         await cluster.start()
         await arena.verdict()
         there = {(r.partition, r.offset) for r in await consume_all(arena.bootstrap, arena.topics[0])}
@@ -44,7 +44,7 @@ async def test_nothing_is_wrong_after_brokers_and_the_bridge_were_killed(
             while len(seen(directory)) < len(there):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.2)
         assert there == seen(directory)
-        await told(directory, "brokers answer again")
+        await logged(directory, "brokers answer again")
         tail.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(tail.wait, 30) == 0
     finally:
@@ -56,7 +56,7 @@ async def test_nothing_is_wrong_after_brokers_and_the_bridge_were_killed(
     assert found["repeats"]["records"] + found["repeats"]["distinct"] == len(there)
 
 
-async def told(directory: Path, words: str) -> None:
+async def logged(directory: Path, words: str) -> None:
     """Wait until the tail says so."""
     async with asyncio.timeout(60):
         while words not in (directory / "error").read_text():  # noqa: ASYNC110 - another process

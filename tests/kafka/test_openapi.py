@@ -118,6 +118,6 @@ async def test_another_method_is_not_allowed(bridge: BridgeProcess, path: str) -
         answer = await exchange(port, data)
         assert answer is not None
         if method.lower() != described:
-            told = method == "OPTIONS" and path != CALLBACK
-            assert (method, answer.status) == (method, 204 if told else 405)
+            allowed = method == "OPTIONS" and path != CALLBACK
+            assert (method, answer.status) == (method, 204 if allowed else 405)
             assert answer.headers["allow"]

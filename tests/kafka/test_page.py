@@ -70,7 +70,7 @@ async def status_of(bridge: BridgeProcess) -> dict[str, Any]:
     return found
 
 
-async def told(*arguments: str) -> tuple[int, str, str]:
+async def status(*arguments: str) -> tuple[int, str, str]:
     """``chatapp-bridge status``: its code, and what it printed."""
     command = [sys.executable, "-m", "bridge", "status", *arguments]
     process = await asyncio.create_subprocess_exec(
@@ -183,7 +183,7 @@ async def test_the_history_grows_a_value_a_second_and_not_without_end(bridge: Br
     assert sum(history["taken"]) == 1
 
 
-async def told_to_do(bridge: BridgeProcess) -> set[tuple[str, str]]:
+async def things_to_do(bridge: BridgeProcess) -> set[tuple[str, str]]:
     """What wants a person: each text, with its entry in the runbook."""
     return {(notice["text"], notice["entry"]) for notice in (await status_of(bridge))["notices"]}
 
@@ -207,25 +207,25 @@ async def test_weak_topics_and_secrets_that_can_t_be_used_are_something_to_do(
         "unclean.leader.election.enable": "true",
     }
 
-    async def are_told(bridge: BridgeProcess, *entries: str) -> bool:
+    async def are_listed(bridge: BridgeProcess, *entries: str) -> bool:
         metrics = await bridge.metrics()
         asked = metrics["chatapp_bridge_topics_checked_timestamp_seconds"] > 0
-        return asked and sorted(entries) == sorted(entry for _, entry in await told_to_do(bridge))
+        return asked and sorted(entries) == sorted(entry for _, entry in await things_to_do(bridge))
 
     async with (
         BridgeProcess(kafka_bootstrap, tmp_path, settings, topics) as bridge,
         admin(kafka_bootstrap) as client,
     ):
-        await eventually(partial(are_told, bridge))
+        await eventually(partial(are_listed, bridge))
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs=weak)])
-        await eventually(partial(are_told, bridge, "ChatappBridgeTopicSettingsDrift"))
+        await eventually(partial(are_listed, bridge, "ChatappBridgeTopicSettingsDrift"))
         secrets.write_text("short\n")
-        await eventually(partial(are_told, bridge, "ChatappBridgeTopicSettingsDrift", "ChatappBridgeSecretsUnusable"))
-        texts = {entry: text for text, entry in await told_to_do(bridge)}
-        code, said, _ = await told("--url", bridge.admin_url)
+        await eventually(partial(are_listed, bridge, "ChatappBridgeTopicSettingsDrift", "ChatappBridgeSecretsUnusable"))
+        texts = {entry: text for text, entry in await things_to_do(bridge)}
+        code, said, _ = await status("--url", bridge.admin_url)
         secrets.write_text(f"{SECRET}\n")
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs={})])
-        await eventually(partial(are_told, bridge))
+        await eventually(partial(are_listed, bridge))
     assert (
         f"topic {topics[0]}, retention.ms: declared 604800000, found 60000; "
         in texts["ChatappBridgeTopicSettingsDrift"]
@@ -244,17 +244,17 @@ async def test_files_for_kafka_that_can_t_be_used_are_something_to_do(tmp_path: 
     settings = {"kafka.security_protocol": "SSL", "kafka.ssl_cafile": cafile}
     notice = "The files for the connection to Kafka can't be used", "ChatappBridgeSecretsUnusable"
 
-    async def is_told(bridge: BridgeProcess, *, expected: bool) -> bool:
-        return expected == any((text[: len(notice[0])], entry) == notice for text, entry in await told_to_do(bridge))
+    async def is_listed(bridge: BridgeProcess, *, expected: bool) -> bool:
+        return expected == any((text[: len(notice[0])], entry) == notice for text, entry in await things_to_do(bridge))
 
     try:
         async with BridgeProcess(nowhere.address, tmp_path, settings, wait="live") as bridge:
-            assert await is_told(bridge, expected=False)
+            assert await is_listed(bridge, expected=False)
             cafile.write_bytes(b"no certificate")
-            await eventually(partial(is_told, bridge, expected=True))
-            code, said, _ = await told("--url", bridge.admin_url)
+            await eventually(partial(is_listed, bridge, expected=True))
+            code, said, _ = await status("--url", bridge.admin_url)
             cafile.write_bytes(good)
-            await eventually(partial(is_told, bridge, expected=False))
+            await eventually(partial(is_listed, bridge, expected=False))
     finally:
         nowhere.release()
     assert (code, f"! {notice[0]}" in said, "docs/runbook.md#chatappbridgesecretsunusable" in said) == (0, True, True)
@@ -269,7 +269,7 @@ async def test_without_kafka_it_is_safe_on_disk_and_without_a_spool_it_refuses(t
         async with spooling, without:
             assert (await spooling.post(body(report("m")))).body == SUCCESS
             on_disk, refusing = await status_of(spooling), await status_of(without)
-            codes = [(await told("--url", bridge.admin_url))[0] for bridge in (spooling, without)]
+            codes = [(await status("--url", bridge.admin_url))[0] for bridge in (spooling, without)]
     finally:
         nowhere.release()
 
@@ -305,12 +305,14 @@ async def test_what_waits_on_disk_is_not_said_to_go_out_while_others_do(kafka_bo
 
 async def test_status_prints_the_same_for_people_and_for_programs(bridge: BridgeProcess) -> None:
     """The word first; every figure; 0 where it is safe. The address is that of the configuration unless it is given."""
-    code, said, _ = await told("--set", f"server.admin_port={bridge.admin_port}", "--set", f"server.admin_host={HOST}")
+    code, said, _ = await status(
+        "--set", f"server.admin_port={bridge.admin_port}", "--set", f"server.admin_host={HOST}"
+    )
     assert code == 0
     assert said.startswith("Safe")
     figures = ("ack latency", "callbacks", "reports", "waiting", "Kafka", "lanes", "spool", "versions")
     assert [part for part in (*figures, "no_status", "$[1].Status") if part not in said] == []
-    code, text, _ = await told("--url", f"{bridge.admin_url}/", "--format", "json")
+    code, text, _ = await status("--url", f"{bridge.admin_url}/", "--format", "json")
     assert code == 0
     assert set(json.loads(text)) == set(await status_of(bridge))
 
@@ -324,7 +326,7 @@ async def test_where_nobody_answers_it_says_so(bridge: BridgeProcess) -> None:
         ("localhost:8081", "--url"),
         ("http://localhost:no", "no bridge answers"),
     ):
-        code, said, error = await told("--url", url)
+        code, said, error = await status("--url", url)
         assert (code, said) == (2, ""), url
         assert words in error
         assert "Traceback" not in error

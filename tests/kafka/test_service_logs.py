@@ -125,10 +125,10 @@ configure = logs.configure
 
 def loud(*arguments):
     configure(*arguments)
-    told = logging.FileHandler(os.environ["TOLD"])
+    written = logging.FileHandler(os.environ["TOLD"])
     for name in ["aiokafka", *(name for name in logging.root.manager.loggerDict if name.startswith("aiokafka."))]:
         logging.getLogger(name).setLevel(logging.DEBUG)
-    logging.getLogger("aiokafka").addHandler(told)
+    logging.getLogger("aiokafka").addHandler(written)
 
 logs.configure = loud
 sys.exit(cli.main(sys.argv[1:]))
@@ -174,14 +174,14 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
         "limits.body_read_seconds": 0.2,
     }
     node = kafka.nodes[0]
-    told = tmp_path / "aiokafka.log"
+    written = tmp_path / "aiokafka.log"
     spooling = BridgeProcess(
         kafka.bootstrap_servers,
         tmp_path / "spooling",
         settings,
         topics,
         program=(sys.executable, "-c", LOUD),
-        environment={"TOLD": str(told)},
+        environment={"TOLD": str(written)},
     )
     without = BridgeProcess(kafka.bootstrap_servers, tmp_path / "without", {**settings, "spool.enabled": False}, topics)
     async with spooling, without:
@@ -211,7 +211,7 @@ async def test_the_logs_of_a_whole_run_hold_no_data(kafka: EmbeddedKafka, tmp_pa
             # What a topic's settings are is told in numbers that are long, and nobody's.
             lines = [line for line in text.splitlines() if json.loads(line)["event"] != "topic_drift_detected"]
             assert_nothing_betrayed("\n".join(lines))
-        assert NUMBERS[0] in told.read_text()  # aiokafka did say it, and it went no further
+        assert NUMBERS[0] in written.read_text()  # aiokafka did say it, and it went no further
         await assert_ids_tie_lines_to_records(kafka.bootstrap_servers, topics, spooling)
 
 

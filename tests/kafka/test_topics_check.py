@@ -69,10 +69,10 @@ async def test_each_weakness_is_logged_once_and_counted_until_it_is_mended(
             await set_config(client, names[0], {**SAFE, **unclean})
             await eventually(partial(weak, bridge, names[0], 4))
         events = [json.loads(line) for line in bridge.log().splitlines()]
-    told = Counter(event["what"] for event in events if event["event"] == "topic_drift_detected")
+    logged = Counter(event["what"] for event in events if event["event"] == "topic_drift_detected")
     again = f"topic {names[0]}, unclean.leader.election.enable: declared false, found true"
     expected = {f"topic {names[0]}, {line}": 1 for line in TOLD} | {missing(names[1]): 1, again: 2}
-    assert expected == told
+    assert expected == logged
     assert {line for line in TOLD if any(word in line for word in MENDED)} == {
         event["what"].removeprefix(f"topic {names[0]}, ")
         for event in events

@@ -140,10 +140,10 @@ async def serve(options: argparse.Namespace) -> None:
         log_access=False,
     )
     serving = asyncio.create_task(server.serve())
-    told = asyncio.Event()
+    stop_requested = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    await told.wait()
+        asyncio.get_running_loop().add_signal_handler(number, stop_requested.set)
+    await stop_requested.wait()
     server.stop()  # type: ignore[no-untyped-call]
     await serving
     await publisher.close()

@@ -60,11 +60,11 @@ def main() -> None:
             "reconnect_interval_ms": 200,
         }
     )
-    told = threading.Event()
+    stop_requested = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stop_requested.set())
     route.start()
-    told.wait()
+    stop_requested.wait()
     route.stop()
 
 

@@ -138,9 +138,9 @@ def test_a_schema_is_asked_for_once() -> None:
         asked.append(schema_id)
         return SCHEMA
 
-    told = Decoder(schema_of_id)
+    decoder = Decoder(schema_of_id)
     for schema_id in (7, 7, 8, 7):
-        told.decode(framed(SCHEMA, FIELDS, schema_id))
+        decoder.decode(framed(SCHEMA, FIELDS, schema_id))
     assert asked == [7, 8]
 
 
@@ -237,9 +237,9 @@ class Told:
 
 def test_the_registry_is_asked_as_confluent_s_is() -> None:
     """Below whatever path its address has."""
-    told = Told(200, {"schema": SCHEMA})
-    assert Decoder(told.schemas).decode(WRITTEN["frame"]) == EVENT
-    assert told.asked == ["/apis/ccompat/v7/schemas/ids/258"]
+    registry = Told(200, {"schema": SCHEMA})
+    assert Decoder(registry.schemas).decode(WRITTEN["frame"]) == EVENT
+    assert registry.asked == ["/apis/ccompat/v7/schemas/ids/258"]
 
 
 @pytest.mark.parametrize(
@@ -255,13 +255,13 @@ def test_the_registry_is_asked_as_confluent_s_is() -> None:
 )
 def test_a_registry_that_can_t_be_asked_is_no_reason_to_skip(status: int, body: Any, again: bool) -> None:
     """Another kind of error: the same record can be decoded later, and is then asked for again."""
-    told = Told(status, body)
-    asking = Decoder(told.schemas)
+    registry = Told(status, body)
+    asking = Decoder(registry.schemas)
     for _ in range(2):
         with pytest.raises(RegistryError, match=r"registry\.test.*schema 258") as caught:
             asking.decode(WRITTEN["frame"])
         assert caught.value.retriable is again
-    assert len(told.asked) == 2
+    assert len(registry.asked) == 2
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class FakeDelivery:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[list[Record], float]] = []
-        self.receipts: list[PendingAck] = []
+        self.acks: list[PendingAck] = []
         self.refuses: Exception | None = None
 
     def admit(self) -> None:
@@ -45,8 +45,8 @@ class FakeDelivery:
     def submit(self, records: list[Record], deadline: float) -> PendingAck:
         """Keep them."""
         self.submitted.append((records, deadline))
-        self.receipts.append(PendingAck())
-        return self.receipts[-1]
+        self.acks.append(PendingAck())
+        return self.acks[-1]
 
 
 class Handler:
@@ -98,7 +98,7 @@ async def test_success_waits_for_the_outcome() -> None:
     assert not pushing.done()
     assert handler.callbacks.active == 1
 
-    handler.delivery.receipts[0].outcome.set_result(None)
+    handler.delivery.acks[0].outcome.set_result(None)
 
     assert (await pushing)[:2] == (200, b'{"code":0,"msg":"Success"}')
     assert (handler.callbacks.active, handler.callbacks.in_flight.bytes) == (0, 0)
@@ -117,7 +117,7 @@ async def test_an_outcome_that_fails_is_503(error: Exception, message: bytes) ->
     handler = Handler()
     pushing = asyncio.create_task(handler.push(REPORT))
     await asyncio.sleep(0.01)
-    handler.delivery.receipts[0].outcome.set_exception(error)
+    handler.delivery.acks[0].outcome.set_exception(error)
 
     status, body, headers = await pushing
 
@@ -143,7 +143,7 @@ async def test_the_deadline_counts_from_the_request_s_arrival() -> None:
 
     _, deadline = handler.delivery.submitted[0]
     assert deadline == pytest.approx(arrived + SETTINGS.delivery.ack_deadline_seconds, abs=0.1)
-    handler.delivery.receipts[0].outcome.set_result(None)
+    handler.delivery.acks[0].outcome.set_result(None)
     assert (await pushing)[0] == 200
 
 
@@ -181,7 +181,7 @@ async def test_a_chunked_body_counts_until_it_is_delivered() -> None:
     await asyncio.sleep(0.01)
     assert handler.callbacks.in_flight.bytes == len(REPORT)
 
-    handler.delivery.receipts[0].outcome.set_result(None)
+    handler.delivery.acks[0].outcome.set_result(None)
     await pushing
     assert handler.callbacks.in_flight.bytes == 0
 
@@ -218,7 +218,7 @@ async def test_callbacks_have_ids_that_no_other_has() -> None:
         for _ in range(3):
             pushing = asyncio.create_task(handler.push(REPORT))
             await asyncio.sleep(0.01)
-            handler.delivery.receipts[-1].outcome.set_result(None)
+            handler.delivery.acks[-1].outcome.set_result(None)
             await pushing
         ids += [dict(records[0].headers)["bridge_callback"] for records, _ in handler.delivery.submitted]
 
@@ -231,7 +231,7 @@ async def test_answers_quarantined_reports_and_latency_are_counted() -> None:
     for chunk in (b"no JSON", b'[1,{"MessageId":"m"},%s]' % REPORT):
         pushing = asyncio.create_task(handler.push(chunk))
         await asyncio.sleep(0.01)
-        handler.delivery.receipts[-1].outcome.set_result(None)
+        handler.delivery.acks[-1].outcome.set_result(None)
         await pushing
     await handler.push(b"")
 
@@ -252,16 +252,16 @@ async def test_a_callback_is_a_line_at_debug_and_only_there(level: int, monkeypa
     with capture_logs() as lines:
         pushing = asyncio.create_task(handler.push(b"[1,%s]" % REPORT))
         await asyncio.sleep(0.01)
-        handler.delivery.receipts[0].outcome.set_result(None)
+        handler.delivery.acks[0].outcome.set_result(None)
         await pushing
         await handler.push(b"")
     if level > logging.DEBUG:
         assert lines == []
         return
-    told, refused = lines
+    taken, refused = lines
     (records, _), *_ = handler.delivery.submitted
-    assert told["callback"] == dict(records[0].headers)["bridge_callback"].decode()
-    assert {"answer": "200", "outcome": "kafka", "reports": 2, "quarantined": 1}.items() <= told.items()
+    assert taken["callback"] == dict(records[0].headers)["bridge_callback"].decode()
+    assert {"answer": "200", "outcome": "kafka", "reports": 2, "quarantined": 1}.items() <= taken.items()
     assert (refused["answer"], refused["why"]) == ("400", "the body is empty")
     assert {line["log_level"] for line in lines} == {"debug"}
 
@@ -273,8 +273,8 @@ async def test_outcomes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(PendingAck, "on_kafka", on_kafka, raising=False)
         pushing = asyncio.create_task(handler.push(REPORT))
         await asyncio.sleep(0.01)
-        receipt = handler.delivery.receipts[-1]
-        receipt.outcome.set_exception(outcome) if outcome else receipt.outcome.set_result(None)
+        ack = handler.delivery.acks[-1]
+        ack.outcome.set_exception(outcome) if outcome else ack.outcome.set_result(None)
         await pushing
     handler.delivery.refuses = Overloaded("too much")
     await handler.push(REPORT)

@@ -403,7 +403,7 @@ def test_the_misspelt_expiry_stands_in(members: str, expires: int | None, extras
         (3, Status.UNKNOWN, "3"),
     ],
 )
-def test_a_status_is_folded_and_kept_as_it_came(text: Any, status: Status, provider_status: str) -> None:
+def test_a_status_is_normalized_and_kept_as_it_came(text: Any, status: Status, provider_status: str) -> None:
     """Nothing is dropped for being new."""
     event = event_with(Status=text)
     assert (status, provider_status) == (event.status, event.provider_status)
@@ -460,12 +460,12 @@ def test_an_error_code_is_found_and_explained(
     ],
 )
 @pytest.mark.parametrize(
-    ("text", "folded"),
+    ("text", "normalized"),
     [("Service", "service"), (" AUTH-International ", "auth_international"), ("new", "new"), (" ", None)],
 )
-def test_open_lists_are_folded(name: str, field: str, text: str, folded: str | None) -> None:
+def test_open_lists_are_normalized(name: str, field: str, text: str, normalized: str | None) -> None:
     """Case normalized, '-' as '_', anything new let through."""
-    assert folded == getattr(event_with(**{name: text}), field)
+    assert normalized == getattr(event_with(**{name: text}), field)
 
 
 @pytest.mark.parametrize(
