@@ -173,3 +173,14 @@ def test_no_folder_imports_itself_by_way_of_others() -> None:
 def test_what_is_refused(importer: str, imported: str, refused: bool) -> None:
     """The rule itself: up, sideways where the row says so, and out of a checker into the service."""
     assert refused == TABLE.refuses(importer, imported)
+
+
+MOST_LINES = 450
+LONGER = {"bridge.delivery.lane"}
+"""Is rebuilt with the producers."""
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - LONGER))
+def test_a_module_can_be_read_in_one_sitting(module: str) -> None:
+    """No file of the package is longer than a few screens."""
+    assert len(MODULES[module].read_text().splitlines()) <= MOST_LINES

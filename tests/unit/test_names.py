@@ -147,3 +147,12 @@ def _in_words(text: str) -> str:
 def test_each_word_of_the_glossary_is_used(term: str, everything_else: str) -> None:
     """A word that nobody uses any more leaves it."""
     assert re.search(rf"\b{re.escape(_in_words(term).strip())}", everything_else)
+
+
+DOCUMENTS = [*(ROOT / "docs").glob("*.md"), ROOT / "avro/CONTRACT.md", ROOT / "README.md"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_each_document_links_to_the_glossary_once(path: Path) -> None:
+    """Where a reader meets the first word that is not known."""
+    assert path.read_text().count("glossary.md)") == (path != GLOSSARY)
