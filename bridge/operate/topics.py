@@ -105,7 +105,7 @@ async def _check(_options: argparse.Namespace, settings: config.Settings) -> int
 
 async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:
     async with topics.admin_client(settings.kafka) as client:
-        declared = await _within_reach(client, settings, dev=options.dev)
+        declared = await _within_reach(client, settings, single_broker=options.single_broker)
         steps = await _planned(client, declared, options)
     _show(declared, steps, done=False)
     return int(any(step.weaker or not step.refused for step in steps))
@@ -116,7 +116,7 @@ async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:
 
 async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
     async with topics.admin_client(settings.kafka) as client:
-        declared = await _within_reach(client, settings, dev=options.dev)
+        declared = await _within_reach(client, settings, single_broker=options.single_broker)
         steps = await _planned(client, declared, options)
         taken = [step for step in steps if not step.refused]
         await topics.create(client, [step.topic for step in taken if step.what == CREATE])
@@ -182,7 +182,7 @@ def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
 
 
 async def _within_reach(
-    client: AIOKafkaAdminClient, settings: config.Settings, *, dev: bool
+    client: AIOKafkaAdminClient, settings: config.Settings, *, single_broker: bool
 ) -> Sequence[DeclaredTopic]:
     """The declared topics, lowered to what the cluster can give where that is asked for.
 
@@ -202,11 +202,11 @@ async def _within_reach(
             )
     for line in lines:
         _print(line)
-    if lines and not dev:
+    if lines and not single_broker:
         raise TopicsError(
             "nothing was changed; use a larger cluster, or --single-broker to lower it on a machine of your own"
         )
-    return [topic.lowered_to(brokers) for topic in declared] if dev else declared
+    return [topic.lowered_to(brokers) for topic in declared] if single_broker else declared
 
 
 async def _planned(

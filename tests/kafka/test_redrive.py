@@ -47,7 +47,7 @@ KILLED = """
         if calls == {at}:
             os.kill(os.getpid(), signal.SIGKILL)
     Transactions._patiently = dying
-    from bridge.operate.replay import redrive
+    from bridge.operate.redrive import redrive
     redrive._BATCH_RECORDS = 50
     sys.exit(cli.main(sys.argv[1:]))
 """

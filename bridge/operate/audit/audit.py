@@ -61,9 +61,9 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
         proof = AuditIndex(Path(directory) / "proof.sqlite")
         try:
-            audit = Audit(settings, options.since, options.until, options.margin)
+            audit = Audit(settings, options.since, options.until, options.settle_seconds)
             audit.read(proof)
-            findings = audit.findings(proof, options.list)
+            findings = audit.findings(proof, options.max_listed)
             slot_ms = _slot_ms(options, proof)
             print_ = _print_json if options.format == "json" else _print_text
             print_(findings, proof.counts(slot_ms), slot_ms)
@@ -251,8 +251,8 @@ def received_ms(message: Message) -> int:
 
 
 def _slot_ms(options: argparse.Namespace, proof: AuditIndex) -> int:
-    if options.by:
-        return SLOTS_MS[options.by]
+    if options.bucket:
+        return SLOTS_MS[options.bucket]
     if options.format == "text":
         for slot_ms in SLOTS_MS.values():
             if proof.slots(slot_ms) <= _LINES:

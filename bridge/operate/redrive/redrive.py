@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
         redecoder = Redecoder(settings, run, largest)
         # Before anything is looked at: from here on no other run can publish.
         writer = Writer(settings, run, options.group, largest) if options.execute else None
-        redrive = Redrive(settings, asker, redecoder, options.list)
+        redrive = Redrive(settings, asker, redecoder, options.max_listed)
     plan = redrive.look()
     _print(_described(settings, redrive, plan, options.group))
     if writer is None:
