@@ -154,3 +154,21 @@ def test_something_was_found() -> None:
     assert {"access.path_secrets", "spool.directory"} <= set(keys(readme))
     assert ["config"] in list(named_commands(readme))
     assert "docs/provider.md" in list(links(readme))
+
+
+def test_names_of_tests_in_documents_exist() -> None:
+    """What a promise names as its proof can be run; ``…`` stands for the rest of a name."""
+    paths = [*(ROOT / "tests").rglob("*.py")]
+    known = {path.stem for path in paths}.union(*(re.findall(r"def (test_\w+)", path.read_text()) for path in paths))
+    mentioned = {
+        (path.name, *match.groups())
+        for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "avro/CONTRACT.md"]
+        for match in re.finditer(r"`(?:[\w/]*/)?(test_\w+)(…?)", path.read_text())
+    }
+    assert len(mentioned) > 50
+    lost = {
+        (document, name)
+        for document, name, rest in mentioned
+        if name not in known and not (rest and any(each.startswith(name) for each in known))
+    }
+    assert lost == set()
