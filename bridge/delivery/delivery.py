@@ -5,8 +5,8 @@ A callback's records go to their lanes; it is answered 200 when every one of the
 deadline settles, whichever is first.
 
 Reconciliation, in reports, at every moment:
-``received + recovered == published + waiting + dead_lettered + refused``. Reports of a refused callback that Kafka has all the same
-are in ``published_after_refusal``, outside of it.
+``received + recovered == published + waiting + dead_lettered + refused``. Reports of a refused callback that Kafka has all the
+same are in ``published_after_refusal``, outside of it.
 """
 
 import asyncio
