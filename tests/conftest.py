@@ -19,6 +19,15 @@ import pytest
 from support import brokers
 from support.apart import run_apart
 from support.java import JavaPrograms, compile_programs
+from support.limits import (  # noqa: F401 - hooks, which pytest looks for here
+    pytest_configure,
+    pytest_enter_pdb,
+    pytest_exception_interact,
+    pytest_itemcollected,
+    pytest_runtest_logfinish,
+    pytest_timeout_set_timer,
+    pytest_unconfigure,
+)
 from support.topics import create_topic
 from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
     pytest_collection_modifyitems,

@@ -15,6 +15,8 @@ from support.apart import run_apart
 from support.topics import consume_all, until
 
 pytest_plugins = ("support.image",)
+# The first test builds the image.
+pytestmark = pytest.mark.timeout(1800)
 
 ROOT = Path(__file__).parents[2]
 KAFKA, BRIDGE = "localhost:29092", "http://localhost:8080/callbacks/chatapp/status/not-a-secret-but-an-example"

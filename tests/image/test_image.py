@@ -16,6 +16,8 @@ from support.image import docker
 from support.topics import consume_all
 
 pytest_plugins = ("support.image",)
+# The first test builds the image.
+pytestmark = pytest.mark.timeout(1800)
 
 BASE = "python:3.11-slim-bookworm"
 LARGEST_BYTES = 150_000_000

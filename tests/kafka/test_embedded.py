@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from conftest import MakeTopic
 from support.brokers import running
+from support.signals import ctrl_c_heeded
 from support.topics import consume_all, create_topic, until
 
 from bridge.errors import EmbeddedError
@@ -234,10 +235,14 @@ async def test_killed_parent_leaves_no_java(tmp_path: Path) -> None:
 
 async def test_interrupted_parent_cleans_up(tmp_path: Path) -> None:
     """Ctrl-C in the program ends the broker and removes its directory."""
-    parent, pid = await asyncio.to_thread(start_parent, tmp_path)
-
-    parent.send_signal(signal.SIGINT)
-    await asyncio.to_thread(parent.communicate)
+    with ctrl_c_heeded():
+        parent, pid = await asyncio.to_thread(start_parent, tmp_path)
+    try:
+        parent.send_signal(signal.SIGINT)
+        await asyncio.to_thread(parent.communicate, timeout=SOON_SECONDS)
+    finally:
+        parent.kill()
+        parent.communicate()
 
     assert not lives(pid)
     assert names_in(tmp_path) == set()

@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from support.replaying import Put, arguments, delete_before, make_topic, write
+from support.signals import ctrl_c_heeded
 from support.topics import unique_name
 
 from bridge import cli
@@ -220,4 +221,5 @@ def test_ctrl_c_ends_it_with_words(groups: Groups, monkeypatch: pytest.MonkeyPat
     """Not by a traceback, and SIGTERM likewise; what it was about can be looked at."""
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         monkeypatch.setattr("bridge.operate.replay.groups.reset", lambda _, number=number: signal.raise_signal(number))
-        assert groups("topic", "reset", "team", "--to-earliest") == code
+        with ctrl_c_heeded():
+            assert groups("topic", "reset", "team", "--to-earliest") == code

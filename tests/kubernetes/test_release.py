@@ -20,6 +20,8 @@ from bridge.lab.simulate.check import Consumed, check
 from bridge.lab.simulate.identity import raw_sha256
 from bridge.lab.simulate.ledger import Ledger
 
+# Each command that waits for the cluster may take WAIT.
+pytestmark = pytest.mark.timeout(1800)
 LATE_SECONDS = 3.0
 
 

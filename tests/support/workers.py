@@ -53,6 +53,30 @@ class _Together(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
             self._shared = json.loads((place / _TOLD).read_text())
         return self._shared[nodeid] or nodeid
 
+    def remove_node(self, node: Any) -> str | None:
+        """Give others what a worker that died had still to do, without the test that it died of; xdist would give them all."""
+        workload: dict[str, dict[str, bool]] = self.assigned_work.pop(node)
+        left = [(unit, nodeid) for unit in workload.values() for nodeid, done in unit.items() if not done]
+        if not left:
+            return None
+        unit, died_of = left[0]
+        unit[died_of] = True
+        self.workqueue.update({scope: unit for scope, unit in workload.items() if not all(unit.values())})
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return died_of
+
+    def schedule(self) -> None:
+        """Begin; or give one that came later so much that it begins.
+
+        A worker runs a test when it has the next one, or knows that there is none; xdist gives such a one the first alone.
+        """
+        later = self.collection is not None
+        super().schedule()
+        if later:
+            for node in self.nodes:
+                self._reschedule(node)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -72,9 +96,9 @@ def pytest_testnodedown(node: Any) -> None:
     brokers.used.extend(getattr(node, "workeroutput", {}).get("used", []))
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Run a test, with what it sets up, beside others or alone."""
+    """Run a test, with what it sets up, beside others or alone; what it waits for its turn is not its own time (tryfirst)."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
     place = Path(item.config._tmp_path_factory.getbasetemp()).parent  # type: ignore[attr-defined]

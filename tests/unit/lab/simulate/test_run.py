@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.signals import ctrl_c_heeded
 from support.simulate_server import Exchange, Server, hang, serving, serving_in_background, status, succeed
 
 from bridge.errors import ConfigurationError
@@ -218,16 +219,9 @@ async def test_interrupted_it_says_what_became_of_it() -> None:
         await hang(exchange)
 
     async with serving(interrupt) as server:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            COMMAND,
-            "--url",
-            server.url,
-            "--connections",
-            "1",
-            stdout=asyncio.subprocess.PIPE,
-        )
+        command = [sys.executable, "-c", COMMAND, "--url", server.url, "--connections", "1"]
+        with ctrl_c_heeded():
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
     assert process.returncode == 130
     assert b"unresolved            1" in said
