@@ -67,7 +67,7 @@ class InFlight:
         self.bytes = 0
 
     def reserve(self, count: int) -> "Reservation":
-        """For one body, ``count`` bytes to begin with; all is requeued at the end of its ``with``.
+        """For one body, ``count`` bytes to begin with; all is given back at the end of its ``with``.
 
         Raises:
             Overloaded: the limit would be passed; nothing was reserved.

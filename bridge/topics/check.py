@@ -19,13 +19,13 @@ _AGAIN_SECONDS = 10.0
 
 
 class TopicsCheck:
-    """What is missing or weaker than declared, as Kafka last stop_requested.
+    """What is missing or weaker than declared, as Kafka last said.
 
     Args:
         settings: the whole configuration.
 
     Attributes:
-        weak: of each topic what is wrong, a line each; nothing until Kafka has stop_requested.
+        weak: of each topic what is wrong, a line each; nothing until Kafka has answered.
         checked_at: when that was, Unix time; 0 before.
     """
 

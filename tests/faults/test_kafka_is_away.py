@@ -94,7 +94,7 @@ async def test_all_brokers_back_at_new_addresses(cluster: EmbeddedKafka, make_ar
 # Replicas by partition, on nodes of which the first is killed; min.insync.replicas.
 LEADERLESS = {0: [1], **{partition: [2 + partition % 2] for partition in range(1, 12)}}, 1
 BELOW_MIN_INSYNC = {0: [2, 1], **{partition: [2 + partition % 2, 3 - partition % 2] for partition in range(1, 12)}}, 2
-SICK = [
+DEGRADED = [
     pytest.param(LEADERLESS, True, id="no leader"),
     pytest.param(BELOW_MIN_INSYNC, True, id="below min.insync.replicas"),
     pytest.param(LEADERLESS, False, id="no leader, no spool"),
@@ -103,7 +103,7 @@ SICK = [
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize(("placement", "spool"), SICK if LONG else SICK[:2])
+@pytest.mark.parametrize(("placement", "spool"), DEGRADED if LONG else DEGRADED[:2])
 async def test_a_degraded_partition_does_not_slow_its_neighbours(
     cluster: EmbeddedKafka, make_arena: MakeArena, placement: tuple[dict[int, list[int]], int], *, spool: bool
 ) -> None:

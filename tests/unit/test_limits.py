@@ -123,7 +123,7 @@ def names(*modules: str) -> set[str]:
     return {name for text in modules for name in re.findall(r"def (test_\w+)", text)}
 
 
-def told(output: str, *outcomes: str) -> set[str]:
+def reported(output: str, *outcomes: str) -> set[str]:
     """The tests that the summary tells of with one of these outcomes."""
     return set(re.findall(rf"^(?:{'|'.join(outcomes)}) \S+::(test_\w+)", output, re.MULTILINE))
 
@@ -131,8 +131,8 @@ def told(output: str, *outcomes: str) -> set[str]:
 def test_of_several_workers_only_the_one_that_hangs_ends(tmp_path: Path) -> None:
     """Each test that hangs has failed, by its name; the others passed."""
     ended = run(tmp_path, 2, interrupted=INTERRUPTED, killed=KILLED, good=GOOD, alone=ALONE)
-    assert told(ended.stdout, "FAILED", "ERROR") == names(INTERRUPTED, KILLED), ended.stdout + ended.stderr
-    assert told(ended.stdout, "PASSED") >= names(GOOD, ALONE)
+    assert reported(ended.stdout, "FAILED", "ERROR") == names(INTERRUPTED, KILLED), ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") >= names(GOOD, ALONE)
     assert ended.stdout.count("Timeout (>1.0s)") >= len(names(INTERRUPTED))
     for name in names(KILLED):
         assert re.search(rf"worker '\w+' crashed while running '\S+::{name}'", ended.stdout), ended.stdout
@@ -142,23 +142,23 @@ def test_of_several_workers_only_the_one_that_hangs_ends(tmp_path: Path) -> None
 def test_another_worker_does_what_is_left(tmp_path: Path) -> None:
     """The only one ends in the first test, and so does the next one in the second."""
     ended = run(tmp_path, 1, at_first=KILLED, good=GOOD, later=ALONE)
-    assert told(ended.stdout, "FAILED", "ERROR") == names(KILLED), ended.stdout + ended.stderr
-    assert told(ended.stdout, "PASSED") == names(GOOD, ALONE)
+    assert reported(ended.stdout, "FAILED", "ERROR") == names(KILLED), ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") == names(GOOD, ALONE)
     assert ended.returncode == 1
 
 
 def test_without_workers_what_can_be_interrupted_is(tmp_path: Path) -> None:
     """One process goes on to the next test."""
     ended = run(tmp_path, 0, interrupted=INTERRUPTED, good=GOOD)
-    assert told(ended.stdout, "FAILED", "ERROR") == names(INTERRUPTED), ended.stdout + ended.stderr
-    assert told(ended.stdout, "PASSED") >= names(GOOD)
+    assert reported(ended.stdout, "FAILED", "ERROR") == names(INTERRUPTED), ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") >= names(GOOD)
     assert ended.returncode == 1
 
 
 def test_waiting_for_a_turn_is_not_a_tests_own_time(tmp_path: Path) -> None:
     """One that must be alone waits for another, which takes longer than the limit of the first."""
     ended = run(tmp_path, 2, at_first=SLOW, between=BETWEEN, good=GOOD[: GOOD.index("def test_ends_as")], later=ALONE)
-    assert told(ended.stdout, "PASSED") == {*names(SLOW, BETWEEN, ALONE), "test_ends"}, ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") == {*names(SLOW, BETWEEN, ALONE), "test_ends"}, ended.stdout + ended.stderr
     assert ended.returncode == 0
 
 
@@ -175,6 +175,6 @@ def test_without_workers_what_cannot_be_interrupted_ends_the_run(tmp_path: Path,
 def test_a_thread_that_a_test_left_does_not_keep_the_process(tmp_path: Path) -> None:
     """Python waits for it at the end; the result was told before."""
     ended = run(tmp_path, 0, left=GOOD + LEFT)
-    assert told(ended.stdout, "PASSED") == names(GOOD, LEFT), ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") == names(GOOD, LEFT), ended.stdout + ended.stderr
     assert "The end of the tests did not end" in ended.stderr
     assert ended.returncode == 1

@@ -183,7 +183,7 @@ def _unpack(archive: Path) -> None:
 
 @contextmanager
 def _sole(path: Path, what: str, console: Console, cancelled: threading.Event) -> Iterator[None]:
-    """Hold a lock that the kernel requeues when the process dies, however it dies."""
+    """Hold a lock that the kernel releases when the process dies, however it dies."""
     with path.open("w") as file:
         announced = False
         while True:
