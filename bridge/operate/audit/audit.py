@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import sqlite3
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from bridge import config
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.headers import CE_TIME, RECEIVED_AT
+from bridge.operate import console
 from bridge.operate.audit.index import (
     SLOTS_MS,
     AuditIndex,
@@ -37,9 +37,9 @@ from bridge.operate.audit.index import (
     Repeats,
     Topic,
 )
+from bridge.operate.console import time_text
 from bridge.operate.progress import Progress
 from bridge.operate.reading.client import ClusterInspector, Reader
-from bridge.operate.reading.select import time_text
 
 # What people are shown; with more minutes than that, hours, and then days.
 _LINES: Final = 60
@@ -61,9 +61,9 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
         proof = AuditIndex(Path(directory) / "proof.sqlite")
         try:
-            audit = Audit(settings, options.since, options.until, options.margin)
+            audit = Audit(settings, options.since, options.until, options.settle_seconds)
             audit.read(proof)
-            findings = audit.findings(proof, options.list)
+            findings = audit.findings(proof, options.max_listed)
             slot_ms = _slot_ms(options, proof)
             print_ = _print_json if options.format == "json" else _print_text
             print_(findings, proof.counts(slot_ms), slot_ms)
@@ -119,13 +119,13 @@ class Audit:
         settings: the whole configuration.
         since: of what was received at that time and later; None: from the oldest there is.
         until: of what was received before that; None: now.
-        margin_seconds: how old a callback must be to be judged.
+        settle_seconds: how old a callback must be to be judged.
     """
 
-    def __init__(self, settings: config.Settings, since: int | None, until: int | None, margin_seconds: float) -> None:
+    def __init__(self, settings: config.Settings, since: int | None, until: int | None, settle_seconds: float) -> None:
         self._settings = settings
         self._since, self._until = since, until
-        self._margin_ms = int(margin_seconds * 1000)
+        self._settle_ms = int(settle_seconds * 1000)
         self._judged_since = 0
         self._expired = 0
         self._others = 0
@@ -176,7 +176,7 @@ class Audit:
                 partition: Any = message.partition()
                 if partition in cut:
                     cut.discard(partition)
-                    self._judged_since = max(self._judged_since, received_ms(message) + self._margin_ms)
+                    self._judged_since = max(self._judged_since, received_ms(message) + self._settle_ms)
             yield messages
 
     def _take(self, topic: Topic, messages: list[Message], proof: AuditIndex) -> None:
@@ -195,7 +195,7 @@ class Audit:
 
     def findings(self, proof: AuditIndex, listed: int) -> Findings:
         """What was read, judged."""
-        judged_until = self._now_ms - self._margin_ms
+        judged_until = self._now_ms - self._settle_ms
         number: Counter[str] = Counter()
         not_whole: list[IncompleteCallback] = []
         for broken in proof.broken():
@@ -251,8 +251,8 @@ def received_ms(message: Message) -> int:
 
 
 def _slot_ms(options: argparse.Namespace, proof: AuditIndex) -> int:
-    if options.by:
-        return SLOTS_MS[options.by]
+    if options.bucket:
+        return SLOTS_MS[options.bucket]
     if options.format == "text":
         for slot_ms in SLOTS_MS.values():
             if proof.slots(slot_ms) <= _LINES:
@@ -269,12 +269,11 @@ def _word(count: Count) -> str:
 def _print_json(findings: Findings, counts: Iterator[Count], slot_ms: int) -> None:
     found = msgspec.to_builtins(findings) | {"wrong": findings.wrong, "slot_seconds": slot_ms // 1000}
     found["counts"] = [{**msgspec.to_builtins(count), "word": _word(count)} for count in counts]
-    sys.stdout.write(json.dumps(found) + "\n")
+    console.show(json.dumps(found))
 
 
 def _print_text(findings: Findings, counts: Iterator[Count], slot_ms: int) -> None:
-    lines = [*_summary(findings), "", *_table(counts, slot_ms), "", *_faults(findings)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    console.show(*_summary(findings), "", *_table(counts, slot_ms), "", *_faults(findings))
 
 
 def _summary(found: Findings) -> Iterator[str]:
@@ -317,11 +316,9 @@ def _table(counts: Iterator[Count], slot_ms: int) -> Iterator[str]:
     columns = [*_STATUSES, *sorted(set(total) - {*_STATUSES, *_OUTCOMES}), *_OUTCOMES]
     columns = [column for column in columns if total[column]]
     slot = next(name for name, ms in SLOTS_MS.items() if ms == slot_ms)
-    body = [(time_text(at), [slots[at][column] for column in columns]) for at in sorted(slots)]
-    widths = [max(len(column), len(f"{total[column]:,}")) for column in columns]
-    yield f"{slot:<20}  " + "  ".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
-    for name, values in [*body, ("all", [total[column] for column in columns])]:
-        yield f"{name:<20}  " + "  ".join(f"{value:>{width},}" for value, width in zip(values, widths, strict=True))
+    body = [(time_text(at), slots[at]) for at in sorted(slots)]
+    rows = [[name, *(f"{records[column]:,}" for column in columns)] for name, records in [*body, ("all", total)]]
+    yield from console.table([[f"{slot:<20}", *columns], *rows], indent="", to_the_left=lambda column, _: column == 0)
     if reasons:
         yield "quarantined: " + ", ".join(f"{reason} {number:,}" for reason, number in reasons.most_common())
 
@@ -355,4 +352,4 @@ def _faults(found: Findings) -> Iterator[str]:
 
 def _more(number: int, listed: int) -> Iterator[str]:
     if number > listed:
-        yield f"  … and {number - listed:,} more (--list {number})"
+        yield f"  … and {number - listed:,} more (--max-listed {number})"

@@ -5,7 +5,6 @@ Nothing here joins a consumer group: partitions are assigned, so that a reader d
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar, cast
@@ -18,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from bridge.config import Kafka
 from bridge.errors import BridgeError, ConfigurationError, KafkaUnavailable, ReplayError
 from bridge.kafka.librdkafka import librdkafka_arguments
+from bridge.operate import console
 from bridge.threads import in_daemon_thread
 
 log = logging.getLogger(__name__)
@@ -293,7 +293,7 @@ class ClusterInspector:
                     raise in_words(hopeless_error, said) from exception
                 if time.monotonic() > told_at:
                     told_at = deadline
-                    sys.stderr.write(f"chatapp-bridge: {said}: no answer yet; waiting up to {self._patience:g} s\n")
+                    console.say(f"{said}: no answer yet; waiting up to {self._patience:g} s")
                 if time.monotonic() > deadline:
                     raise in_words(self._last or error, f"{said}, for {self._patience:g} s") from exception
                 time.sleep(_AGAIN_SECONDS)

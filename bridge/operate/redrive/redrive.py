@@ -9,10 +9,9 @@ any other before it looks, so nothing is published twice, however runs die or me
 """
 
 import argparse
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,8 @@ from confluent_kafka import Message
 
 from bridge import config
 from bridge.errors import ReplayError
+from bridge.operate import console
+from bridge.operate.console import counted
 from bridge.operate.progress import Progress
 from bridge.operate.reading.client import ClusterInspector, Reader
 from bridge.operate.redrive.markers import Published, is_note
@@ -46,19 +47,19 @@ def main(options: argparse.Namespace) -> int:
         redecoder = Redecoder(settings, run, largest)
         # Before anything is looked at: from here on no other run can publish.
         writer = Writer(settings, run, options.group, largest) if options.execute else None
-        redrive = Redrive(settings, asker, redecoder, options.list)
+        redrive = Redrive(settings, asker, redecoder, options.max_listed)
     plan = redrive.look()
-    _print(_described(settings, redrive, plan, options.group))
+    console.show(*_described(settings, redrive, plan, options.group))
     if writer is None:
-        nothing = f"nothing was written; --execute publishes {_events(plan.events)}"
-        _print([nothing if plan.events else "nothing to publish"])
+        nothing = f"nothing was written; --execute publishes {counted(plan.events, 'event')}"
+        console.show(nothing if plan.events else "nothing to publish")
         return 0
     done = redrive.publish(writer)
-    _print(_summary(settings, run, done))
+    console.show(*_summary(settings, run, done))
     if (done.looked_at, done.events, done.failing) == (plan.looked_at, plan.events, plan.failing):
         return 0
     planned = f"{plan.events:,} events of {plan.looked_at:,} records, {plan.failing:,} that still fail"
-    _print([f"counts don't agree: the plan was {planned}; see what expired meanwhile, and run it again"])
+    console.show(f"counts don't agree: the plan was {planned}; see what expired meanwhile, and run it again")
     return 1
 
 
@@ -199,15 +200,6 @@ def _largest_record(settings: config.Settings, asker: ClusterInspector) -> int:
 # --- saying it --------------------------------------------------------------------------------------------------------
 
 
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
-def _events(number: int) -> str:
-    return f"{number:,} event{'s' * (number != 1)}"
-
-
 def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts, group: str) -> Iterator[str]:
     names = settings.topics
     yield f"redrive {names.quarantine} to {names.status}, as {settings.events.format}; progress: group {group}"
@@ -220,7 +212,7 @@ def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts,
     yield from (f"    {line}" for line in plan.listed)
     number = plan.reasons.total()
     if number > len(plan.listed):
-        yield f"    … and {number - len(plan.listed):,} more (--list {number})"
+        yield f"    … and {number - len(plan.listed):,} more (--max-listed {number})"
     if plan.old:
         yield f"{plan.old:,} of the events are older than {names.status} keeps anything (retention.ms): it may remove them soon"
     if plan.events:
@@ -228,14 +220,14 @@ def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts,
 
 
 def _summary(settings: config.Settings, run: str, done: RedriveCounts) -> Iterator[str]:
-    yield f"published {_events(done.events)} on {settings.topics.status}, marked bridge_redrive = {run}"
+    yield f"published {counted(done.events, 'event')} on {settings.topics.status}, marked bridge_redrive = {run}"
     yield from _counts(done, "published")
     parts = f"{done.before:,} before + {done.published:,} published + {done.failing:,} that still fail"
     yield f"{done.looked_at:,} looked at = {parts}"
 
 
 def _counts(counts: RedriveCounts, published: str) -> Iterator[str]:
-    gives = f", which give{'s' * (counts.published == 1)} {_events(counts.events)}" if counts.published else ""
+    gives = f", which give{'s' * (counts.published == 1)} {counted(counts.events, 'event')}" if counts.published else ""
     partly = f", {counts.partly:,} of them in part" if counts.partly else ""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
     yield f"  looked at          {counts.looked_at:>9,} records"

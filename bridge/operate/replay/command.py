@@ -1,14 +1,13 @@
 """``chatapp-bridge replay``: plan, show the plan, and do it where that was asked for. Its options: ``options.py``."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from confluent_kafka import Message
@@ -16,8 +15,10 @@ from confluent_kafka import Message
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError, ReplayError
 from bridge.headers import CE_TYPE, QUARANTINE_REASON
+from bridge.operate import console
+from bridge.operate.console import duration
 from bridge.operate.ndjson import EventOf, Lines
-from bridge.operate.progress import Progress, duration
+from bridge.operate.progress import Progress
 from bridge.operate.reading.client import BATCH_RECORDS, ClusterInspector, Reader, TopicChangedError
 from bridge.operate.reading.events import decoder_of
 from bridge.operate.reading.select import (
@@ -83,11 +84,13 @@ def main(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        _say("stopped; what was not committed counts for nothing, --resume goes on with a run whose id was shown")
-        return 128 + signal.SIGINT
+        console.say(
+            "stopped; what was not committed counts for nothing, --resume goes on with a run whose id was shown"
+        )
+        return console.exit_code_of(signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        console.discard_output()
+        return console.EXIT_FAILED
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -95,7 +98,9 @@ def _run(options: argparse.Namespace) -> int:
     with ClusterInspector(settings.kafka, options.timeout) as asker:
         job = _taken_up(options, settings, asker) if options.resume else _planned(options, settings, asker)
         if options.resume and job.state.left == 0:
-            _say(f"run {job.run.id} is complete: {job.state.written:,} records were written to {_sink_name(job.run)}")
+            console.say(
+                f"run {job.run.id} is complete: {job.state.written:,} records were written to {_sink_name(job.run)}"
+            )
             return 0
         decoder = decoder_of(settings, job.run.topic)
         look = None if decoder is None else EventOf(decoder)
@@ -107,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             return 0
         finally:
             if look is not None and look.undecodable:
-                _say(look.notice())
+                console.say(look.notice())
 
 
 # --- planning ---------------------------------------------------------------------------------------------------------
@@ -178,15 +183,14 @@ def _print_plan(options: argparse.Namespace, job: _Job, choose: Choose | None) -
     state = job.state
     if job.ranges is None:
         done = f"{state.read:,} records read and {state.written:,} written before"
-        _print(
-            out, f"run         {job.run.id}, taken up: {done}, at most {state.left:,} left to read from {job.run.topic}"
-        )
-        _print(out, f"write       {_sink_name(job.run)}")
+        left = f"at most {state.left:,} left to read from {job.run.topic}"
+        console.show(f"run         {job.run.id}, taken up: {done}, {left}", out=out)
+        console.show(f"write       {_sink_name(job.run)}", out=out)
     else:
         for line in described(state, job.ranges, *_bounds(options), _sink_name(job.run)):
-            _print(out, line)
+            console.show(line, out=out)
         for note in job.notes:
-            _print(out, f"note        {note}")
+            console.show(f"note        {note}", out=out)
         if not options.execute and not options.count:
             sample = take_sample(job.settings.kafka, job.run.topic, job.ranges, choose, _lines(job))
             for line in expectation(
@@ -196,10 +200,10 @@ def _print_plan(options: argparse.Namespace, job: _Job, choose: Choose | None) -
                 to_topic=job.run.target is not None,
                 rate=options.rate,
             ):
-                _print(out, line)
+                console.show(line, out=out)
     if not options.execute and not options.count:
-        _print(out, "")
-        _print(out, "This is the plan; nothing was written. --execute does it." + _missing_sink(job.run))
+        console.show("", out=out)
+        console.show("This is the plan; nothing was written. --execute does it." + _missing_sink(job.run), out=out)
 
 
 def _missing_sink(run: Run) -> str:
@@ -291,9 +295,9 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
                     transfer(reader, sink, state, choose=choose, pace=Pace(options.rate), progress=progress, stop=stop)
                 _tell(job, state, reader, sink, progress.seconds)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            _say(f"whoever read the output went away, after {state.written:,} records at least")
-            return 1
+            console.discard_output()
+            console.say(f"whoever read the output went away, after {state.written:,} records at least")
+            return console.EXIT_FAILED
         except TopicChangedError:
             raise
         except BridgeError as error:
@@ -301,8 +305,8 @@ def _execute(options: argparse.Namespace, job: _Job, choose: Choose | None, aske
         finally:
             sink.close()
         if stop.signal is not None and state.left:
-            _say(f"stopped by {signal.Signals(stop.signal).name}; {_how_to_go_on(job.run, state)}")
-            return 128 + stop.signal
+            console.say(f"stopped by {signal.Signals(stop.signal).name}; {_how_to_go_on(job.run, state)}")
+            return console.exit_code_of(stop.signal)
     return GONE if reader.gaps or (job.ranges is not None and job.ranges.gone) else 0
 
 
@@ -343,7 +347,7 @@ class _Counting:
         """Print what was counted."""
         for name, counts in (("partition", self.partitions), ("type", self.types)):
             for what, count in sorted(counts.items()):
-                _print(sys.stdout, f"{name} {what}: {count:,}")
+                console.show(f"{name} {what}: {count:,}")
 
 
 def _tell(job: _Job, state: State, reader: Reader, sink: Sink, seconds: float) -> None:
@@ -351,13 +355,13 @@ def _tell(job: _Job, state: State, reader: Reader, sink: Sink, seconds: float) -
     if isinstance(sink, _Counting):
         sink.report()
     where = "fit" if job.run.file is None and job.run.target is None else f"written to {_sink_name(job.run)}"
-    _say(f"{state.read:,} records read, {state.written:,} {where}, in {duration(seconds)}")
+    console.say(f"{state.read:,} records read, {state.written:,} {where}, in {duration(seconds)}")
     if state.undecodable:
-        _say(
+        console.say(
             f"{state.undecodable:,} values could not be decoded; they are in the output as value_base64, with value_error"
         )
     for gap in reader.gaps:
-        _say(
+        console.say(
             f"partition {gap.partition}: {gap.end - gap.start:,} offsets from {gap.start:,} on expired before they were read"
         )
 
@@ -372,12 +376,3 @@ def _how_to_go_on(run: Run, state: State) -> str:
     low = ",".join(f"{partition}:{position}" for partition, position in sorted(state.positions.items()))
     high = ",".join(f"{partition}:{end}" for partition, (_, end) in sorted(state.ranges.items()))
     return f"what was not yet read: --from {low} --to {high}"
-
-
-def _print(out: TextIO, text: str) -> None:
-    out.write(f"{text}\n")
-    out.flush()
-
-
-def _say(text: str) -> None:
-    _print(sys.stderr, f"chatapp-bridge: {text}")

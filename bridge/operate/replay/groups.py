@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,9 +18,10 @@ from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, Ka
 
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError, ReplayError
+from bridge.operate import console
+from bridge.operate.console import counted, table, time_text
 from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, first_times, in_words
-from bridge.operate.reading.select import Bound, time_text, topic_named
-from bridge.operate.replay.plan import table
+from bridge.operate.reading.select import Bound, topic_named
 
 _EMPTY: Final = frozenset({ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD})
 _IN_USE: Final = frozenset(
@@ -113,7 +113,7 @@ def show(options: argparse.Namespace) -> int:
         group = _Group(asker, options.group)
         if not group.is_there:
             raise ReplayError(f"group {group.id}: there is none, with members or offsets; look at its name")
-        _print(f"group {group.id}: {group.name_of_state}, {_counted(len(group.members), 'member')}")
+        console.show(f"group {group.id}: {group.name_of_state}, {counted(len(group.members), 'member')}")
         assigned = {p.topic for member in group.members for p in member.assignment.topic_partitions}
         chosen = (
             [topic_named(options.topic, settings.topics)] if options.topic else sorted({*group.committed, *assigned})
@@ -139,9 +139,8 @@ def _show_topic(asker: ClusterInspector, settings: config.Settings, group: _Grou
         rows.append(
             [str(partition), shown, f"{now.end:,}", f"{max(0, behind):,}", next_of, group.owner(topic, partition)]
         )
-    _print("")
-    _print(f"{topic}: {lag:,} behind")
-    _print_all(table(rows))
+    console.show("", f"{topic}: {lag:,} behind")
+    console.show(*table(rows))
 
 
 def _next_of(at: int | None, now: PartitionOffsets, time_ms: int | None) -> str:
@@ -178,12 +177,12 @@ def reset(options: argparse.Namespace) -> int:
         has = group.committed.get(topic, {})
         lost = {} if saved is None or group.committed else saved.others
         if lost:
-            _print(f"It gets back what it had in other topics: {json.dumps(lost)}")
+            console.show(f"It gets back what it had in other topics: {json.dumps(lost)}")
         if not lost and wanted == {p: has.get(p) for p in wanted}:
-            _print("The group is there already; nothing is to be done.")
+            console.show("The group is there already; nothing is to be done.")
             return 0
         if not options.execute:
-            _print("This is the plan; nothing was changed. --execute does it.")
+            console.show("This is the plan; nothing was changed. --execute does it.")
             return 0
         path = options.undo_file or Path(f"{_as_file_name(group.id)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.undo.json")
         undo = Saved(
@@ -194,9 +193,9 @@ def reset(options: argparse.Namespace) -> int:
             offsets={p: has.get(p) for p in wanted},
         )
         _save(undo, path)
-        _print(f"What it had is saved in {path}: {_shown(undo.offsets)}")
+        console.show(f"What it had is saved in {path}: {_shown(undo.offsets)}")
         _move(asker, group, topic, wanted, lost)
-        _print(
+        console.show(
             f"Moved. The way back: {_words('chatapp-bridge replay groups reset', group.id, '--undo', path, '--execute')}"
         )
     return 0
@@ -234,7 +233,7 @@ def _by_offset(bound: Bound, topic: str, now: dict[int, PartitionOffsets]) -> di
         if at is None:
             continue
         if not each.earliest <= at <= each.end:
-            _print(
+            console.show(
                 f"partition {partition}: asked for {at:,}, there is {each.earliest:,} to {each.end:,}; the nearest is taken"
             )
         wanted[partition] = min(max(at, each.earliest), each.end)
@@ -253,10 +252,12 @@ def _print_plan(group: _Group, topic: str, now: dict[int, PartitionOffsets], wan
         again, skipped = again + back, skipped + forth
         cells = ["none" if at is None else f"{at:,}", "none" if to is None else f"{to:,}", f"{back:,}", f"{forth:,}"]
         rows.append([str(partition), *cells, f"{each.earliest:,}", f"{each.end:,}"])
-    _print(f"group {group.id}: {group.name_of_state}, without members; topic {topic}")
-    _print_all(["", *table(rows), ""])
+    console.show(f"group {group.id}: {group.name_of_state}, without members; topic {topic}")
+    console.show("", *table(rows), "")
     left = sum(now[p].end - max(to, now[p].earliest) for p, to in wanted.items() if to is not None)
-    _print(f"It reads up to {again:,} records again and skips up to {skipped:,}; then up to {left:,} are before it.")
+    console.show(
+        f"It reads up to {again:,} records again and skips up to {skipped:,}; then up to {left:,} are before it."
+    )
 
 
 def _move(
@@ -311,7 +312,7 @@ def _in_use(group: _Group) -> str:
         or "nobody yet"
     )
     return (
-        f"group {group.id} is {group.name_of_state}, with {_counted(len(group.members), 'member')} ({who}); stop its consumers "
+        f"group {group.id} is {group.name_of_state}, with {counted(len(group.members), 'member')} ({who}); stop its consumers "
         "first: they would go on from where they are, and commit that"
     )
 
@@ -355,17 +356,3 @@ def _shown(offsets: dict[int, int | None]) -> str:
 
 def _as_file_name(group: str) -> str:
     return "".join(each if each.isalnum() or each in "-_." else "_" for each in group).lstrip(".") or "group"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _print_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        _print(line)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -8,10 +8,10 @@ import msgspec
 
 from bridge.config import Kafka
 from bridge.errors import ReplayError
+from bridge.operate.console import counted, duration, table, time_text
 from bridge.operate.ndjson import Lines
-from bridge.operate.progress import duration
 from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, Reader
-from bridge.operate.reading.select import EARLIEST, Bound, time_text
+from bridge.operate.reading.select import EARLIEST, Bound
 from bridge.operate.replay.state import State
 from bridge.operate.replay.transfer import Choose
 
@@ -172,7 +172,7 @@ def described(state: State, ranges: Ranges, low: Bound, high: Bound, sink: str) 
     by_time = run.from_ms is not None or run.to_ms is not None
     lines = [
         f"run         {run.id}",
-        f"read        {run.topic}, {_counted(len(ranges.chosen), 'partition')}, as they stood at {time_text(run.made_at_ms)}",
+        f"read        {run.topic}, {counted(len(ranges.chosen), 'partition')}, as they stood at {time_text(run.made_at_ms)}",
         f"range       from {low} to {high}",
     ]
     if by_time:
@@ -194,15 +194,3 @@ def _ranges(ranges: Ranges) -> list[str]:
         for now in (ranges.offsets[partition],)
     ]
     return table(rows)
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Rows as lines, each column to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

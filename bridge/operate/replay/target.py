@@ -6,7 +6,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 
 from bridge.config import Settings
 from bridge.errors import ConfigurationError, ReplayError
-from bridge.operate.progress import duration
+from bridge.operate.console import duration
 from bridge.operate.reading.client import ClusterInspector
 from bridge.operate.replay.state import State, from_offsets, group_of
 from bridge.operate.replay.topic import TopicSink
