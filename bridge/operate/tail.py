@@ -84,8 +84,8 @@ def _follow(settings: config.Settings, options: argparse.Namespace) -> None:
         printer = JsonPrinter(topic, decoder, unmask=options.unmask)
     else:
         printer = TextPrinter(decoder, unmask=options.unmask)
-    with ClusterInspector(settings.kafka) as asker:
-        ranges = find_ranges(asker, topic, options.since, parse_bound(LATEST))
+    with ClusterInspector(settings.kafka) as inspector:
+        ranges = find_ranges(inspector, topic, options.since, parse_bound(LATEST))
     for note in ranges.notes:
         console.say(note)
     starts = {partition: start for partition, (start, _) in ranges.chosen.items()}

@@ -29,7 +29,7 @@ T = TypeVar("T")
 OffsetSpec: Any = administration.OffsetSpec
 ConfigResource: Any = administration.ConfigResource
 
-PATIENCE_SECONDS: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 # As many messages as the processor's cache holds: with ten thousand at once each costs three times as much.
 BATCH_RECORDS: Final = 200
 # What a reader holds beside the batch in hand: fetched and not yet given; and what one answer may hold, compressed.
@@ -162,15 +162,15 @@ class PartitionOffsets(msgspec.Struct, frozen=True):
 
 
 class ClusterInspector:
-    """Asks the cluster about topics; each question again and again until its patience ends.
+    """Asks the cluster about topics; each question again and again until the timeout.
 
     Args:
         kafka: ``[kafka]``.
         timeout_seconds: how long brokers may be away, or leaders missing.
     """
 
-    def __init__(self, kafka: Kafka, timeout_seconds: float = PATIENCE_SECONDS) -> None:
-        self._patience = timeout_seconds
+    def __init__(self, kafka: Kafka, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._timeout = timeout_seconds
         self._last: KafkaError | None = None
         configuration = client_configuration(kafka)
         self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._on_error})
@@ -190,7 +190,7 @@ class ClusterInspector:
             ReplayError: it is not there, or may not be seen.
             KafkaUnavailable: no broker answers in time.
         """
-        return self.patiently(lambda: self._partitions(topic), f"asking about topic {topic}")
+        return self.until_answered(lambda: self._partitions(topic), f"asking about topic {topic}")
 
     def _partitions(self, topic: str) -> list[int]:
         found = self._consumer.list_topics(topic, timeout=self.request_seconds).topics[topic]
@@ -249,7 +249,7 @@ class ClusterInspector:
             missing = sorted(set(specs) - set(found))
             return f"asking for the offsets of topic {topic}, partitions {', '.join(map(str, missing))}"
 
-        return self.patiently(ask, doing) if specs else {}
+        return self.until_answered(ask, doing) if specs else {}
 
     def topic_configuration(self, topic: str) -> dict[str, str]:
         """The topic's settings; none where they may not be read.
@@ -264,19 +264,19 @@ class ClusterInspector:
             return {name: str(entry.value) for name, entry in future.result().items()}
 
         try:
-            return self.patiently(ask, f"asking for the settings of topic {topic}")
+            return self.until_answered(ask, f"asking for the settings of topic {topic}")
         except ReplayError:
             return {}
 
-    def patiently(self, ask: Callable[[], T], doing: str | Callable[[], str]) -> T:
+    def until_answered(self, ask: Callable[[], T], doing: str | Callable[[], str]) -> T:
         """Ask until there is an answer, or it is known that there will be none.
 
         Raises:
             ReplayError: waiting can't help.
-            KafkaUnavailable: the patience is at its end.
+            KafkaUnavailable: no broker answers within the timeout.
         """
         began = time.monotonic()
-        deadline, told_at = began + self._patience, began + _TELL_SECONDS
+        deadline, told_at = began + self._timeout, began + _TELL_SECONDS
         while True:
             try:
                 return ask()
@@ -293,15 +293,15 @@ class ClusterInspector:
                     raise in_words(hopeless_error, said) from exception
                 if time.monotonic() > told_at:
                     told_at = deadline
-                    console.say(f"{said}: no answer yet; waiting up to {self._patience:g} s")
+                    console.say(f"{said}: no answer yet; waiting up to {self._timeout:g} s")
                 if time.monotonic() > deadline:
-                    raise in_words(self._last or error, f"{said}, for {self._patience:g} s") from exception
+                    raise in_words(self._last or error, f"{said}, for {self._timeout:g} s") from exception
                 time.sleep(_AGAIN_SECONDS)
 
     @property
     def request_seconds(self) -> float:
         """How long one request may take."""
-        return max(1.0, min(_REQUEST_SECONDS, self._patience))
+        return max(1.0, min(_REQUEST_SECONDS, self._timeout))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() not in _IGNORED_WITHOUT_A_GROUP:
@@ -376,12 +376,12 @@ class Reader:
         ranges: Mapping[int, tuple[int, int]],
         *,
         group: str | None = None,
-        timeout_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         batch_records: int = BATCH_RECORDS,
     ) -> None:
         self._topic = topic
         self._ends = {partition: end for partition, (start, end) in ranges.items() if start < end}
-        self._patience = timeout_seconds
+        self._timeout = timeout_seconds
         self._batch_records = batch_records
         self._last: KafkaError | None = None
         self.positions = {partition: start for partition, (start, _) in ranges.items()}
@@ -415,7 +415,7 @@ class Reader:
 
         Raises:
             ReplayError: the topic may not be read, or went away.
-            KafkaUnavailable: nothing came for as long as the patience lasts.
+            KafkaUnavailable: nothing came for as long as the timeout.
         """
         heard = time.monotonic()
         while self._ends:
@@ -429,7 +429,7 @@ class Reader:
                 continue
             if self._last is not None and hopeless(self._last):
                 raise in_words(self._last, f"reading topic {self._topic}")
-            if time.monotonic() - heard > self._patience:
+            if time.monotonic() - heard > self._timeout:
                 raise self._away()
             yield batch
 
@@ -505,7 +505,7 @@ class Reader:
 
     def _away(self) -> BridgeError:
         waiting = ", ".join(map(str, sorted(self._ends)))
-        doing = f"reading topic {self._topic}: nothing came for {self._patience:g} s from partitions {waiting}"
+        doing = f"reading topic {self._topic}: nothing came for {self._timeout:g} s from partitions {waiting}"
         if self._last is not None:
             return in_words(self._last, doing)
         return KafkaUnavailable(f"{doing}; look at the brokers, and whether these partitions have leaders")

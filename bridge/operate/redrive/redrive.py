@@ -42,12 +42,12 @@ def main(options: argparse.Namespace) -> int:
     """
     settings = config.load(options.config, assignments=options.set).settings
     run = f"redrive-{new_run_id()}"
-    with ClusterInspector(settings.kafka) as asker:
-        largest = _largest_record(settings, asker)
+    with ClusterInspector(settings.kafka) as inspector:
+        largest = _largest_record(settings, inspector)
         redecoder = Redecoder(settings, run, largest)
         # Before anything is looked at: from here on no other run can publish.
         writer = Writer(settings, run, options.group, largest) if options.execute else None
-        redrive = Redrive(settings, asker, redecoder, options.max_listed)
+        redrive = Redrive(settings, inspector, redecoder, options.max_listed)
     plan = redrive.look()
     console.show(*_described(settings, redrive, plan, options.group))
     if writer is None:
@@ -91,7 +91,7 @@ class Redrive:
 
     Args:
         settings: the whole configuration.
-        asker: asked at once for where the quarantine begins and ends, and how long events are kept.
+        inspector: asked at once for where the quarantine begins and ends, and how long events are kept.
         redecoder: today's decoder.
         listed: how many that still fail are listed.
 
@@ -100,18 +100,20 @@ class Redrive:
         behind: offsets that stand behind a transaction which is still open, and are not read.
     """
 
-    def __init__(self, settings: config.Settings, asker: ClusterInspector, redecoder: Redecoder, listed: int) -> None:
+    def __init__(
+        self, settings: config.Settings, inspector: ClusterInspector, redecoder: Redecoder, listed: int
+    ) -> None:
         self._settings = settings
         self._topic = settings.topics.quarantine
-        asker.partitions(settings.topics.status)  # to be there, before anything is planned
+        inspector.partitions(settings.topics.status)  # to be there, before anything is planned
         self._redecoder = redecoder
         self._listed = listed
-        offsets = asker.offsets(self._topic)
+        offsets = inspector.offsets(self._topic)
         self.ranges = {p: (each.earliest, each.end) for p, each in offsets.items()}
         self.behind = sum(each.high - each.end for each in offsets.values())
         self._before = {p: Published(settings.topics.status, *ends) for p, ends in self.ranges.items()}
         self._noted = False
-        retention_ms = int(asker.topic_configuration(settings.topics.status).get("retention.ms", _FOR_EVER))
+        retention_ms = int(inspector.topic_configuration(settings.topics.status).get("retention.ms", _FOR_EVER))
         self._kept_since_ms = 0 if retention_ms == _FOR_EVER else time.time_ns() // 1_000_000 - retention_ms
 
     def look(self) -> RedriveCounts:
@@ -191,9 +193,9 @@ class Redrive:
             counts.before += 1
 
 
-def _largest_record(settings: config.Settings, asker: ClusterInspector) -> int:
+def _largest_record(settings: config.Settings, inspector: ClusterInspector) -> int:
     """Of the status topic, in bytes: what the bridge keeps to, or the topic's own limit where that is lower."""
-    limit = asker.topic_configuration(settings.topics.status).get("max.message.bytes")
+    limit = inspector.topic_configuration(settings.topics.status).get("max.message.bytes")
     return settings.kafka.max_record_bytes if limit is None else min(settings.kafka.max_record_bytes, int(limit))
 
 

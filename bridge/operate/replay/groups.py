@@ -55,20 +55,20 @@ class _Group:
     ``state``: Kafka's word. ``members``: who is in it. ``committed``: offsets by topic and partition.
     """
 
-    def __init__(self, asker: ClusterInspector, group: str) -> None:
+    def __init__(self, inspector: ClusterInspector, group: str) -> None:
         self.id = group
-        self._asker = asker
-        described = asker.patiently(self._describe, f"asking about group {group}")
+        self._inspector = inspector
+        described = inspector.until_answered(self._describe, f"asking about group {group}")
         self.state: Any = described.state
         self.members: Sequence[Any] = described.members
         self.committed: dict[str, Offsets] = {}
-        for place in asker.patiently(self._offsets, f"asking for the offsets of group {group}"):
+        for place in inspector.until_answered(self._offsets, f"asking for the offsets of group {group}"):
             if place.offset >= 0:
                 self.committed.setdefault(place.topic, {})[place.partition] = place.offset
 
     def _describe(self) -> Any:
-        (future,) = self._asker.admin.describe_consumer_groups(
-            [self.id], request_timeout=self._asker.request_seconds
+        (future,) = self._inspector.admin.describe_consumer_groups(
+            [self.id], request_timeout=self._inspector.request_seconds
         ).values()
         try:
             return future.result()
@@ -79,7 +79,7 @@ class _Group:
 
     def _offsets(self) -> list[TopicPartition]:
         request = ConsumerGroupTopicPartitions(self.id)
-        (future,) = self._asker.admin.list_consumer_group_offsets([request]).values()
+        (future,) = self._inspector.admin.list_consumer_group_offsets([request]).values()
         try:
             found: list[TopicPartition] = future.result().topic_partitions
         except KafkaException as error:
@@ -109,8 +109,8 @@ class _Group:
 def show(options: argparse.Namespace) -> int:
     """Print a group: its members, and how far it is in each partition; exit code 1 where there is no such group."""
     settings = config.load(options.config, assignments=options.set).settings
-    with ClusterInspector(settings.kafka, options.timeout) as asker:
-        group = _Group(asker, options.group)
+    with ClusterInspector(settings.kafka, options.timeout) as inspector:
+        group = _Group(inspector, options.group)
         if not group.is_there:
             raise ReplayError(f"group {group.id}: there is none, with members or offsets; look at its name")
         console.show(f"group {group.id}: {group.name_of_state}, {counted(len(group.members), 'member')}")
@@ -119,12 +119,12 @@ def show(options: argparse.Namespace) -> int:
             [topic_named(options.topic, settings.topics)] if options.topic else sorted({*group.committed, *assigned})
         )
         for topic in chosen or [settings.topics.status]:
-            _show_topic(asker, settings, group, topic)
+            _show_topic(inspector, settings, group, topic)
     return 0
 
 
-def _show_topic(asker: ClusterInspector, settings: config.Settings, group: _Group, topic: str) -> None:
-    offsets = asker.offsets(topic)
+def _show_topic(inspector: ClusterInspector, settings: config.Settings, group: _Group, topic: str) -> None:
+    offsets = inspector.offsets(topic)
     committed = group.committed.get(topic, {})
     within = {p: at for p, at in committed.items() if p in offsets and offsets[p].earliest <= at < offsets[p].end}
     times = first_times(settings.kafka, topic, {p: (at, offsets[p].end) for p, at in within.items()})
@@ -167,12 +167,12 @@ def reset(options: argparse.Namespace) -> int:
     settings = config.load(options.config, assignments=options.set).settings
     saved = _read_saved(options.undo, options.group, options.topic) if options.undo else None
     topic = saved.topic if saved else topic_named(options.topic, settings.topics)
-    with ClusterInspector(settings.kafka, options.timeout) as asker:
-        group = _Group(asker, options.group)
+    with ClusterInspector(settings.kafka, options.timeout) as inspector:
+        group = _Group(inspector, options.group)
         if group.members or group.state not in _EMPTY:
             raise ReplayError(_in_use(group))
-        now = asker.offsets(topic)
-        wanted = _wanted(asker, options, topic, now, saved)
+        now = inspector.offsets(topic)
+        wanted = _wanted(inspector, options, topic, now, saved)
         _print_plan(group, topic, now, wanted)
         has = group.committed.get(topic, {})
         lost = {} if saved is None or group.committed else saved.others
@@ -194,7 +194,7 @@ def reset(options: argparse.Namespace) -> int:
         )
         _save(undo, path)
         console.show(f"What it had is saved in {path}: {_shown(undo.offsets)}")
-        _move(asker, group, topic, wanted, lost)
+        _move(inspector, group, topic, wanted, lost)
         console.show(
             f"Moved. The way back: {_words('chatapp-bridge replay groups reset', group.id, '--undo', path, '--execute')}"
         )
@@ -202,7 +202,7 @@ def reset(options: argparse.Namespace) -> int:
 
 
 def _wanted(
-    asker: ClusterInspector,
+    inspector: ClusterInspector,
     options: argparse.Namespace,
     topic: str,
     now: dict[int, PartitionOffsets],
@@ -214,7 +214,7 @@ def _wanted(
             raise ReplayError(f"{options.undo}: topic {topic} has no partition {', '.join(map(str, missing))} any more")
         return dict(saved.offsets)
     if options.to_time is not None:
-        found = asker.offsets_at(topic, list(now), options.to_time.time_ms)
+        found = inspector.offsets_at(topic, list(now), options.to_time.time_ms)
         return {p: each.end if (at := found[p]) is None else min(at, each.end) for p, each in now.items()}
     if options.to_offset is not None:
         return _by_offset(options.to_offset, topic, now)
@@ -261,7 +261,7 @@ def _print_plan(group: _Group, topic: str, now: dict[int, PartitionOffsets], wan
 
 
 def _move(
-    asker: ClusterInspector, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]
+    inspector: ClusterInspector, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]
 ) -> None:
     """Set the offsets; where one has to go, the group is made anew, as Kafka's clients can't take a single one away.
 
@@ -279,13 +279,15 @@ def _move(
     if gone:
         _ask(
             group,
-            lambda: asker.admin.delete_consumer_groups([group.id], request_timeout=asker.request_seconds).values(),
+            lambda: inspector.admin.delete_consumer_groups(
+                [group.id], request_timeout=inspector.request_seconds
+            ).values(),
         )
         places |= kept
     if not places:
         return
     request = ConsumerGroupTopicPartitions(group.id, [TopicPartition(name, p, at) for (name, p), at in places.items()])
-    for result in _ask(group, lambda: asker.admin.alter_consumer_group_offsets([request]).values()):
+    for result in _ask(group, lambda: inspector.admin.alter_consumer_group_offsets([request]).values()):
         failed = [place for place in result.topic_partitions if place.error is not None]
         if failed:
             raise _refusal(group, failed[0].error)

@@ -17,8 +17,6 @@ from bridge.operate.replay.transfer import Choose
 
 _SAMPLED_RECORDS: Final = 24_000
 _SAMPLE_SECONDS: Final = 3.0
-# What a topic as sink costs beside reading, as `make bench-replay` measures it.
-_TOPIC_FACTOR: Final = 1.3
 _LEAST_RATE: Final = 1_000.0
 
 
@@ -40,15 +38,15 @@ class Ranges(msgspec.Struct, frozen=True):
         return sum(end - start for start, end in self.chosen.values())
 
 
-def find_ranges(asker: ClusterInspector, topic: str, low: Bound, high: Bound) -> Ranges:
+def find_ranges(inspector: ClusterInspector, topic: str, low: Bound, high: Bound) -> Ranges:
     """Look up where the bounds are now; the end of each partition is taken here, and kept.
 
     Raises:
-        ReplayError: a partition that was named is not there, or the bounds name different ones; or of the asker.
+        ReplayError: a partition that was named is not there, or the bounds name different ones; or of the inspector.
     """
-    there = asker.partitions(topic)
-    offsets = asker.offsets(topic, _partitions(there, topic, low, high))
-    starts = {} if low.time_ms is None else asker.offsets_at(topic, list(offsets), low.time_ms)
+    there = inspector.partitions(topic)
+    offsets = inspector.offsets(topic, _partitions(there, topic, low, high))
+    starts = {} if low.time_ms is None else inspector.offsets_at(topic, list(offsets), low.time_ms)
     notes: list[str] = []
     gone = 0
     chosen = {}
@@ -138,8 +136,8 @@ def take_sample(kafka: Kafka, topic: str, ranges: Ranges, choose: Choose | None,
     return Sample(read, wanted, max(1e-3, time.monotonic() - (began or time.monotonic())), whole)
 
 
-def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, to_topic: bool, rate: float | None) -> list[str]:
-    """How many records, and how long, in words; what is an estimate is called one."""
+def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, cost: float, rate: float | None) -> list[str]:
+    """How many records, and how long, in words; what is an estimate is called one. ``cost``: of the destination."""
     total = ranges.total
     share = sample.wanted / sample.read if sample.read else 0.0
     if sample.whole:
@@ -155,7 +153,7 @@ def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, to_topic: boo
             )
             lines.append(f"            so an estimate is {wanted:,.0f}; --count counts them")
     pace = max(_LEAST_RATE, sample.read / sample.seconds)
-    seconds = total / pace * (1 + (_TOPIC_FACTOR - 1) * share * to_topic)
+    seconds = total / pace * (1 + (cost - 1) * share)
     if rate is not None:
         seconds = max(seconds, wanted / rate)
     if total:
@@ -166,7 +164,7 @@ def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, to_topic: boo
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def described(state: State, ranges: Ranges, low: Bound, high: Bound, sink: str) -> list[str]:
+def described(state: State, ranges: Ranges, low: Bound, high: Bound, destination: str) -> list[str]:
     """What is to be read and where it goes, a line each."""
     run = state.run
     by_time = run.from_ms is not None or run.to_ms is not None
@@ -179,7 +177,7 @@ def described(state: State, ranges: Ranges, low: Bound, high: Bound, sink: str) 
         lines.append("            every record whose timestamp lies in it, wherever it stands: read on to the end")
     if run.filters:
         lines.append(f"filters     {run.filters}")
-    lines.append(f"write       {sink}")
+    lines.append(f"write       {destination}")
     if ranges.chosen:
         lines += ["", *_ranges(ranges), ""]
     lines += [f"note        {note}" for note in ranges.notes]
