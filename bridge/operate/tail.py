@@ -24,8 +24,9 @@ from bridge.operate import console
 from bridge.operate.console import time_text
 from bridge.operate.masking import masked, masked_line
 from bridge.operate.ndjson import EventOf, Lines
-from bridge.operate.reading.client import ClusterInspector, Reader
 from bridge.operate.reading.events import decoder_of
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import Reader
 from bridge.operate.reading.select import LATEST, Predicate, filters_of, header, parse_bound, topic_named
 from bridge.operate.replay.plan import find_ranges
 

@@ -13,17 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from bridge.config import Kafka
 from bridge.errors import BridgeError, KafkaUnavailable, ReplayError
-from bridge.operate.reading.client import (
-    TIMEOUT_SECONDS,
-    Stuck,
-    bounded,
-    client_configuration,
-    error_of,
-    hopeless,
-    in_words,
-    make,
-    more_telling,
-)
+from bridge.operate.reading.client import TIMEOUT_SECONDS, Stuck, bounded, client_configuration, make
+from bridge.operate.reading.errors import error_of, hopeless, in_words, more_telling
 
 T = TypeVar("T")
 

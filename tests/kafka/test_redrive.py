@@ -19,7 +19,7 @@ from bridge.consume import Decoder
 from bridge.errors import RegistryError, ReplayError
 from bridge.kafka.partition import partition_for
 from bridge.lab.embedded import EmbeddedRegistry
-from bridge.operate.reading.client import ClusterInspector
+from bridge.operate.reading.inspector import ClusterInspector
 from bridge.operate.redrive.markers import is_note
 from bridge.operate.redrive.redecode import Redecoder
 from bridge.operate.redrive.redrive import Redrive

@@ -39,7 +39,8 @@ from bridge.operate.audit.index import (
 )
 from bridge.operate.console import time_text
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import ClusterInspector, Reader
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import Reader
 
 # What people are shown; with more minutes than that, hours, and then days.
 _LINES: Final = 60

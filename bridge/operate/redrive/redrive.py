@@ -22,7 +22,8 @@ from bridge.errors import ReplayError
 from bridge.operate import console
 from bridge.operate.console import counted
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import ClusterInspector, Reader
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import Reader
 from bridge.operate.redrive.markers import Published, is_note
 from bridge.operate.redrive.redecode import Event, Failing, Redecoder
 from bridge.operate.redrive.writer import Batch, Writer

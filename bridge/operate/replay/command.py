@@ -12,8 +12,9 @@ from bridge.operate import console
 from bridge.operate.console import duration
 from bridge.operate.ndjson import EventOf
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import BATCH_RECORDS, ClusterInspector, Reader, TopicChangedError
 from bridge.operate.reading.events import decoder_of
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import BATCH_RECORDS, Reader, TopicChangedError
 from bridge.operate.reading.select import EARLIEST, LATEST, filters_of, parse_bound, topic_named
 from bridge.operate.replay.destination import Context, Destination
 from bridge.operate.replay.destinations import destination_of, destination_of_run, find_state

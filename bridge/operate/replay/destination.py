@@ -7,8 +7,8 @@ from confluent_kafka import Consumer, Message
 
 from bridge.config import Settings
 from bridge.operate.ndjson import Lines
-from bridge.operate.reading.client import ClusterInspector
 from bridge.operate.reading.events import decoder_of
+from bridge.operate.reading.inspector import ClusterInspector
 from bridge.operate.replay.state import Run, State
 
 

@@ -20,7 +20,9 @@ from bridge import config
 from bridge.errors import BridgeError, ConfigurationError, ReplayError
 from bridge.operate import console
 from bridge.operate.console import counted, table, time_text
-from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, first_times, in_words
+from bridge.operate.reading.errors import in_words
+from bridge.operate.reading.inspector import ClusterInspector, PartitionOffsets
+from bridge.operate.reading.reader import first_times
 from bridge.operate.reading.select import Bound, topic_named
 
 _EMPTY: Final = frozenset({ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD})

@@ -10,7 +10,8 @@ from bridge.config import Kafka
 from bridge.errors import ReplayError
 from bridge.operate.console import counted, duration, table, time_text
 from bridge.operate.ndjson import Lines
-from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, Reader
+from bridge.operate.reading.inspector import ClusterInspector, PartitionOffsets
+from bridge.operate.reading.reader import Reader
 from bridge.operate.reading.select import EARLIEST, Bound
 from bridge.operate.replay.state import State
 from bridge.operate.replay.transfer import Choose

@@ -10,7 +10,7 @@ from typing import Any, Final
 from confluent_kafka import Message
 
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import Reader
+from bridge.operate.reading.reader import Reader
 from bridge.operate.reading.select import Predicate
 from bridge.operate.replay.destination import Destination
 from bridge.operate.replay.state import Run, State
