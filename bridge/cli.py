@@ -2,8 +2,6 @@
 
 import argparse
 import asyncio
-import errno
-import os
 import re
 import sys
 from collections.abc import Coroutine, Sequence
@@ -15,11 +13,10 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from bridge import config
 from bridge.compiled import COMPILED
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import ConfigurationError
+from bridge.operate import console
 
 _T = TypeVar("_T")
-# As a shell says of what SIGPIPE has ended.
-_BROKEN_PIPE = 141
 # The lab's commands: the module of each, and its help.
 _LAB: Final = {
     "simulate": ("bridge.lab.simulate.run", "push as the provider does, at any deployment"),
@@ -31,30 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done; 1 it failed, or what was looked for is not as it should be; 2 wrong usage or configuration.
+        The exit code: 0 done; 1 it failed, or what it looked at is not as it should be; 2 wrong usage or configuration.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = _parser(words).parse_args(words)
-    try:
-        code = int(options.handler(options))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read it has seen enough, as `head` has. What is left in the buffer must not fail at the interpreter's end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"chatapp-bridge: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except ConfigurationError as error:
-        print(f"chatapp-bridge: {error}", file=sys.stderr)
-        return 2
-    except BridgeError as error:
-        print(f"chatapp-bridge: {error}", file=sys.stderr)
-        return 1
-    return code
+
+    def perform() -> int:
+        options = _parser(words).parse_args(words)
+        return int(options.handler(options))
+
+    return console.ended(perform)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +61,7 @@ class _Version(argparse.Action):
         compiled = "with" if COMPILED else "without"
         python, librdkafka = platform.python_version(), confluent_kafka.libversion()[0]
         beside = f"Python {python}, aiokafka {version('aiokafka')}, librdkafka {librdkafka}"
-        print(f"{parser.prog} {version('chatapp-bridge')}, {compiled} its compiled part; {beside}")
+        console.show(f"{parser.prog} {version('chatapp-bridge')}, {compiled} its compiled part; {beside}")
         parser.exit()
 
 
@@ -194,7 +176,7 @@ def _config(options: argparse.Namespace) -> int:
     width = max(len(value.key) + len(value.shown) for value in loaded.values)
     for value in loaded.values:
         text = f"{value.key} = {value.shown}"
-        print(f"{text:<{min(width + 3, 72)}}  # {value.source}")
+        console.show(f"{text:<{min(width + 3, 72)}}  # {value.source}")
     return 0
 
 

@@ -18,6 +18,7 @@ from confluent_kafka import Message
 from msgspec import UNSET, Raw, UnsetType
 
 from bridge.consume import Decoder, Undecodable
+from bridge.operate.console import counted
 from bridge.operate.reading.select import Headers, json_fields
 
 _AVRO: Final = (b"\x00", b"\xc3\x01")
@@ -187,5 +188,5 @@ class EventOf:
         """What to say of those; empty where there are none."""
         if not self.undecodable:
             return ""
-        values = "1 value" if self.undecodable == 1 else f"{self.undecodable:,} values"
+        values = counted(self.undecodable, "value")
         return f"{values} could not be decoded, so the filters passed them over; of the last: {self.why}"

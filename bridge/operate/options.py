@@ -5,13 +5,14 @@ import math
 from typing import Any, Final
 
 from bridge.operate.audit.index import SLOTS_MS
+from bridge.operate.console import interruptible
 from bridge.operate.reading.select import LATEST, add_filter_arguments, parse_bound, parse_time, take_times
-from bridge.operate.replay.options import interruptible, named, number_in
+from bridge.operate.replay.options import named, number_in
 
 GROUP: Final = "chatapp-bridge-redrive"
 
 _LISTED: Final = 50
-_MARGIN_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 60.0
 _TIME: Final = "ISO 8601 with its zone, or so long ago: -6h (s, m, h, d, w)"
 
 
@@ -88,7 +89,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     add(
         "--settle-seconds",
         type=_seconds,
-        default=_MARGIN_SECONDS,
+        default=_SETTLE_SECONDS,
         metavar="SEC",
         help="what was received within so many seconds may be on its way, and is not judged (default: %(default)g)",
     )

@@ -7,7 +7,6 @@ consumers ignore; then the topic is read, from where it ended before the push, u
 import asyncio
 import contextlib
 import ssl
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -21,6 +20,7 @@ from aiokafka.errors import KafkaError
 from bridge import config
 from bridge.errors import ConfigurationError, ProbeError
 from bridge.kafka.connection import client_arguments
+from bridge.operate import console
 from bridge.receive.app import CALLBACK_PATH
 from bridge.topics.inspect import admin_client
 
@@ -115,13 +115,13 @@ class _Probe:
             for place, end in (await consumer.end_offsets(places)).items():
                 consumer.seek(place, end)
             began = await self._push()
-            _say(f"pushed {self._message_id}: answered {_OK} in {_ms_since(began):.0f} ms")
+            console.show(f"pushed {self._message_id}: answered {_OK} in {_ms_since(began):.0f} ms")
             self.stands = (
                 f"the report was answered {_OK} and is not on {self._topic}: it waits in the spool, or is on another topic or "
                 "cluster; see the bridge's log and `chatapp-bridge spool show` there"
             )
             partition, offset = await self._find(consumer)
-            _say(
+            console.show(
                 f"read back from {self._topic}, partition {partition}, offset {offset}, {_ms_since(began):.0f} ms after the push"
             )
         finally:
@@ -169,8 +169,3 @@ class _Probe:
 
 def _ms_since(began: float) -> float:
     return 1000 * (time.monotonic() - began)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

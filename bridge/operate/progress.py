@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from bridge.operate import console
+
 _BAR_SECONDS: Final = 0.1
 _LINE_SECONDS: Final = 5.0
 
@@ -69,15 +71,6 @@ class Progress:
             return
         passed = self._total - left
         seconds = left * (now - self._began) / passed if passed else None
-        rest = "" if seconds is None else f", about {duration(seconds)} left"
+        rest = "" if seconds is None else f", about {console.duration(seconds)} left"
         percent = 100 * passed // max(1, self._total)
-        print(f"{text}, {percent} %{rest}", file=sys.stderr, flush=True)  # noqa: T201 - for people
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: ``40 s``, ``12 min``, ``3 h 20 min``, ``35 d``."""
-    if seconds < 90:  # noqa: PLR2004 - beyond, minutes read better
-        return f"{max(1, round(seconds))} s"
-    days, minutes = divmod(round(seconds / 60), 24 * 60)
-    parts = [(days, "d"), (minutes // 60, "h"), (minutes % 60, "min")]
-    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
+        console.show(f"{text}, {percent} %{rest}", out=sys.stderr)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from bridge import config
 from bridge.errors import RegistryError
+from bridge.operate import console
 from bridge.registry.client import RegistryClient, subject_of
 from bridge.registry.compatibility import LEVEL, UNCHECKED, incompatibilities
 from bridge.registry.difference import differences
@@ -22,22 +23,22 @@ async def check(settings: config.Settings, *, offline: bool) -> int:
     releases = {f"release {number}": text for number, text in released_texts().items()}
     good = _print_check("avro/releases", ours, releases)
     if not any(json.loads(ours) == json.loads(text) for text in releases.values()):
-        print(
+        console.show(
             f"this schema is none of the releases: add it as avro/releases/{max(released_texts(), default=0) + 1}.avsc"
         )
         good = False
     if offline or not settings.registry.urls:
-        print("the registry was not asked" + ("" if offline else ": registry.url is empty"))
+        console.show("the registry was not asked" + ("" if offline else ": registry.url is empty"))
         return int(not good)
     async with RegistryClient(settings.registry) as client:
         subject = _announce(settings)
         good = _print_check(subject, ours, await _versions(client, subject)) and good
         refused = await client.compatible(subject, ours)
         for message in refused:
-            print(f"  the registry itself refuses it: {message}")
+            console.show(f"  the registry itself refuses it: {message}")
         await _print_level(client, subject)
         found = await client.find(subject, ours)
-        print(f"registered as version {found.version}, id {found.id}" if found else "not registered yet")
+        console.show(f"registered as version {found.version}, id {found.id}" if found else "not registered yet")
     return int(not good or bool(refused))
 
 
@@ -51,13 +52,15 @@ async def register(settings: config.Settings, *, dry_run: bool) -> int:
             known = await _versions(client, subject)
             refused = [] if not known else await client.compatible(subject, ours)
             if not _print_check(subject, ours, known) or refused:
-                print("".join(f"  the registry itself refuses it: {message}\n" for message in refused), end="")
-                print("nothing was registered")
+                console.show(*(f"  the registry itself refuses it: {message}" for message in refused))
+                console.show("nothing was registered")
                 return 1
         if dry_run:
             level = await client.compatibility(subject)
-            print(f"would set the compatibility {LEVEL}" if level in UNCHECKED else f"would leave the level {level}")
-            print(f"is version {found.version}, id {found.id}" if found else "would register a new version")
+            console.show(
+                f"would set the compatibility {LEVEL}" if level in UNCHECKED else f"would leave the level {level}"
+            )
+            console.show(f"is version {found.version}, id {found.id}" if found else "would register a new version")
             return 0
         # First, where the registry lets it: so nobody else registers what isn't compatible in between.
         await _set_level(client, subject)
@@ -67,9 +70,9 @@ async def register(settings: config.Settings, *, dry_run: bool) -> int:
             if found is None:
                 raise RegistryError(f"subject {subject}: registered as id {schema_id}, but it isn't there; try again")
             await _set_level(client, subject)
-            print(f"registered: version {found.version}, id {found.id}")
+            console.show(f"registered: version {found.version}, id {found.id}")
         else:
-            print(f"registered already: version {found.version}, id {found.id}")
+            console.show(f"registered already: version {found.version}, id {found.id}")
         await _print_level(client, subject)
     return 0
 
@@ -81,18 +84,17 @@ async def diff(settings: config.Settings) -> int:
         versions = await client.versions(subject)
         theirs = await client.schema_by_version(subject, versions[-1]) if versions else None
     if theirs is None:
-        print("nothing is registered there")
+        console.show("nothing is registered there")
         return 1
     found = differences(written_schema().text, theirs)
-    for line in found:
-        print(line)
-    print(f"version {versions[-1]}, the latest, {'differs' if found else 'is the same'}")
+    console.show(*found)
+    console.show(f"version {versions[-1]}, the latest, {'differs' if found else 'is the same'}")
     return int(bool(found))
 
 
 def _announce(settings: config.Settings) -> str:
     subject = subject_of(settings.topics.status)
-    print(f"registry {settings.registry.url}, subject {subject}")
+    console.show(f"registry {settings.registry.url}, subject {subject}")
     return subject
 
 
@@ -112,10 +114,10 @@ def _print_check(where: str, ours: str, others: Mapping[str, str]) -> bool:
             found = [str(error)]
         if found:
             good = False
-            print(f"{where}: not compatible with {name}")
-            print("".join(f"  {line}\n" for line in found), end="")
+            console.show(f"{where}: not compatible with {name}")
+            console.show(*(f"  {line}" for line in found))
     if good:
-        print(f"{where}: compatible with {', '.join(others)}" if others else f"{where}: nothing there yet")
+        console.show(f"{where}: compatible with {', '.join(others)}" if others else f"{where}: nothing there yet")
     return good
 
 
@@ -125,7 +127,7 @@ async def _set_level(client: RegistryClient, subject: str) -> None:
         return
     try:
         if await client.set_compatibility(LEVEL, subject):
-            print(f"compatibility: set to {LEVEL}")
+            console.show(f"compatibility: set to {LEVEL}")
     except RegistryError as error:
         if error.retriable:
             raise
@@ -135,8 +137,8 @@ async def _set_level(client: RegistryClient, subject: str) -> None:
 async def _print_level(client: RegistryClient, subject: str) -> None:
     level = await client.compatibility(subject)
     if level in UNCHECKED:
-        print(f"compatibility: none of its own; `schema register` sets {LEVEL}")
+        console.show(f"compatibility: none of its own; `schema register` sets {LEVEL}")
     elif level != LEVEL:
-        print(f"compatibility: {level}, weaker than {LEVEL}; it was left, raise it at the registry")
+        console.show(f"compatibility: {level}, weaker than {LEVEL}; it was left, raise it at the registry")
     else:
-        print(f"compatibility: {LEVEL}")
+        console.show(f"compatibility: {LEVEL}")

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, TextIO
 from bridge import config
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.errors import SpoolBusy, SpoolFailed
+from bridge.operate import console
 from bridge.record import Record
 from bridge.spool.spool import DeadLetter, LaneStats, Spool, SpoolReader, SpoolRow, open_read_only
 
@@ -66,13 +67,13 @@ def main(options: argparse.Namespace) -> int:
     try:
         return int(options.spool_action(options))
     except sqlite3.Error as error:
-        _say(
+        console.say(
             f"the spool's file is damaged: {error}. A bridge, or `spool drain`, moves it aside and takes over its rows."
         )
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read it had enough
-        return 1
+        console.discard_output()
+        return console.EXIT_FAILED
 
 
 def _settings(options: argparse.Namespace) -> config.Settings:
@@ -82,15 +83,6 @@ def _settings(options: argparse.Namespace) -> config.Settings:
 
 def _directory(options: argparse.Namespace) -> Path:
     return options.directory or Path(_settings(options).spool.directory)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"chatapp-bridge: {text}\n")
 
 
 # --- what is in it ----------------------------------------------------------------------------------------------------
@@ -142,7 +134,7 @@ def _show(options: argparse.Namespace) -> int:
     with open_read_only(directory) as reader:
         found = _figures(directory, reader)
     if options.json:
-        _print(json.dumps(found))
+        console.show(json.dumps(found))
     else:
         _print_figures(found)
     return 0
@@ -183,11 +175,11 @@ def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
 
 
 def _print_figures(found: dict[str, Any]) -> None:
-    _print(
+    console.show(
         f"{found['directory']}: {found['reports']:,} reports wait in {found['rows']:,} rows, {found['bytes']:,} bytes"
     )
     if found["oldest_at"]:
-        _print(f"oldest: {found['oldest_at']}")
+        console.show(f"oldest: {found['oldest_at']}")
     head = ["reports", "rows", "bytes"]
     body = [
         [each["topic"], str(each.get("lane", "all")), *_counts(each), each["oldest_at"] or "?"]
@@ -207,14 +199,9 @@ def _counts(figures: dict[str, Any]) -> list[str]:
 def _print_table(head: list[str], body: list[list[str]]) -> None:
     if not body:
         return
-    widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
-    _print("")
-    for row in (head, *body):
-        cells = [
-            text.rjust(width) if text[:1].isdigit() and "-" not in text else text.ljust(width)
-            for text, width in zip(row, widths, strict=True)
-        ]
-        _print("  ".join(cells).rstrip())
+    console.show(
+        "", *console.table([head, *body], indent="", to_the_left=lambda _, text: not text[:1].isdigit() or "-" in text)
+    )
 
 
 def _shortened(ids: list[int]) -> str:
@@ -226,7 +213,7 @@ def _shortened(ids: list[int]) -> str:
 
 
 def _export(options: argparse.Namespace) -> int:
-    _say("what is exported holds personal data: telephone numbers and texts of messages")
+    console.say("what is exported holds personal data: telephone numbers and texts of messages")
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_read_only(_directory(options)))
         out: TextIO = sys.stdout
@@ -234,7 +221,7 @@ def _export(options: argparse.Namespace) -> int:
             try:
                 fd = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                _say(f"{options.output}: {error.strerror}; a new file is wanted")
+                console.say(f"{options.output}: {error.strerror}; a new file is wanted")
                 return 2
             out = stack.enter_context(os.fdopen(fd, "w", encoding="utf-8"))
         exported = _Exported(out)
@@ -243,14 +230,14 @@ def _export(options: argparse.Namespace) -> int:
             for row in _dead_letters(reader):
                 _export_dead_letters(row, exported)
         out.flush()
-    _say(f"{exported.records:,} records exported")
+    console.say(f"{exported.records:,} records exported")
     if exported.described:
-        _say(
+        console.say(
             f"{exported.described:,} values are in Avro's single-object encoding: `serve` and `spool drain` put the registry's "
             "id of their schema in place of its fingerprint"
         )
     if damaged:
-        _say(f"{damaged:,} rows are damaged and were left out: see `spool verify`")
+        console.say(f"{damaged:,} rows are damaged and were left out: see `spool verify`")
     return 1 if damaged else 0
 
 
@@ -323,7 +310,7 @@ def _verify(options: argparse.Namespace) -> int:
             for row in _rows(reader, lane, stats):
                 if isinstance(row, _Damaged):
                     topic, index = layout.name_of(lane)
-                    _print(f"damaged: topic {topic}, lane {index}, seq {row.seq}: {row.reason.partition(':')[0]}")
+                    console.show(f"damaged: topic {topic}, lane {index}, seq {row.seq}: {row.reason.partition(':')[0]}")
                     wrong += 1
                 else:
                     whole += 1
@@ -331,10 +318,12 @@ def _verify(options: argparse.Namespace) -> int:
             if dead_letter.whole:
                 whole += 1
             else:
-                _print(f"damaged: dead letter {dead_letter.id} of {_time(dead_letter.at_ms)}")
+                console.show(f"damaged: dead letter {dead_letter.id} of {_time(dead_letter.at_ms)}")
                 wrong += 1
     files = _damaged_files(directory)
-    _print(f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were moved aside before")
+    console.show(
+        f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were moved aside before"
+    )
     return 1 if wrong else 0
 
 
@@ -375,21 +364,23 @@ async def _drained(
                 f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows"
             )
         found, dead_letter = spool.stats.reports, spool.stats.dead_letter_rows
-        _print(f"{found:,} reports to publish")
+        console.show(f"{found:,} reports to publish")
         said = began
         while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
             await asyncio.sleep(_LOOK_SECONDS)
             now = loop.time()
             if now >= said + _PROGRESS_SECONDS:
                 said = now
-                _print(f"{sum(delivery.counters.published.values()):,} of {found:,} published")
+                console.show(f"{sum(delivery.counters.published.values()):,} of {found:,} published")
             if timeout_seconds is not None and now - began > timeout_seconds:
-                _say(f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there")
+                console.say(
+                    f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there"
+                )
                 return 1
         published, refused = sum(delivery.counters.published.values()), spool.stats.dead_letter_rows - dead_letter
-        _print(f"{published:,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more")
+        console.show(f"{published:,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more")
         if refused:
-            _say(f"{refused:,} rows were dead-lettered, refused by Kafka or damaged: see `spool show`")
+            console.say(f"{refused:,} rows were dead-lettered, refused by Kafka or damaged: see `spool show`")
         return 0
     finally:
         await delivery.stop(loop.time() + _STOP_SECONDS)
@@ -400,7 +391,7 @@ async def _drained(
 
 def _requeue(options: argparse.Namespace) -> int:
     if bool(options.ids) == options.all:
-        _say("requeue wants ids, or --all")
+        console.say("requeue wants ids, or --all")
         return 2
     settings = _settings(options)
     open_read_only(Path(settings.spool.directory)).close()
@@ -420,9 +411,9 @@ async def _requeued(settings: config.Spool, ids: list[int] | None) -> int:
                     back, failed = back + given, failed + (not given)
             after = rows[-1].id
         for missing in sorted(set(ids or ()) - found):
-            _say(f"row {missing}: there is no such dead letter")
+            console.say(f"row {missing}: there is no such dead letter")
             failed += 1
-        _print(f"{back:,} rows wait again, behind what waited; `serve` or `spool drain` publishes them")
+        console.show(f"{back:,} rows wait again, behind what waited; `serve` or `spool drain` publishes them")
         return 1 if failed else 0
     finally:
         await spool.close(_STOP_SECONDS)
@@ -432,7 +423,9 @@ async def _queue_again(spool: Spool, row: DeadLetter) -> bool:
     """Put a row at the end of its key's lane; False where it is damaged."""
     records = row.records() if row.whole else []
     if not records:
-        _say(f"row {row.id}: damaged, so it stays where it is; `spool export --dead-letters` shows what is left of it")
+        console.say(
+            f"row {row.id}: damaged, so it stays where it is; `spool export --dead-letters` shows what is left of it"
+        )
         return False
     topic = records[0].topic
     layout = Layout.parse(spool.get_meta(LAYOUT_KEY))

@@ -3,13 +3,14 @@
 import argparse
 import http.client
 import json
-import sys
 import urllib.parse
 from datetime import datetime
 from typing import Any
 
 from bridge import config
 from bridge.errors import ConfigurationError
+from bridge.operate import console
+from bridge.operate.console import mebibytes, short_duration
 
 EXIT_SAFE, EXIT_NOT_SAFE, EXIT_UNKNOWN = 0, 1, 2
 _ANSWER_SECONDS = 5.0
@@ -38,10 +39,10 @@ def main(options: argparse.Namespace) -> int:
     try:
         status = _ask(url)
     except _NoAnswerError as error:
-        print(f"chatapp-bridge: no bridge answers at {url}: {error}", file=sys.stderr)  # noqa: T201
+        console.say(f"no bridge answers at {url}: {error}")
         return EXIT_UNKNOWN
     if options.format == "json":
-        print(json.dumps(status, indent=2))  # noqa: T201
+        console.show(json.dumps(status, indent=2))
     else:
         _print(status)
     return EXIT_SAFE if status["safe"] else EXIT_NOT_SAFE
@@ -82,28 +83,28 @@ def _print(status: dict[str, Any]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    terminal = Console(highlight=False)
     since = datetime.fromtimestamp(status["since_ms"] / 1000).astimezone().isoformat(" ", "seconds")
-    lasting = duration((status["now_ms"] - status["since_ms"]) / 1000)
-    console.print(
+    lasting = short_duration((status["now_ms"] - status["since_ms"]) / 1000)
+    terminal.print(
         Text(status["word"], style=_STYLES.get(status["verdict"], "bold"))
         + Text(f"  since {since}, {lasting}", "default")
     )
-    console.print(Text(status["why"]))
+    terminal.print(Text(status["why"]))
     for notice in status["notices"]:
-        console.print(Text(f"! {notice['text']}", "yellow") + Text(f" (docs/runbook.md#{notice['entry'].lower()})"))
-    console.print()
+        terminal.print(Text(f"! {notice['text']}", "yellow") + Text(f" (docs/runbook.md#{notice['entry'].lower()})"))
+    terminal.print()
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in rows(status):
         table.add_row(name, Text(value))
-    console.print(table)
+    terminal.print(table)
     if status["quarantined"]:
-        console.print("\nlast quarantined")
+        terminal.print("\nlast quarantined")
         faults = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         for fault in status["quarantined"][:_SHOWN_FAULTS]:
             at = datetime.fromtimestamp(fault["at_ms"] / 1000).astimezone().strftime("%H:%M:%S")
             faults.add_row(at, fault["reason"], Text(fault["path"]), fault["callback"])
-        console.print(faults)
+        terminal.print(faults)
 
 
 def rows(status: dict[str, Any]) -> list[tuple[str, str]]:
@@ -122,7 +123,7 @@ def rows(status: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ack(ack: dict[str, Any]) -> str:
-    return f"{duration(ack['p99_seconds'])} p99, {duration(ack['p50_seconds'])} median, of {ack['limit_seconds']:g} s"
+    return f"{short_duration(ack['p99_seconds'])} p99, {short_duration(ack['p50_seconds'])} median, of {ack['limit_seconds']:g} s"
 
 
 def _callbacks(status: dict[str, Any]) -> str:
@@ -138,16 +139,16 @@ def _waiting(waiting: dict[str, Any]) -> str:
     left = (
         "not shrinking"
         if waiting["backlog_eta_seconds"] is None
-        else f"empty in {duration(waiting['backlog_eta_seconds'])}"
+        else f"empty in {short_duration(waiting['backlog_eta_seconds'])}"
     )
-    oldest = duration(waiting["oldest_seconds"])
+    oldest = short_duration(waiting["oldest_seconds"])
     return f"{waiting['reports']:,} reports, oldest {oldest}, {waiting['drain_per_second']:,.0f}/s leave, {left}"
 
 
 def _kafka(kafka: dict[str, Any]) -> str:
     up = "answers" if kafka["up"] else "does not answer"
     begun = f"{kafka['producers_started']} producers begun"
-    return f"{up}, {', '.join(kafka['servers'])}; batches {duration(kafka['p99_seconds'])} p99, {begun}"
+    return f"{up}, {', '.join(kafka['servers'])}; batches {short_duration(kafka['p99_seconds'])} p99, {begun}"
 
 
 def _lanes(topics: list[dict[str, Any]]) -> str:
@@ -160,25 +161,9 @@ def _spool(spool: dict[str, Any] | None) -> str:
     if spool is None:
         return "switched off"
     state = "takes nothing" if not spool["writable"] else "in use" if spool["rows"] else "empty, ready"
-    used = f"{spool['rows']:,} rows, {_mib(spool['bytes'])} of {_mib(spool['limit_bytes'])}"
-    return (
-        f"{state}; {used}, {_mib(spool['free_bytes'])} free on the disk; {spool['dead_letter_reports']:,} dead letters"
-    )
-
-
-def _mib(count: float) -> str:
-    return f"{count / (1 << 20):,.1f} MiB"
+    used = f"{spool['rows']:,} rows, {mebibytes(spool['bytes'])} of {mebibytes(spool['limit_bytes'])}"
+    return f"{state}; {used}, {mebibytes(spool['free_bytes'])} free on the disk; {spool['dead_letter_reports']:,} dead letters"
 
 
 def _ago(status: dict[str, Any], at_ms: float) -> str:
-    return duration(max(0.0, (status["now_ms"] - at_ms) / 1000))
-
-
-def duration(seconds: float | None) -> str:
-    """In the unit that fits; a dash where there is none."""
-    if seconds is None:
-        return "-"
-    for least, size, unit in ((172_800, 86_400, "days"), (7_200, 3_600, "h"), (120, 60, "min"), (10, 1, "s")):
-        if seconds >= least:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    return short_duration(max(0.0, (status["now_ms"] - at_ms) / 1000))

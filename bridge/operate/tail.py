@@ -6,7 +6,6 @@ masked unless asked for.
 
 import argparse
 import math
-import os
 import signal
 import sys
 import time
@@ -21,11 +20,14 @@ from rich.text import Text
 from bridge import config
 from bridge.consume import Decoder, Undecodable
 from bridge.headers import QUARANTINE_PATH, QUARANTINE_REASON, REDRIVE, REPLAY
+from bridge.operate import console
+from bridge.operate.console import time_text
 from bridge.operate.masking import masked, masked_line
 from bridge.operate.ndjson import EventOf, Lines
-from bridge.operate.reading.client import ClusterInspector, Reader
 from bridge.operate.reading.events import decoder_of
-from bridge.operate.reading.select import LATEST, Predicate, filters_of, header, parse_bound, time_text, topic_named
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import Reader
+from bridge.operate.reading.select import LATEST, Predicate, filters_of, header, parse_bound, topic_named
 from bridge.operate.replay.plan import find_ranges
 
 # An offset that no partition reaches.
@@ -58,7 +60,7 @@ def main(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _ignore()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.discard_output()
     return 0
 
 
@@ -83,10 +85,10 @@ def _follow(settings: config.Settings, options: argparse.Namespace) -> None:
         printer = JsonPrinter(topic, decoder, unmask=options.unmask)
     else:
         printer = TextPrinter(decoder, unmask=options.unmask)
-    with ClusterInspector(settings.kafka) as asker:
-        ranges = find_ranges(asker, topic, options.since, parse_bound(LATEST))
+    with ClusterInspector(settings.kafka) as inspector:
+        ranges = find_ranges(inspector, topic, options.since, parse_bound(LATEST))
     for note in ranges.notes:
-        _say(note)
+        console.say(note)
     starts = {partition: start for partition, (start, _) in ranges.chosen.items()}
     with Follower(settings.kafka, topic, starts, grows=options.since.partitions is None) as follower:
         said = False
@@ -95,18 +97,13 @@ def _follow(settings: config.Settings, options: argparse.Namespace) -> None:
             if chosen:
                 printer.print(chosen)
             if look is not None and look.undecodable and not said:
-                _say(look.notice())
+                console.say(look.notice())
                 said = True
 
 
 def _fits(wanted: Predicate, message: Message) -> bool:
     headers: Any = message.headers()
     return wanted(message.key(), headers, message.value())
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"chatapp-bridge: {text}\n")
-    sys.stderr.flush()
 
 
 class Follower(Reader):
@@ -137,7 +134,9 @@ class Follower(Reader):
             yield messages
             for gap in self.gaps[reported:]:
                 reported += 1
-                _say(f"partition {gap.partition}: offsets {gap.start:,} to {gap.end:,} expired before they were read")
+                console.say(
+                    f"partition {gap.partition}: offsets {gap.start:,} to {gap.end:,} expired before they were read"
+                )
             if time.monotonic() >= look_at:
                 self._look()
                 look_at = time.monotonic() + _LOOK_SECONDS
@@ -149,10 +148,10 @@ class Follower(Reader):
         except KafkaException:
             if self._away_since is None:
                 self._away_since = time.monotonic()
-                _say("no broker answers; waiting until one does (Ctrl-C ends)")
+                console.say("no broker answers; waiting until one does (Ctrl-C ends)")
             return
         if self._away_since is not None:
-            _say(f"brokers answer again, after {time.monotonic() - self._away_since:.0f} s")
+            console.say(f"brokers answer again, after {time.monotonic() - self._away_since:.0f} s")
             self._away_since = None
         if self._grows and found.error is None:
             for partition in sorted(set(found.partitions) - set(self.positions)):
@@ -163,7 +162,7 @@ class Follower(Reader):
         self.positions[partition] = 0
         self._ends[partition] = _FOREVER
         self.consumer.incremental_assign([TopicPartition(self._topic, partition, 0)])
-        _say(f"partition {partition} is new, and followed from its beginning")
+        console.say(f"partition {partition} is new, and followed from its beginning")
 
 
 class Printer(Protocol):
@@ -184,12 +183,12 @@ class JsonPrinter:
 
     def __init__(self, topic: str, decoder: Decoder | None, *, unmask: bool) -> None:
         self._lines = Lines(topic, decoder)
-        self._show_numbers = unmask
+        self._unmask = unmask
 
     def print(self, messages: list[Message]) -> None:
         """Write them, and flush."""
         lines = self._lines.encode(messages)
-        if not self._show_numbers:
+        if not self._unmask:
             lines = b"".join(masked_line(line) + b"\n" for line in lines.splitlines())
         sys.stdout.buffer.write(lines)
         sys.stdout.buffer.flush()
@@ -205,7 +204,7 @@ class TextPrinter:
 
     def __init__(self, decoder: Decoder | None, *, unmask: bool) -> None:
         self._decoder = decoder
-        self._show_numbers = unmask
+        self._unmask = unmask
         self._console = Console(highlight=False, soft_wrap=True)
 
     def print(self, messages: list[Message]) -> None:
@@ -252,7 +251,7 @@ class TextPrinter:
     def _person(self, number: str | None) -> str:
         if number is None:
             return "-"
-        return number if self._show_numbers else masked(number)
+        return number if self._unmask else masked(number)
 
 
 def _plain(text: str) -> str:

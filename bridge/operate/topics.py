@@ -7,7 +7,6 @@ Exit codes: ``check`` 0 where all is as declared, else 1; ``apply`` 0 where noth
 import argparse
 import asyncio
 import logging
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from bridge import config
 from bridge.errors import TopicsError
 from bridge.kafka.librdkafka import librdkafka_arguments
+from bridge.operate import console
 from bridge.topics import acls
 from bridge.topics import inspect as topics
 from bridge.topics.plan import CREATE, Allowed, Step, plan
@@ -75,10 +75,6 @@ def _of(perform: Callable[[argparse.Namespace, config.Settings], Coroutine[Any, 
     return run
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-
-
 def _shape(topic: DeclaredTopic) -> str:
     return f"{topic.partitions} partitions, replication {topic.replication_factor}"
 
@@ -93,19 +89,19 @@ async def _check(_options: argparse.Namespace, settings: config.Settings) -> int
     for finding in findings:
         name = finding.topic.name
         if not finding.exists:
-            _print(f"{name}: missing ({_shape(finding.topic)})")
+            console.show(f"{name}: missing ({_shape(finding.topic)})")
         elif not finding.differences:
-            _print(f"{name}: as declared ({_shape(finding.topic)})")
+            console.show(f"{name}: as declared ({_shape(finding.topic)})")
         else:
-            _print(f"{name}: differs from what is declared")
+            console.show(f"{name}: differs from what is declared")
             for difference in finding.differences:
-                _print(f"  {difference}{' (weaker)' if difference.weaker else ''}")
+                console.show(f"  {difference}{' (weaker)' if difference.weaker else ''}")
     return int(any(finding.differences or not finding.exists for finding in findings))
 
 
 async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:
     async with topics.admin_client(settings.kafka) as client:
-        declared = await _within_reach(client, settings, single_broker=options.single_broker)
+        declared = await _within_reach(client, settings, lowered=options.single_broker)
         steps = await _planned(client, declared, options)
     _show(declared, steps, done=False)
     return int(any(step.weaker or not step.refused for step in steps))
@@ -116,7 +112,7 @@ async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:
 
 async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
     async with topics.admin_client(settings.kafka) as client:
-        declared = await _within_reach(client, settings, single_broker=options.single_broker)
+        declared = await _within_reach(client, settings, lowered=options.single_broker)
         steps = await _planned(client, declared, options)
         taken = [step for step in steps if not step.refused]
         await topics.create(client, [step.topic for step in taken if step.what == CREATE])
@@ -182,7 +178,7 @@ def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
 
 
 async def _within_reach(
-    client: AIOKafkaAdminClient, settings: config.Settings, *, single_broker: bool
+    client: AIOKafkaAdminClient, settings: config.Settings, *, lowered: bool
 ) -> Sequence[DeclaredTopic]:
     """The declared topics, lowered to what the cluster can give where that is asked for.
 
@@ -194,19 +190,19 @@ async def _within_reach(
     lines = []
     for topic in declared:
         if topic.replication_factor > brokers:
-            lowered = topic.lowered_to(brokers)
+            smaller = topic.lowered_to(brokers)
             lines.append(
                 f"{topic.name}: this cluster has {brokers} broker(s), which can't give what is declared: "
-                f"replication_factor {topic.replication_factor} -> {lowered.replication_factor}, min.insync.replicas "
-                f"{topic.config.get('min.insync.replicas', '1')} -> {lowered.config['min.insync.replicas']}"
+                f"replication_factor {topic.replication_factor} -> {smaller.replication_factor}, min.insync.replicas "
+                f"{topic.config.get('min.insync.replicas', '1')} -> {smaller.config['min.insync.replicas']}"
             )
     for line in lines:
-        _print(line)
-    if lines and not single_broker:
+        console.show(line)
+    if lines and not lowered:
         raise TopicsError(
             "nothing was changed; use a larger cluster, or --single-broker to lower it on a machine of your own"
         )
-    return [topic.lowered_to(brokers) for topic in declared] if single_broker else declared
+    return [topic.lowered_to(brokers) for topic in declared] if lowered else declared
 
 
 async def _planned(
@@ -224,11 +220,11 @@ def _show(declared: Sequence[DeclaredTopic], steps: Sequence[Step], *, done: boo
     for topic in declared:
         of = by_topic.get(topic.name, [])
         if not of:
-            _print(f"{topic.name}: as declared ({_shape(topic)})")
+            console.show(f"{topic.name}: as declared ({_shape(topic)})")
         elif of[0].what == CREATE:
-            _print(f"{topic.name}: {'created' if done else 'to create'} ({_shape(topic)})")
+            console.show(f"{topic.name}: {'created' if done else 'to create'} ({_shape(topic)})")
             for option, value in topic.config.items():
-                _print(f"  {option}: {value}")
+                console.show(f"  {option}: {value}")
         else:
             changed = any(not step.refused for step in of)
             what = (
@@ -236,9 +232,9 @@ def _show(declared: Sequence[DeclaredTopic], steps: Sequence[Step], *, done: boo
                 if changed
                 else ("left as it is" if done else "to be left as it is")
             )
-            _print(f"{topic.name}: {what}")
+            console.show(f"{topic.name}: {what}")
             for step in of:
-                _print(f"  {_words(step)}")
+                console.show(f"  {_words(step)}")
 
 
 def _words(step: Step) -> str:

@@ -13,17 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from bridge.config import Kafka
 from bridge.errors import BridgeError, KafkaUnavailable, ReplayError
-from bridge.operate.reading.client import (
-    PATIENCE_SECONDS,
-    Stuck,
-    bounded,
-    client_configuration,
-    error_of,
-    hopeless,
-    in_words,
-    make,
-    more_telling,
-)
+from bridge.operate.reading.client import TIMEOUT_SECONDS, Stuck, bounded, client_configuration, make
+from bridge.operate.reading.errors import error_of, hopeless, in_words, more_telling
 
 T = TypeVar("T")
 
@@ -70,9 +61,9 @@ class Transactions:
         beginning: str,
         fenced: str,
         remedy: str = "",
-        timeout_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        self._patience = timeout_seconds
+        self._timeout = timeout_seconds
         self._fenced, self._remedy = fenced, remedy
         self._refusal: KafkaError | None = None
         self._last: KafkaError | None = None
@@ -94,13 +85,13 @@ class Transactions:
             "error_cb": self._on_error,
         }
         self._producer: Final = make(Producer, configuration)
-        self._patiently(lambda: self._producer.init_transactions(_CALL_SECONDS), beginning)
+        self._until_done(lambda: self._producer.init_transactions(_CALL_SECONDS), beginning)
 
     def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
         """Add records to the transaction at hand, each as the arguments of ``Producer.produce`` beside the topic.
 
         Raises:
-            KafkaUnavailable: nothing is acknowledged for as long as the patience lasts.
+            KafkaUnavailable: nothing is acknowledged for as long as the timeout.
             ReplayError: Kafka takes no more of this.
         """
         self._begin(doing)
@@ -108,12 +99,12 @@ class Transactions:
             try:
                 self._producer.produce(topic, **record)
             except BufferError:
-                self._produce_patiently(topic, record, doing)
+                self._produce_when_possible(topic, record, doing)
             except KafkaException as error:
                 raise self._failed(error_of(error), doing) from error
         self._producer.poll(0)
 
-    def _produce_patiently(self, topic: str, record: Mapping[str, Any], doing: str) -> None:
+    def _produce_when_possible(self, topic: str, record: Mapping[str, Any], doing: str) -> None:
         def produce() -> None:
             try:
                 self._producer.produce(topic, **record)
@@ -121,7 +112,7 @@ class Transactions:
                 self._producer.poll(0.1)
                 raise KafkaException(_queue_full()) from None
 
-        self._patiently(produce, doing)
+        self._until_done(produce, doing)
 
     def commit(self, offsets: Sequence[TopicPartition], group: Any, doing: str) -> None:
         """Commit what was written, together with the group's offsets.
@@ -136,20 +127,20 @@ class Transactions:
         """
         self._begin(doing)
         self._flush(doing)
-        self._patiently(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS), doing)
-        self._patiently(lambda: self._producer.commit_transaction(_CALL_SECONDS), doing)
+        self._until_done(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS), doing)
+        self._until_done(lambda: self._producer.commit_transaction(_CALL_SECONDS), doing)
         self._open = False
 
     def _flush(self, doing: str) -> None:
         """Wait until all is acknowledged or refused; committing alone would not hear of what is refused."""
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._timeout
         left = self._unacknowledged(doing)
         while left and self._refusal is None:
             if time.monotonic() > deadline:
                 raise self._failed(self._last or _queue_full(), doing)
             before, left = left, self._unacknowledged(doing)
             if left < before:
-                deadline = time.monotonic() + self._patience
+                deadline = time.monotonic() + self._timeout
         if self._refusal is not None:
             raise self._failed(self._refusal, doing)
 
@@ -180,11 +171,11 @@ class Transactions:
             raise self._failed(error_of(error), doing) from error
         self._open = True
 
-    def _patiently(self, call: Callable[[], T], doing: str) -> T:
-        deadline = time.monotonic() + self._patience
+    def _until_done(self, call: Callable[[], T], doing: str) -> T:
+        deadline = time.monotonic() + self._timeout
         while True:
             try:
-                return bounded(call, self._patience + _CALL_SECONDS)
+                return bounded(call, self._timeout + _CALL_SECONDS)
             except Stuck:
                 self._stuck = True
                 raise KafkaUnavailable(
@@ -213,7 +204,7 @@ class Transactions:
             failure = ReplayError(f"{doing}: the topic refuses a record: {error.str()}; {look}")
         elif code == KafkaError._QUEUE_FULL:  # noqa: SLF001
             failure = KafkaUnavailable(
-                f"{doing}: nothing was acknowledged for {self._patience:g} s; look at its leaders and brokers"
+                f"{doing}: nothing was acknowledged for {self._timeout:g} s; look at its leaders and brokers"
             )
         else:
             failure = in_words(error, doing)

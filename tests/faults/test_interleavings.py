@@ -25,7 +25,7 @@ from bridge.spool.spool import Spool, SpoolHooks
 if TYPE_CHECKING:
     from bridge.kafka.producers import Producers
 
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 SPOOL_AFTER_MS = 40
 KEY = "k0"
 
@@ -42,7 +42,7 @@ class Failpoint(SpoolHooks):
         if point == self.point:
             self.point = None
             self.reached.set()
-            assert self.go.wait(PATIENCE_SECONDS)
+            assert self.go.wait(TIMEOUT_SECONDS)
 
     def before_insert(self) -> None:
         """See ``SpoolHooks``."""
@@ -80,11 +80,11 @@ class Life:
             yield cls(delivery, spool, cluster)
         finally:
             await asyncio.gather(*(lane.stop() for lane in delivery.all_lanes()))
-            await spool.close(PATIENCE_SECONDS)
+            await spool.close(TIMEOUT_SECONDS)
 
     def push(self, number: int) -> PendingAck:
         """A callback of one report."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
         return self.delivery.submit([record(KEY, number)], deadline)
 
     def check_accounting(self) -> None:
@@ -96,7 +96,7 @@ class Life:
 
     async def drained(self) -> None:
         """Acknowledge whatever is sent until nothing waits and the disk holds nothing."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while (
                 self.delivery.waiting
                 or self.spool.stats.rows
@@ -110,7 +110,7 @@ class Life:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Look until it is so."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not holds():  # noqa: ASYNC110 - what is awaited sets no event of this loop
             await asyncio.sleep(0.002)
 

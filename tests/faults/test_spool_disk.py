@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.spools import MIB, PATIENCE_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
+from support.spools import MIB, TIMEOUT_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
 
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolFull, SpoolTooNew
 from bridge.spool.spool import Spool, open_read_only
@@ -163,7 +163,7 @@ if LONG and os.geteuid() == 0:
             house = House(disk / "spool")
             spool = await house.open()
             stored = await _fill(spool, 200)
-            await spool.close(PATIENCE_SECONDS)
+            await spool.close(TIMEOUT_SECONDS)
             _occupy(disk / "foreign")
             spool = await house.open()
             assert await seqs(spool, 1) == stored
@@ -358,7 +358,7 @@ async def test_a_close_finishes_large_deletes(house: House) -> None:
     await spool.append([row(lane, seq, size=10) for lane in range(2) for seq in range(3_000)])
     spool.delete_through(0, 2_999)
     spool.delete_through(1, 2_000)
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     spool = await house.open()
     assert await seqs(spool, 1) == list(range(2_001, 3_000))
     assert spool.stats.rows == 999
@@ -435,7 +435,7 @@ async def closed_spool(house: House, rows: int = 60, size: int = 300) -> dict[in
     spool = await house.open()
     await spool.append([row(lane, seq, size=size) for lane in (0, 1) for seq in range(1, rows + 1)])
     await spool.set_meta("lanes", "x")
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     return {lane: list(range(1, rows + 1)) for lane in (0, 1)}
 
 
@@ -557,7 +557,7 @@ async def test_a_wal_of_another_file_is_not_applied(house: House, tmp_path: Path
     other = House(tmp_path / "new")
     fresh = await other.open()
     await fresh.append([row(2, seq) for seq in range(1, 30)])
-    await fresh.close(PATIENCE_SECONDS)
+    await fresh.close(TIMEOUT_SECONDS)
     shutil.copyfile(old / "spool.db-wal", other.directory / "spool.db-wal")
     fresh = await other.open()
     assert {1: list(range(1, 30)), 2: list(range(1, 30))} == {lane: await seqs(fresh, lane) for lane in (1, 2)}
@@ -585,7 +585,7 @@ async def test_an_exchange_that_was_interrupted_is_finished(house: House, tmp_pa
     good = House(tmp_path / "good")
     rebuilt = await good.open()
     await rebuilt.append([row(1, seq) for seq in range(1, 30)])
-    await rebuilt.close(PATIENCE_SECONDS)
+    await rebuilt.close(TIMEOUT_SECONDS)
     name = "rebuild.partial" if step == "filled in part" else "rebuild.db"
     shutil.copyfile(good.directory / "spool.db", directory / name)
     if step == "filled in part":
@@ -641,7 +641,7 @@ async def program(source: str, *arguments: str | Path) -> asyncio.subprocess.Pro
 async def line_of(process: asyncio.subprocess.Process) -> str:
     """The next line it prints; empty at its end."""
     assert process.stdout is not None
-    return (await asyncio.wait_for(process.stdout.readline(), PATIENCE_SECONDS)).decode().strip()
+    return (await asyncio.wait_for(process.stdout.readline(), TIMEOUT_SECONDS)).decode().strip()
 
 
 async def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
@@ -678,7 +678,7 @@ async def test_a_newer_format_is_refused_and_not_a_byte_is_touched(
     spool = await house.open()
     await spool.append([row(1, seq) for seq in range(1, 30)])
     if not wal:
-        await spool.close(PATIENCE_SECONDS)
+        await spool.close(TIMEOUT_SECONDS)
     directory = left_behind(house, tmp_path / "left")
     if where == "marker":
         (directory / "format").write_text("3\n")
@@ -740,7 +740,7 @@ async def test_kill_minus_nine_loses_nothing_promised_and_halves_nothing(tmp_pat
         victim = await program(_VICTIM, directory, str(life * 10**6))
         assert victim.stdout is not None
         for _ in range(chance.randrange(1, 400)):
-            text = (await asyncio.wait_for(victim.stdout.readline(), PATIENCE_SECONDS)).decode()
+            text = (await asyncio.wait_for(victim.stdout.readline(), TIMEOUT_SECONDS)).decode()
             _take_down(text, promised, deleted)
         if chance.random() < 0.5:
             os.kill(victim.pid, signal.SIGSTOP)  # at a moment that no line gives away

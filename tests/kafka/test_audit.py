@@ -12,7 +12,7 @@ from support.arena import longer
 from support.replaying import Put, delete_before, make_topic, write
 
 from bridge import cli
-from bridge.operate.reading.select import time_text
+from bridge.operate.console import time_text
 
 ONE = "0123456789abcdef"
 NOW_MS = time.time_ns() // 1_000_000

@@ -19,7 +19,7 @@ from bridge.consume import Decoder
 from bridge.errors import RegistryError, ReplayError
 from bridge.kafka.partition import partition_for
 from bridge.lab.embedded import EmbeddedRegistry
-from bridge.operate.reading.client import ClusterInspector
+from bridge.operate.reading.inspector import ClusterInspector
 from bridge.operate.redrive.markers import is_note
 from bridge.operate.redrive.redecode import Redecoder
 from bridge.operate.redrive.redrive import Redrive
@@ -36,17 +36,17 @@ KILLED = """
     import os, signal, sys
     from bridge import cli
     from bridge.operate.transactions import Transactions
-    patiently, calls = Transactions._patiently, 0
+    until_answered, calls = Transactions._until_done, 0
     def dying(self, work, doing):
         global calls
         calls += 1
         if calls == {at} and not {after}:
             self._producer.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-        patiently(self, work, doing)
+        until_answered(self, work, doing)
         if calls == {at}:
             os.kill(os.getpid(), signal.SIGKILL)
-    Transactions._patiently = dying
+    Transactions._until_done = dying
     from bridge.operate.redrive import redrive
     redrive._BATCH_RECORDS = 50
     sys.exit(cli.main(sys.argv[1:]))
@@ -230,8 +230,8 @@ def test_of_two_at_once_the_later_goes_on_alone(topics: Topics) -> None:
     write(topics.bootstrap, topics.quarantine, [put(item(n), n) for n in range(4)])
     settings = config.load(environment={}, assignments=topics.assignments).settings
     writer = Writer(settings, "redrive-earlier", GROUP, 1_000_000)
-    with ClusterInspector(settings.kafka) as asker:
-        earlier = Redrive(settings, asker, Redecoder(settings, "redrive-earlier", 1_000_000), 0)
+    with ClusterInspector(settings.kafka) as inspector:
+        earlier = Redrive(settings, inspector, Redecoder(settings, "redrive-earlier", 1_000_000), 0)
     assert topics.redrive("--execute") == 0
     with pytest.raises(ReplayError, match="another redrive of this quarantine has begun"):
         earlier.publish(writer)

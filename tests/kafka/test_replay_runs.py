@@ -1,4 +1,4 @@
-"""Runs that are cut short and go on: every record exactly once, whatever ended the process; and a topic as sink."""
+"""Runs that are cut short and go on: every record exactly once, whatever ended the process; and a topic as destination."""
 
 import os
 import random
@@ -249,7 +249,7 @@ def test_a_topic_that_was_made_anew_is_not_waited_for(
     assert "go on with" not in said
 
 
-# --- a topic as sink --------------------------------------------------------------------------------------------------
+# --- a topic as destination -------------------------------------------------------------------------------------------
 
 
 def test_records_arrive_as_they_were(kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ PICTURES = Path(os.environ["BRIDGE_PICTURES"]).absolute() if "BRIDGE_PICTURES" i
 SIZES = {"desk": (1280, 1010), "telephone": (390, 2150)}
 # preferredColorScheme of Blink: 0 dark, 1 light.
 SCHEMES = {"dark": 0, "light": 1}
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 MIB = 1 << 20
 
 
@@ -49,7 +49,7 @@ async def chromium(url: str, *arguments: str, dark: int = 1, size: tuple[int, in
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 out, said = await process.communicate()
         finally:
             if process.returncode is None:
@@ -109,7 +109,7 @@ async def bridge(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[BridgePr
 
 async def eventually(holds: Callable[[], Awaitable[bool]], every_seconds: float = 0.1) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await until(holds, every_seconds)
 
 

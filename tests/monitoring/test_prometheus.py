@@ -29,7 +29,7 @@ from bridge.lab.embedded.ports import HOST, Port
 
 PROGRAM = shutil.which("prometheus") or "prometheus"
 PROMTOOL = shutil.which("promtool") or "promtool"
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 # What is empty while nothing is wrong, waits, or was started again.
 MAY_BE_EMPTY = {"Oldest, and time until empty", "Starts"}
 # One broker can't give what is declared of the topics, and the alert says so as long as it lasts.
@@ -132,7 +132,7 @@ async def prometheus(bridge: BridgeProcess, tmp_path: Path) -> AsyncIterator[Pro
     prometheus = Prometheus(tmp_path, [f"{HOST}:{bridge.admin_port}"])
     prometheus.start()
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await until(prometheus.ready)
         yield prometheus
     finally:
@@ -147,7 +147,7 @@ async def fires(prometheus: Prometheus, alerts: set[str], others: set[str] | Non
         return alerts <= firing and (others is None or firing <= alerts | others | OF_ONE_BROKER)
 
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await until(holds)
     except TimeoutError:
         pytest.fail(f"waited for {alerts or 'none'}, but these fire: {await prometheus.firing()}")

@@ -11,7 +11,7 @@ from bridge.record import Record
 from bridge.spool.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
 
 MIB = 1 << 20
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 def row(lane: int, seq: int, *, size: int = 100, n: int = 2) -> SpoolRow:
@@ -22,7 +22,7 @@ def row(lane: int, seq: int, *, size: int = 100, n: int = 2) -> SpoolRow:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait for something observable, not for a time."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not condition():  # noqa: ASYNC110 - what is awaited sets no event
             await asyncio.sleep(0.001)
 
@@ -49,7 +49,7 @@ class Gate(SpoolHooks):
     def before_commit(self) -> None:
         """Hold, then fail if told to."""
         self.held.set()
-        assert self.open.wait(PATIENCE_SECONDS)
+        assert self.open.wait(TIMEOUT_SECONDS)
         error = self.commit_errors.pop(0) if self.commit_errors else None
         if error is not None:
             raise error
@@ -92,7 +92,7 @@ class House:
         self.gate.open.clear()
         self.gate.held.clear()
         future = spool.append([row(99, 10**9 + spool.stats.commits)])
-        await asyncio.to_thread(self.gate.held.wait, PATIENCE_SECONDS)
+        await asyncio.to_thread(self.gate.held.wait, TIMEOUT_SECONDS)
         return future
 
     def damaged(self) -> list[Path]:
@@ -103,4 +103,4 @@ class House:
         """Let everything end."""
         self.gate.open.set()
         for spool in self._open:
-            await spool.close(PATIENCE_SECONDS)
+            await spool.close(TIMEOUT_SECONDS)

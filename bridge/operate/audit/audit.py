@@ -1,6 +1,6 @@
 """``chatapp-bridge audit``: what the topics alone can prove of a stretch of time.
 
-    read ─► proof (rows on disk) ─► callbacks that are not whole · events out of order · repeats · strangers · counts
+    read ─► index (rows on disk) ─► callbacks that are not whole · events out of order · repeats · foreign records · counts
 
 All records of a callback have the time it was received at, on both topics, so a range of times cuts none in two. What can be
 cut is left unjudged: callbacks as old as the oldest record of a partition whose head is gone, and those so young that some of
@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import sqlite3
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Message
 from bridge import config
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.headers import CE_TIME, RECEIVED_AT
+from bridge.operate import console
 from bridge.operate.audit.index import (
     SLOTS_MS,
     AuditIndex,
@@ -37,9 +37,10 @@ from bridge.operate.audit.index import (
     Repeats,
     Topic,
 )
+from bridge.operate.console import time_text
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import ClusterInspector, Reader
-from bridge.operate.reading.select import time_text
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import Reader
 
 # What people are shown; with more minutes than that, hours, and then days.
 _LINES: Final = 60
@@ -59,20 +60,20 @@ def main(options: argparse.Namespace) -> int:
     if options.since is not None and options.until is not None and options.since >= options.until:
         raise ConfigurationError(f"--from {time_text(options.since)} is not before --to {time_text(options.until)}")
     with tempfile.TemporaryDirectory(prefix="chatapp-bridge-audit-") as directory:
-        proof = AuditIndex(Path(directory) / "proof.sqlite")
+        index = AuditIndex(Path(directory) / "index.sqlite")
         try:
             audit = Audit(settings, options.since, options.until, options.settle_seconds)
-            audit.read(proof)
-            findings = audit.findings(proof, options.max_listed)
-            slot_ms = _slot_ms(options, proof)
+            audit.read(index)
+            findings = audit.findings(index, options.max_listed)
+            slot_ms = _slot_ms(options, index)
             print_ = _print_json if options.format == "json" else _print_text
-            print_(findings, proof.counts(slot_ms), slot_ms)
+            print_(findings, index.counts(slot_ms), slot_ms)
         except sqlite3.Error as error:
             raise ReplayError(
                 f"the temporary file in {directory}: {error}; TMPDIR names another place for it"
             ) from error
         finally:
-            proof.close()
+            index.close()
     return 1 if findings.wrong else 0
 
 
@@ -99,8 +100,8 @@ class Findings(msgspec.Struct, frozen=True):
     out_of_order_list: list[Disorder]
     repeats: Repeats
     #: Records without the bridge's headers.
-    strangers: int
-    stranger_list: list[ForeignRecord]
+    foreign: int = msgspec.field(name="strangers")
+    foreign_list: list[ForeignRecord] = msgspec.field(name="stranger_list")
     #: Offsets that expired while they were to be read.
     expired: int
     #: Records of the quarantine that a redrive left there about what it published.
@@ -109,7 +110,7 @@ class Findings(msgspec.Struct, frozen=True):
     @property
     def wrong(self) -> bool:
         """Whether anything is."""
-        return bool(self.not_whole or self.out_of_order or self.strangers)
+        return bool(self.not_whole or self.out_of_order or self.foreign)
 
 
 class Audit:
@@ -119,13 +120,13 @@ class Audit:
         settings: the whole configuration.
         since: of what was received at that time and later; None: from the oldest there is.
         until: of what was received before that; None: now.
-        margin_seconds: how old a callback must be to be judged.
+        settle_seconds: how old a callback must be to be judged.
     """
 
-    def __init__(self, settings: config.Settings, since: int | None, until: int | None, margin_seconds: float) -> None:
+    def __init__(self, settings: config.Settings, since: int | None, until: int | None, settle_seconds: float) -> None:
         self._settings = settings
         self._since, self._until = since, until
-        self._margin_ms = int(margin_seconds * 1000)
+        self._settle_ms = int(settle_seconds * 1000)
         self._judged_since = 0
         self._expired = 0
         self._others = 0
@@ -136,15 +137,15 @@ class Audit:
         names = self._settings.topics
         return {Topic.STATUS: names.status, Topic.QUARANTINE: names.quarantine}
 
-    def read(self, proof: AuditIndex) -> None:
+    def read(self, index: AuditIndex) -> None:
         """Every record of the range, of both topics, up to where they end now."""
         ranges, heads = {}, {}
-        with ClusterInspector(self._settings.kafka) as asker:
+        with ClusterInspector(self._settings.kafka) as inspector:
             for topic, name in self._topics.items():
-                offsets = asker.offsets(name)
+                offsets = inspector.offsets(name)
                 starts: dict[int, int | None] = {partition: each.earliest for partition, each in offsets.items()}
                 if self._since is not None:
-                    starts = asker.offsets_at(name, list(offsets), self._since)
+                    starts = inspector.offsets_at(name, list(offsets), self._since)
                 ends = {partition: each.end for partition, each in offsets.items()}
                 ranges[topic] = {p: (ends[p] if start is None else start, ends[p]) for p, start in starts.items()}
                 # Only where it is read from the very beginning can what was there before be missed.
@@ -155,9 +156,9 @@ class Audit:
                 with Reader(self._settings.kafka, name, ranges[topic]) as reader:
                     left -= reader.left
                     for messages in self._judgeable(reader, heads[topic]):
-                        self._take(topic, messages, proof)
-                        progress.show(proof.records + self._others, proof.records, left + reader.left)
-        proof.complete()
+                        self._take(topic, messages, index)
+                        progress.show(index.records + self._others, index.records, left + reader.left)
+        index.complete()
 
     def _judgeable(self, reader: Reader, cut: set[int]) -> Iterator[list[Message]]:
         """What is read; notes from when on it can be judged.
@@ -176,10 +177,10 @@ class Audit:
                 partition: Any = message.partition()
                 if partition in cut:
                     cut.discard(partition)
-                    self._judged_since = max(self._judged_since, received_ms(message) + self._margin_ms)
+                    self._judged_since = max(self._judged_since, received_ms(message) + self._settle_ms)
             yield messages
 
-    def _take(self, topic: Topic, messages: list[Message], proof: AuditIndex) -> None:
+    def _take(self, topic: Topic, messages: list[Message], index: AuditIndex) -> None:
         """Add what was received in the range."""
         for message in messages:
             time_ms = received_ms(message)
@@ -191,23 +192,23 @@ class Audit:
             partition: Any = message.partition()
             offset: Any = message.offset()
             headers: Any = message.headers()
-            proof.add(topic, partition, offset, time_ms, key=message.key(), value=message.value(), headers=headers)
+            index.add(topic, partition, offset, time_ms, key=message.key(), value=message.value(), headers=headers)
 
-    def findings(self, proof: AuditIndex, listed: int) -> Findings:
+    def findings(self, index: AuditIndex, listed: int) -> Findings:
         """What was read, judged."""
-        judged_until = self._now_ms - self._margin_ms
+        judged_until = self._now_ms - self._settle_ms
         number: Counter[str] = Counter()
         not_whole: list[IncompleteCallback] = []
-        for broken in proof.broken():
-            if broken.again is not None:
+        for incomplete in index.incomplete():
+            if incomplete.again is not None:
                 number["again"] += 1
-            elif self._judged_since <= broken.time_ms < judged_until or broken.contradictory:
+            elif self._judged_since <= incomplete.time_ms < judged_until or incomplete.contradictory:
                 number["not whole"] += 1
                 if len(not_whole) < listed:
-                    not_whole.append(broken)
+                    not_whole.append(incomplete)
             else:
                 number["unjudged"] += 1
-        disorder = proof.disorder(self._judged_since)
+        disorder = index.disorder(self._judged_since)
         out_of_order = list(islice(disorder, listed))
         return Findings(
             topics=list(self._topics.values()),
@@ -215,20 +216,20 @@ class Audit:
             until_ms=self._until,
             judged_since_ms=self._judged_since,
             judged_until_ms=judged_until,
-            records=proof.records,
-            callbacks=proof.callbacks,
+            records=index.records,
+            callbacks=index.callbacks,
             not_whole=number["not whole"],
             pushed_again=number["again"],
             unjudged=number["unjudged"],
             not_whole_list=not_whole,
-            ordered_keys=proof.ordered_keys(self._judged_since),
+            ordered_keys=index.ordered_keys(self._judged_since),
             out_of_order=len(out_of_order) + sum(1 for _ in disorder),
             out_of_order_list=out_of_order,
-            repeats=proof.repeats(),
-            strangers=proof.strange,
-            stranger_list=proof.strangers[:listed],
+            repeats=index.repeats(),
+            foreign=index.foreign_records,
+            foreign_list=index.foreign[:listed],
             expired=self._expired,
-            notes=proof.notes,
+            notes=index.notes,
         )
 
 
@@ -250,12 +251,12 @@ def received_ms(message: Message) -> int:
 # --- saying it --------------------------------------------------------------------------------------------------------
 
 
-def _slot_ms(options: argparse.Namespace, proof: AuditIndex) -> int:
+def _slot_ms(options: argparse.Namespace, index: AuditIndex) -> int:
     if options.bucket:
         return SLOTS_MS[options.bucket]
     if options.format == "text":
         for slot_ms in SLOTS_MS.values():
-            if proof.slots(slot_ms) <= _LINES:
+            if index.slots(slot_ms) <= _LINES:
                 return slot_ms
         return SLOTS_MS["day"]
     return SLOTS_MS["minute"]
@@ -269,12 +270,11 @@ def _word(count: Count) -> str:
 def _print_json(findings: Findings, counts: Iterator[Count], slot_ms: int) -> None:
     found = msgspec.to_builtins(findings) | {"wrong": findings.wrong, "slot_seconds": slot_ms // 1000}
     found["counts"] = [{**msgspec.to_builtins(count), "word": _word(count)} for count in counts]
-    sys.stdout.write(json.dumps(found) + "\n")
+    console.show(json.dumps(found))
 
 
 def _print_text(findings: Findings, counts: Iterator[Count], slot_ms: int) -> None:
-    lines = [*_summary(findings), "", *_table(counts, slot_ms), "", *_faults(findings)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    console.show(*_summary(findings), "", *_table(counts, slot_ms), "", *_faults(findings))
 
 
 def _summary(found: Findings) -> Iterator[str]:
@@ -296,7 +296,7 @@ def _summary(found: Findings) -> Iterator[str]:
         "events": f"{repeats.distinct:,} different",
         "repeats": f"{repeats.records:,} records of {repeats.events:,} events: {repeats.pushed_again:,} were pushed again, "
         f"{own:,} published again by the bridge",
-        "strangers": f"{found.strangers:,} records without the headers of the bridge",
+        "strangers": f"{found.foreign:,} records without the headers of the bridge",
     }
     if found.notes:
         rows["notes"] = f"{found.notes:,} of redrives, in the quarantine"
@@ -317,11 +317,9 @@ def _table(counts: Iterator[Count], slot_ms: int) -> Iterator[str]:
     columns = [*_STATUSES, *sorted(set(total) - {*_STATUSES, *_OUTCOMES}), *_OUTCOMES]
     columns = [column for column in columns if total[column]]
     slot = next(name for name, ms in SLOTS_MS.items() if ms == slot_ms)
-    body = [(time_text(at), [slots[at][column] for column in columns]) for at in sorted(slots)]
-    widths = [max(len(column), len(f"{total[column]:,}")) for column in columns]
-    yield f"{slot:<20}  " + "  ".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True))
-    for name, values in [*body, ("all", [total[column] for column in columns])]:
-        yield f"{name:<20}  " + "  ".join(f"{value:>{width},}" for value, width in zip(values, widths, strict=True))
+    body = [(time_text(at), slots[at]) for at in sorted(slots)]
+    rows = [[name, *(f"{records[column]:,}" for column in columns)] for name, records in [*body, ("all", total)]]
+    yield from console.table([[f"{slot:<20}", *columns], *rows], indent="", to_the_left=lambda column, _: column == 0)
     if reasons:
         yield "quarantined: " + ", ".join(f"{reason} {number:,}" for reason, number in reasons.most_common())
 
@@ -330,10 +328,10 @@ def _faults(found: Findings) -> Iterator[str]:
     if not found.wrong:
         yield "nothing is wrong"
         return
-    for broken in found.not_whole_list:
-        missing = f"{broken.found} of {broken.total} records are there"
-        how = "its records contradict each other" if broken.contradictory else missing
-        yield f"not whole: callback {broken.callback}, received {time_text(broken.time_ms)}: {how}"
+    for incomplete in found.not_whole_list:
+        missing = f"{incomplete.found} of {incomplete.total} records are there"
+        how = "its records contradict each other" if incomplete.contradictory else missing
+        yield f"not whole: callback {incomplete.callback}, received {time_text(incomplete.time_ms)}: {how}"
     yield from _more(found.not_whole, len(found.not_whole_list))
     for each in found.out_of_order_list:
         yield (
@@ -341,10 +339,10 @@ def _faults(found: Findings) -> Iterator[str]:
             f"{each.callback}, stands behind @{each.behind_offset}, place {each.behind_position} of {each.behind_callback}"
         )
     yield from _more(found.out_of_order, len(found.out_of_order_list))
-    for stranger in found.stranger_list:
-        name = found.topics[Topic[stranger.topic.upper()]]
-        yield f"not the bridge's: {name}[{stranger.partition}]@{stranger.offset} lacks its headers"
-    yield from _more(found.strangers, len(found.stranger_list))
+    for foreign in found.foreign_list:
+        name = found.topics[Topic[foreign.topic.upper()]]
+        yield f"not the bridge's: {name}[{foreign.partition}]@{foreign.offset} lacks its headers"
+    yield from _more(found.foreign, len(found.foreign_list))
     if found.not_whole:
         yield (
             "a callback that is not whole was never answered 200, or waits in part in a spool (chatapp-bridge spool show), "
@@ -355,4 +353,4 @@ def _faults(found: Findings) -> Iterator[str]:
 
 def _more(number: int, listed: int) -> Iterator[str]:
     if number > listed:
-        yield f"  … and {number - listed:,} more (--list {number})"
+        yield f"  … and {number - listed:,} more (--max-listed {number})"

@@ -47,13 +47,13 @@ _INDEXES: Final = """
                MIN(instance) <> MAX(instance) OR MIN(number) <> MAX(number)
         FROM piece INDEXED BY by_content WHERE kind = 0 AND topic = 0 GROUP BY content ORDER BY id
 """
-_BROKEN: Final = """
+_INCOMPLETE: Final = """
     SELECT instance, number, MIN(time_ms), COUNT(DISTINCT position) AS found, MIN(total) AS least, MAX(total) AS most,
            MAX(position) AS last
     FROM piece INDEXED BY by_callback WHERE kind = 0
     GROUP BY instance, number HAVING found <> least OR least <> most OR last > least
 """
-# Pushed again, the same bytes make as many items: what is here of the broken one has to stand at the same places there.
+# Pushed again, the same bytes make as many items: what is here of the incomplete one has to stand at the same places there.
 _AGAIN: Final = """
     SELECT other.instance, other.number FROM piece AS mine JOIN piece AS other
         ON other.content = mine.content AND other.topic = mine.topic
@@ -202,8 +202,8 @@ class AuditIndex:
         self._instances, self._words = _Names(), _Names()
         self._waiting: list[_Piece] = []
         self.records = 0
-        self.strange = 0
-        self.strangers: list[ForeignRecord] = []
+        self.foreign_records = 0
+        self.foreign: list[ForeignRecord] = []
         self.notes = 0
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ class AuditIndex:
         content = named.get(CE_ID) if of_status else value
         word = named.get(CE_TYPE if of_status else QUARANTINE_REASON)
         if not callback or place is None or content is None or word is None:
-            self._stranger(topic, partition, offset)
+            self._add_foreign(topic, partition, offset)
             return
         numbered = _CALLBACK.fullmatch(callback)
         instance, number = (numbered[1], int(numbered[2])) if numbered else (callback, _NO_NUMBER)
@@ -264,10 +264,10 @@ class AuditIndex:
         self._db.execute("COMMIT")
         self._db.executescript(_INDEXES)
 
-    def _stranger(self, topic: Topic, partition: int, offset: int) -> None:
-        self.strange += 1
-        if len(self.strangers) < _SHOWN:
-            self.strangers.append(ForeignRecord(topic.name.lower(), partition, offset))
+    def _add_foreign(self, topic: Topic, partition: int, offset: int) -> None:
+        self.foreign_records += 1
+        if len(self.foreign) < _SHOWN:
+            self.foreign.append(ForeignRecord(topic.name.lower(), partition, offset))
 
     def _write(self) -> None:
         self._db.executemany(_INSERT, self._waiting)
@@ -283,9 +283,9 @@ class AuditIndex:
         )
         return self._number(counted)
 
-    def broken(self) -> Iterator[IncompleteCallback]:
+    def incomplete(self) -> Iterator[IncompleteCallback]:
         """Every callback that is not whole."""
-        for instance, number, time_ms, found, least, most, last in self._db.execute(_BROKEN):
+        for instance, number, time_ms, found, least, most, last in self._db.execute(_INCOMPLETE):
             contradictory = least != most or last > least
             again = None if contradictory else self._again(instance, number, found, least)
             yield IncompleteCallback(self._callback(instance, number), time_ms, found, least, contradictory, again)

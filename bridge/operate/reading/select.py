@@ -15,6 +15,7 @@ import msgspec
 
 from bridge.config import Topics
 from bridge.headers import CE_TYPE, QUARANTINE_REASON
+from bridge.operate.console import time_text
 from bridge.report.event import ErrorCategory, Status
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -112,15 +113,6 @@ def parse_time(text: str, now_ms: int | None = None) -> int:
             f"{text!r} has no zone, so it could mean times a day apart; write {day}Z for UTC, or {day}+08:00"
         )
     return max(0, round((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000))
-
-
-def time_text(time_ms: int) -> str:
-    """A time in UTC, with milliseconds only where they are not zero; beyond the year 9999 as milliseconds."""
-    try:
-        moment = datetime.fromtimestamp(time_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{time_ms} ms since the epoch"
-    return moment.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def _now_ms() -> int:

@@ -9,10 +9,9 @@ any other before it looks, so nothing is published twice, however runs die or me
 """
 
 import argparse
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +19,11 @@ from confluent_kafka import Message
 
 from bridge import config
 from bridge.errors import ReplayError
+from bridge.operate import console
+from bridge.operate.console import counted
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import ClusterInspector, Reader
+from bridge.operate.reading.inspector import ClusterInspector
+from bridge.operate.reading.reader import Reader
 from bridge.operate.redrive.markers import Published, is_note
 from bridge.operate.redrive.redecode import Event, Failing, Redecoder
 from bridge.operate.redrive.writer import Batch, Writer
@@ -41,24 +43,24 @@ def main(options: argparse.Namespace) -> int:
     """
     settings = config.load(options.config, assignments=options.set).settings
     run = f"redrive-{new_run_id()}"
-    with ClusterInspector(settings.kafka) as asker:
-        largest = _largest_record(settings, asker)
+    with ClusterInspector(settings.kafka) as inspector:
+        largest = _largest_record(settings, inspector)
         redecoder = Redecoder(settings, run, largest)
         # Before anything is looked at: from here on no other run can publish.
         writer = Writer(settings, run, options.group, largest) if options.execute else None
-        redrive = Redrive(settings, asker, redecoder, options.max_listed)
+        redrive = Redrive(settings, inspector, redecoder, options.max_listed)
     plan = redrive.look()
-    _print(_described(settings, redrive, plan, options.group))
+    console.show(*_described(settings, redrive, plan, options.group))
     if writer is None:
-        nothing = f"nothing was written; --execute publishes {_events(plan.events)}"
-        _print([nothing if plan.events else "nothing to publish"])
+        nothing = f"nothing was written; --execute publishes {counted(plan.events, 'event')}"
+        console.show(nothing if plan.events else "nothing to publish")
         return 0
     done = redrive.publish(writer)
-    _print(_summary(settings, run, done))
+    console.show(*_summary(settings, run, done))
     if (done.looked_at, done.events, done.failing) == (plan.looked_at, plan.events, plan.failing):
         return 0
     planned = f"{plan.events:,} events of {plan.looked_at:,} records, {plan.failing:,} that still fail"
-    _print([f"counts don't agree: the plan was {planned}; see what expired meanwhile, and run it again"])
+    console.show(f"counts don't agree: the plan was {planned}; see what expired meanwhile, and run it again")
     return 1
 
 
@@ -90,7 +92,7 @@ class Redrive:
 
     Args:
         settings: the whole configuration.
-        asker: asked at once for where the quarantine begins and ends, and how long events are kept.
+        inspector: asked at once for where the quarantine begins and ends, and how long events are kept.
         redecoder: today's decoder.
         listed: how many that still fail are listed.
 
@@ -99,18 +101,20 @@ class Redrive:
         behind: offsets that stand behind a transaction which is still open, and are not read.
     """
 
-    def __init__(self, settings: config.Settings, asker: ClusterInspector, redecoder: Redecoder, listed: int) -> None:
+    def __init__(
+        self, settings: config.Settings, inspector: ClusterInspector, redecoder: Redecoder, listed: int
+    ) -> None:
         self._settings = settings
         self._topic = settings.topics.quarantine
-        asker.partitions(settings.topics.status)  # to be there, before anything is planned
+        inspector.partitions(settings.topics.status)  # to be there, before anything is planned
         self._redecoder = redecoder
         self._listed = listed
-        offsets = asker.offsets(self._topic)
+        offsets = inspector.offsets(self._topic)
         self.ranges = {p: (each.earliest, each.end) for p, each in offsets.items()}
         self.behind = sum(each.high - each.end for each in offsets.values())
         self._before = {p: Published(settings.topics.status, *ends) for p, ends in self.ranges.items()}
         self._noted = False
-        retention_ms = int(asker.topic_configuration(settings.topics.status).get("retention.ms", _FOR_EVER))
+        retention_ms = int(inspector.topic_configuration(settings.topics.status).get("retention.ms", _FOR_EVER))
         self._kept_since_ms = 0 if retention_ms == _FOR_EVER else time.time_ns() // 1_000_000 - retention_ms
 
     def look(self) -> RedriveCounts:
@@ -190,22 +194,13 @@ class Redrive:
             counts.before += 1
 
 
-def _largest_record(settings: config.Settings, asker: ClusterInspector) -> int:
+def _largest_record(settings: config.Settings, inspector: ClusterInspector) -> int:
     """Of the status topic, in bytes: what the bridge keeps to, or the topic's own limit where that is lower."""
-    limit = asker.topic_configuration(settings.topics.status).get("max.message.bytes")
+    limit = inspector.topic_configuration(settings.topics.status).get("max.message.bytes")
     return settings.kafka.max_record_bytes if limit is None else min(settings.kafka.max_record_bytes, int(limit))
 
 
 # --- saying it --------------------------------------------------------------------------------------------------------
-
-
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
-
-
-def _events(number: int) -> str:
-    return f"{number:,} event{'s' * (number != 1)}"
 
 
 def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts, group: str) -> Iterator[str]:
@@ -220,7 +215,7 @@ def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts,
     yield from (f"    {line}" for line in plan.listed)
     number = plan.reasons.total()
     if number > len(plan.listed):
-        yield f"    … and {number - len(plan.listed):,} more (--list {number})"
+        yield f"    … and {number - len(plan.listed):,} more (--max-listed {number})"
     if plan.old:
         yield f"{plan.old:,} of the events are older than {names.status} keeps anything (retention.ms): it may remove them soon"
     if plan.events:
@@ -228,14 +223,14 @@ def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts,
 
 
 def _summary(settings: config.Settings, run: str, done: RedriveCounts) -> Iterator[str]:
-    yield f"published {_events(done.events)} on {settings.topics.status}, marked bridge_redrive = {run}"
+    yield f"published {counted(done.events, 'event')} on {settings.topics.status}, marked bridge_redrive = {run}"
     yield from _counts(done, "published")
     parts = f"{done.before:,} before + {done.published:,} published + {done.failing:,} that still fail"
     yield f"{done.looked_at:,} looked at = {parts}"
 
 
 def _counts(counts: RedriveCounts, published: str) -> Iterator[str]:
-    gives = f", which give{'s' * (counts.published == 1)} {_events(counts.events)}" if counts.published else ""
+    gives = f", which give{'s' * (counts.published == 1)} {counted(counts.events, 'event')}" if counts.published else ""
     partly = f", {counts.partly:,} of them in part" if counts.partly else ""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts.reasons.most_common())
     yield f"  looked at          {counts.looked_at:>9,} records"

@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import Message, TopicPartition
 
 from bridge.config import Settings
-from bridge.operate.reading.client import Reader
+from bridge.operate.reading.reader import Reader
 from bridge.operate.redrive.markers import note_headers, note_value
 from bridge.operate.redrive.redecode import Event
 from bridge.operate.transactions import BY_KEY, Transactions

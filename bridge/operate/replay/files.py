@@ -1,4 +1,4 @@
-"""A file, or standard output, as the sink of a replay: lines of JSON.
+"""A file as the destination of a replay: lines of JSON.
 
 A file has a checkpoint beside it, ``FILE.checkpoint``: the run, how far it came, and how long the file was then. First the
 file's bytes are on disk, then the checkpoint is renamed into its place; so whenever the process dies, the file holds at least
@@ -8,38 +8,27 @@ what the checkpoint says. A resumed run cuts off the rest and goes on from there
 import fcntl
 import os
 import shlex
-import stat
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from confluent_kafka import Message
 
 from bridge import durable
 from bridge.errors import ReplayError
-from bridge.operate.ndjson import Lines
-from bridge.operate.replay.state import State
+from bridge.operate.replay.destination import Context, Destination
+from bridge.operate.replay.state import Run, State
+from bridge.operate.replay.stream import write_all
 
-STANDARD_OUTPUT: Final = "-"
+if TYPE_CHECKING:
+    from bridge.operate.ndjson import Lines
+
 _SUFFIX: Final = ".checkpoint"
 _ANEW: Final = "remove both, the file and its checkpoint, and start anew"
 # One write each, rather than one a batch.
 _BUFFER_BYTES: Final = 1 << 20
-
-
-class Sink(Protocol):
-    """Where records go. What is written counts when it is committed, and not before."""
-
-    def write(self, messages: Sequence[Message]) -> None:
-        """Take messages, in their order."""
-
-    def commit(self, state: State, *, wait: bool = True) -> None:
-        """Make what was written durable, together with how far the run came; without ``wait``, soon."""
-
-    def close(self) -> None:
-        """Let go of it; what was not committed may be lost."""
 
 
 class Checkpoint(msgspec.Struct, kw_only=True):
@@ -73,17 +62,6 @@ def read_checkpoint(file: Path) -> Checkpoint | None:
     return checkpoint
 
 
-def is_stream(file: str) -> bool:
-    """Whether a file is standard output, a pipe or a device: what can't be cut, and so not be resumed."""
-    if file == STANDARD_OUTPUT:
-        return True
-    try:
-        mode = Path(file).stat().st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
 def check_new(file: Path) -> None:
     """See that a new file can be made, before anything is planned.
 
@@ -110,78 +88,88 @@ def _there_already(file: Path) -> ReplayError:
     return ReplayError(f"{file} is there already; give another name, or remove it and its checkpoint")
 
 
-class StreamSink:
-    """Standard output, a pipe or a device; nothing of it can be taken back.
-
-    Raises:
-        ReplayError: it can't be opened, or written to.
-        BrokenPipeError: of ``write``: whoever read it went away.
-    """
-
-    def __init__(self, file: str, lines: Lines) -> None:
-        self._lines = lines
-        self._owned = file != STANDARD_OUTPUT
-        self._name = file if self._owned else "standard output"
-        try:
-            self._out = os.open(file, os.O_WRONLY | os.O_CLOEXEC) if self._owned else 1
-        except OSError as error:
-            raise ReplayError(f"{file}: {error.strerror}") from error
-
-    def write(self, messages: Sequence[Message]) -> None:
-        """Write them at once."""
-        encoded = self._lines.encode(messages)
-        try:
-            _write_all(self._out, encoded)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise ReplayError(f"{self._name}: {error.strerror}") from error
-
-    def commit(self, state: State, *, wait: bool = True) -> None:  # noqa: ARG002 - it is done
-        """Nothing is left to be done."""
-        state.undecodable = self._lines.undecodable
-
-    def close(self) -> None:
-        """Close what was opened."""
-        if self._owned:
-            os.close(self._out)
-
-
-class FileSink:
-    """A file of its own; new, or one that a checkpoint speaks of.
+class FileDestination(Destination):
+    """Writes a new file, or goes on with one that has a checkpoint.
 
     Args:
-        file: where the lines go; readable by its owner only.
-        lines: makes them.
-        checkpoint: where to go on; None for a new file.
-
-    Raises:
-        ReplayError: the file is there already, or is not as the checkpoint says, or another process writes it.
+        file: where the lines go; it is made readable by its owner only.
+        context: of the command.
     """
 
-    def __init__(self, file: Path, lines: Lines, checkpoint: Checkpoint | None = None) -> None:
-        self._file = file
-        self._lines = lines
+    def __init__(self, file: str, context: Context) -> None:
+        self.context = context
+        self._name = file
+        self._file = Path(file)
         self._buffer = bytearray()
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_APPEND
+        self._out, self._bytes = -1, 0
+        self._lines: Lines
+        self._disk: ThreadPoolExecutor
+        self._syncing: Future[None] | None = None
+
+    def describe(self, run: Run) -> str:  # noqa: ARG002 - the same for all
+        """The file."""
+        return f"{self._name}, as lines of JSON"
+
+    def recorded(self) -> dict[str, str]:
+        """The file."""
+        return {"file": self._name}
+
+    def is_of(self, run: Run) -> bool:
+        """Whether it is the run's file."""
+        return run.file is not None and self._file.absolute() == Path(run.file).absolute()
+
+    def check(self, run: Run) -> list[str]:  # noqa: ARG002 - the same for all
+        """Check that the file can be made.
+
+        Raises:
+            ReplayError: it is there already, perhaps with a part of a run; or its directory is not.
+        """
+        check_new(self._file)
+        return []
+
+    def open(self, state: State) -> None:
+        """Make the file.
+
+        Raises:
+            ReplayError: it is there already, or can't be made.
+        """
+        self._take(state.run, os.O_CREAT | os.O_EXCL)
+
+    def resume(self, state: State) -> State:
+        """Open the file and cut off what its checkpoint does not vouch for.
+
+        Raises:
+            ReplayError: the file is not as the checkpoint says, or another process writes it.
+        """
+        checkpoint = self._take(state.run, 0)
+        if checkpoint is None:
+            raise ReplayError(f"{checkpoint_path(self._file)} is not there any more; bring it back, or start anew")
+        return _at(checkpoint, self._file).state
+
+    def _take(self, run: Run, flags: int) -> Checkpoint | None:
+        """Open the file and lock it; where it is not made new, cut it to its checkpoint, and give that."""
         try:
-            self._out = os.open(file, flags if checkpoint else flags | os.O_CREAT | os.O_EXCL, 0o600)
+            self._out = os.open(self._file, os.O_RDWR | os.O_CLOEXEC | os.O_APPEND | flags, 0o600)
         except FileExistsError:
-            raise _there_already(file) from None
+            raise _there_already(self._file) from None
         except FileNotFoundError:
-            raise ReplayError(f"{file} is not there, though its checkpoint is; bring it back, or start anew") from None
+            raise ReplayError(
+                f"{self._file} is not there, though its checkpoint is; bring it back, or start anew"
+            ) from None
         except OSError as error:
-            raise ReplayError(f"{file}: {error.strerror}") from error
+            raise ReplayError(f"{self._file}: {error.strerror}") from error
         try:
             self._lock()
+            checkpoint = None if flags else read_checkpoint(self._file)
             self._bytes = self._cut(checkpoint) if checkpoint else 0
         except BaseException:
             os.close(self._out)
             raise
-        lines.undecodable = checkpoint.state.undecodable if checkpoint else 0
-        # A disk may take as long as all the rest: it works beside it.
-        self._disk: Final = ThreadPoolExecutor(1, "disk")
-        self._syncing: Future[None] | None = None
+        self._lines = self.context.lines(run.topic)
+        self._lines.undecodable = checkpoint.state.undecodable if checkpoint else 0
+        # A disk may take as long as all the rest: it works at the same time.
+        self._disk = ThreadPoolExecutor(1, "disk")
+        return checkpoint
 
     def _lock(self) -> None:
         try:
@@ -254,7 +242,7 @@ class FileSink:
 
     def _flush(self) -> None:
         try:
-            _write_all(self._out, self._buffer)
+            write_all(self._out, self._buffer)
         except OSError as error:
             raise self._failed(error) from error
         self._bytes += len(self._buffer)
@@ -263,8 +251,36 @@ class FileSink:
     def _failed(self, error: OSError) -> ReplayError:
         return ReplayError(f"{self._file}: {error.strerror}; what its checkpoint speaks of is kept")
 
+    def how_to_go_on(self, state: State) -> str:
+        """The command."""
+        file = shlex.quote(self._name)
+        return f"go on with: chatapp-bridge replay --resume {state.run.id} --to-file {file} --execute"
 
-def _write_all(fd: int, data: bytes | bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+
+# --- finding a run ----------------------------------------------------------------------------------------------------
+
+
+def find_checkpoint(run_id: str, file: str | None, _context: Context) -> State | None:
+    """The state of a run into a file, by the run's id or its file's name; None where there is no checkpoint of it.
+
+    It is looked for next to the file that was named, next to the one that is named instead of an id, and in this directory.
+    """
+    named = Path(run_id.removesuffix(_SUFFIX))
+    if (found := read_checkpoint(named)) is not None:
+        return _at(found, named).state
+    if file and (found := read_checkpoint(Path(file))) is not None and found.state.run.id == run_id:
+        return _at(found, Path(file)).state
+    for path in sorted(Path().glob(f"*{_SUFFIX}")):
+        try:
+            found = read_checkpoint(path.with_suffix(""))
+        except ReplayError:
+            continue  # another program's, perhaps
+        if found is not None and found.state.run.id == run_id:
+            return _at(found, path.with_suffix("")).state
+    return None
+
+
+def _at(checkpoint: Checkpoint, file: Path) -> Checkpoint:
+    """The checkpoint with the file's present name: it may have been moved since, its checkpoint with it."""
+    checkpoint.state.run = msgspec.structs.replace(checkpoint.state.run, file=str(file))
+    return checkpoint

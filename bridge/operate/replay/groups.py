@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,9 +18,12 @@ from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, Ka
 
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError, ReplayError
-from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, first_times, in_words
-from bridge.operate.reading.select import Bound, time_text, topic_named
-from bridge.operate.replay.plan import table
+from bridge.operate import console
+from bridge.operate.console import counted, table, time_text
+from bridge.operate.reading.errors import in_words
+from bridge.operate.reading.inspector import ClusterInspector, PartitionOffsets
+from bridge.operate.reading.reader import first_times
+from bridge.operate.reading.select import Bound, topic_named
 
 _EMPTY: Final = frozenset({ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD})
 _IN_USE: Final = frozenset(
@@ -55,20 +57,20 @@ class _Group:
     ``state``: Kafka's word. ``members``: who is in it. ``committed``: offsets by topic and partition.
     """
 
-    def __init__(self, asker: ClusterInspector, group: str) -> None:
+    def __init__(self, inspector: ClusterInspector, group: str) -> None:
         self.id = group
-        self._asker = asker
-        described = asker.patiently(self._describe, f"asking about group {group}")
+        self._inspector = inspector
+        described = inspector.until_answered(self._describe, f"asking about group {group}")
         self.state: Any = described.state
         self.members: Sequence[Any] = described.members
         self.committed: dict[str, Offsets] = {}
-        for place in asker.patiently(self._offsets, f"asking for the offsets of group {group}"):
+        for place in inspector.until_answered(self._offsets, f"asking for the offsets of group {group}"):
             if place.offset >= 0:
                 self.committed.setdefault(place.topic, {})[place.partition] = place.offset
 
     def _describe(self) -> Any:
-        (future,) = self._asker.admin.describe_consumer_groups(
-            [self.id], request_timeout=self._asker.request_seconds
+        (future,) = self._inspector.admin.describe_consumer_groups(
+            [self.id], request_timeout=self._inspector.request_seconds
         ).values()
         try:
             return future.result()
@@ -79,7 +81,7 @@ class _Group:
 
     def _offsets(self) -> list[TopicPartition]:
         request = ConsumerGroupTopicPartitions(self.id)
-        (future,) = self._asker.admin.list_consumer_group_offsets([request]).values()
+        (future,) = self._inspector.admin.list_consumer_group_offsets([request]).values()
         try:
             found: list[TopicPartition] = future.result().topic_partitions
         except KafkaException as error:
@@ -109,22 +111,22 @@ class _Group:
 def show(options: argparse.Namespace) -> int:
     """Print a group: its members, and how far it is in each partition; exit code 1 where there is no such group."""
     settings = config.load(options.config, assignments=options.set).settings
-    with ClusterInspector(settings.kafka, options.timeout) as asker:
-        group = _Group(asker, options.group)
+    with ClusterInspector(settings.kafka, options.timeout) as inspector:
+        group = _Group(inspector, options.group)
         if not group.is_there:
             raise ReplayError(f"group {group.id}: there is none, with members or offsets; look at its name")
-        _print(f"group {group.id}: {group.name_of_state}, {_counted(len(group.members), 'member')}")
+        console.show(f"group {group.id}: {group.name_of_state}, {counted(len(group.members), 'member')}")
         assigned = {p.topic for member in group.members for p in member.assignment.topic_partitions}
         chosen = (
             [topic_named(options.topic, settings.topics)] if options.topic else sorted({*group.committed, *assigned})
         )
         for topic in chosen or [settings.topics.status]:
-            _show_topic(asker, settings, group, topic)
+            _show_topic(inspector, settings, group, topic)
     return 0
 
 
-def _show_topic(asker: ClusterInspector, settings: config.Settings, group: _Group, topic: str) -> None:
-    offsets = asker.offsets(topic)
+def _show_topic(inspector: ClusterInspector, settings: config.Settings, group: _Group, topic: str) -> None:
+    offsets = inspector.offsets(topic)
     committed = group.committed.get(topic, {})
     within = {p: at for p, at in committed.items() if p in offsets and offsets[p].earliest <= at < offsets[p].end}
     times = first_times(settings.kafka, topic, {p: (at, offsets[p].end) for p, at in within.items()})
@@ -139,9 +141,8 @@ def _show_topic(asker: ClusterInspector, settings: config.Settings, group: _Grou
         rows.append(
             [str(partition), shown, f"{now.end:,}", f"{max(0, behind):,}", next_of, group.owner(topic, partition)]
         )
-    _print("")
-    _print(f"{topic}: {lag:,} behind")
-    _print_all(table(rows))
+    console.show("", f"{topic}: {lag:,} behind")
+    console.show(*table(rows))
 
 
 def _next_of(at: int | None, now: PartitionOffsets, time_ms: int | None) -> str:
@@ -168,22 +169,22 @@ def reset(options: argparse.Namespace) -> int:
     settings = config.load(options.config, assignments=options.set).settings
     saved = _read_saved(options.undo, options.group, options.topic) if options.undo else None
     topic = saved.topic if saved else topic_named(options.topic, settings.topics)
-    with ClusterInspector(settings.kafka, options.timeout) as asker:
-        group = _Group(asker, options.group)
+    with ClusterInspector(settings.kafka, options.timeout) as inspector:
+        group = _Group(inspector, options.group)
         if group.members or group.state not in _EMPTY:
             raise ReplayError(_in_use(group))
-        now = asker.offsets(topic)
-        wanted = _wanted(asker, options, topic, now, saved)
+        now = inspector.offsets(topic)
+        wanted = _wanted(inspector, options, topic, now, saved)
         _print_plan(group, topic, now, wanted)
         has = group.committed.get(topic, {})
         lost = {} if saved is None or group.committed else saved.others
         if lost:
-            _print(f"It gets back what it had in other topics: {json.dumps(lost)}")
+            console.show(f"It gets back what it had in other topics: {json.dumps(lost)}")
         if not lost and wanted == {p: has.get(p) for p in wanted}:
-            _print("The group is there already; nothing is to be done.")
+            console.show("The group is there already; nothing is to be done.")
             return 0
         if not options.execute:
-            _print("This is the plan; nothing was changed. --execute does it.")
+            console.show("This is the plan; nothing was changed. --execute does it.")
             return 0
         path = options.undo_file or Path(f"{_as_file_name(group.id)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.undo.json")
         undo = Saved(
@@ -194,16 +195,16 @@ def reset(options: argparse.Namespace) -> int:
             offsets={p: has.get(p) for p in wanted},
         )
         _save(undo, path)
-        _print(f"What it had is saved in {path}: {_shown(undo.offsets)}")
-        _move(asker, group, topic, wanted, lost)
-        _print(
+        console.show(f"What it had is saved in {path}: {_shown(undo.offsets)}")
+        _move(inspector, group, topic, wanted, lost)
+        console.show(
             f"Moved. The way back: {_words('chatapp-bridge replay groups reset', group.id, '--undo', path, '--execute')}"
         )
     return 0
 
 
 def _wanted(
-    asker: ClusterInspector,
+    inspector: ClusterInspector,
     options: argparse.Namespace,
     topic: str,
     now: dict[int, PartitionOffsets],
@@ -215,7 +216,7 @@ def _wanted(
             raise ReplayError(f"{options.undo}: topic {topic} has no partition {', '.join(map(str, missing))} any more")
         return dict(saved.offsets)
     if options.to_time is not None:
-        found = asker.offsets_at(topic, list(now), options.to_time.time_ms)
+        found = inspector.offsets_at(topic, list(now), options.to_time.time_ms)
         return {p: each.end if (at := found[p]) is None else min(at, each.end) for p, each in now.items()}
     if options.to_offset is not None:
         return _by_offset(options.to_offset, topic, now)
@@ -234,7 +235,7 @@ def _by_offset(bound: Bound, topic: str, now: dict[int, PartitionOffsets]) -> di
         if at is None:
             continue
         if not each.earliest <= at <= each.end:
-            _print(
+            console.show(
                 f"partition {partition}: asked for {at:,}, there is {each.earliest:,} to {each.end:,}; the nearest is taken"
             )
         wanted[partition] = min(max(at, each.earliest), each.end)
@@ -253,14 +254,16 @@ def _print_plan(group: _Group, topic: str, now: dict[int, PartitionOffsets], wan
         again, skipped = again + back, skipped + forth
         cells = ["none" if at is None else f"{at:,}", "none" if to is None else f"{to:,}", f"{back:,}", f"{forth:,}"]
         rows.append([str(partition), *cells, f"{each.earliest:,}", f"{each.end:,}"])
-    _print(f"group {group.id}: {group.name_of_state}, without members; topic {topic}")
-    _print_all(["", *table(rows), ""])
+    console.show(f"group {group.id}: {group.name_of_state}, without members; topic {topic}")
+    console.show("", *table(rows), "")
     left = sum(now[p].end - max(to, now[p].earliest) for p, to in wanted.items() if to is not None)
-    _print(f"It reads up to {again:,} records again and skips up to {skipped:,}; then up to {left:,} are before it.")
+    console.show(
+        f"It reads up to {again:,} records again and skips up to {skipped:,}; then up to {left:,} are before it."
+    )
 
 
 def _move(
-    asker: ClusterInspector, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]
+    inspector: ClusterInspector, group: _Group, topic: str, wanted: dict[int, int | None], lost: dict[str, Offsets]
 ) -> None:
     """Set the offsets; where one has to go, the group is made anew, as Kafka's clients can't take a single one away.
 
@@ -278,13 +281,15 @@ def _move(
     if gone:
         _ask(
             group,
-            lambda: asker.admin.delete_consumer_groups([group.id], request_timeout=asker.request_seconds).values(),
+            lambda: inspector.admin.delete_consumer_groups(
+                [group.id], request_timeout=inspector.request_seconds
+            ).values(),
         )
         places |= kept
     if not places:
         return
     request = ConsumerGroupTopicPartitions(group.id, [TopicPartition(name, p, at) for (name, p), at in places.items()])
-    for result in _ask(group, lambda: asker.admin.alter_consumer_group_offsets([request]).values()):
+    for result in _ask(group, lambda: inspector.admin.alter_consumer_group_offsets([request]).values()):
         failed = [place for place in result.topic_partitions if place.error is not None]
         if failed:
             raise _refusal(group, failed[0].error)
@@ -311,7 +316,7 @@ def _in_use(group: _Group) -> str:
         or "nobody yet"
     )
     return (
-        f"group {group.id} is {group.name_of_state}, with {_counted(len(group.members), 'member')} ({who}); stop its consumers "
+        f"group {group.id} is {group.name_of_state}, with {counted(len(group.members), 'member')} ({who}); stop its consumers "
         "first: they would go on from where they are, and commit that"
     )
 
@@ -355,17 +360,3 @@ def _shown(offsets: dict[int, int | None]) -> str:
 
 def _as_file_name(group: str) -> str:
     return "".join(each if each.isalnum() or each in "-_." else "_" for each in group).lstrip(".") or "group"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _print_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        _print(line)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -3,13 +3,10 @@
 import argparse
 import math
 import shlex
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
+from bridge.operate.console import interruptible
 from bridge.operate.reading.select import Bound, add_filter_arguments, parse_bound, parse_time, take_times
 
 _TIMEOUT_SECONDS: Final = 60.0
@@ -159,21 +156,3 @@ def _reset(options: argparse.Namespace) -> int:
 
     look = f"look at the group: chatapp-bridge replay groups show {shlex.quote(options.group)}"
     return interruptible(groups.reset, options, f"what it had is saved before anything is moved; {look}")
-
-
-def interruptible(perform: Callable[[argparse.Namespace], int], options: argparse.Namespace, what_now: str) -> int:
-    """Ctrl-C and SIGTERM end it alike, and in order."""
-    taken = [signal.SIGINT]
-
-    def terminate(number: int, _frame: FrameType | None) -> None:
-        taken[0] = signal.Signals(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        return perform(options)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\nchatapp-bridge: stopped; {what_now}\n")
-        return 128 + taken[0]
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -8,17 +8,16 @@ import msgspec
 
 from bridge.config import Kafka
 from bridge.errors import ReplayError
+from bridge.operate.console import counted, duration, table, time_text
 from bridge.operate.ndjson import Lines
-from bridge.operate.progress import duration
-from bridge.operate.reading.client import ClusterInspector, PartitionOffsets, Reader
-from bridge.operate.reading.select import EARLIEST, Bound, time_text
+from bridge.operate.reading.inspector import ClusterInspector, PartitionOffsets
+from bridge.operate.reading.reader import Reader
+from bridge.operate.reading.select import EARLIEST, Bound
 from bridge.operate.replay.state import State
 from bridge.operate.replay.transfer import Choose
 
 _SAMPLED_RECORDS: Final = 24_000
 _SAMPLE_SECONDS: Final = 3.0
-# What a topic as sink costs beside reading, as `make bench-replay` measures it.
-_TOPIC_FACTOR: Final = 1.3
 _LEAST_RATE: Final = 1_000.0
 
 
@@ -40,15 +39,15 @@ class Ranges(msgspec.Struct, frozen=True):
         return sum(end - start for start, end in self.chosen.values())
 
 
-def find_ranges(asker: ClusterInspector, topic: str, low: Bound, high: Bound) -> Ranges:
+def find_ranges(inspector: ClusterInspector, topic: str, low: Bound, high: Bound) -> Ranges:
     """Look up where the bounds are now; the end of each partition is taken here, and kept.
 
     Raises:
-        ReplayError: a partition that was named is not there, or the bounds name different ones; or of the asker.
+        ReplayError: a partition that was named is not there, or the bounds name different ones; or of the inspector.
     """
-    there = asker.partitions(topic)
-    offsets = asker.offsets(topic, _partitions(there, topic, low, high))
-    starts = {} if low.time_ms is None else asker.offsets_at(topic, list(offsets), low.time_ms)
+    there = inspector.partitions(topic)
+    offsets = inspector.offsets(topic, _partitions(there, topic, low, high))
+    starts = {} if low.time_ms is None else inspector.offsets_at(topic, list(offsets), low.time_ms)
     notes: list[str] = []
     gone = 0
     chosen = {}
@@ -138,8 +137,8 @@ def take_sample(kafka: Kafka, topic: str, ranges: Ranges, choose: Choose | None,
     return Sample(read, wanted, max(1e-3, time.monotonic() - (began or time.monotonic())), whole)
 
 
-def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, to_topic: bool, rate: float | None) -> list[str]:
-    """How many records, and how long, in words; what is an estimate is called one."""
+def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, cost: float, rate: float | None) -> list[str]:
+    """How many records, and how long, in words; what is an estimate is called one. ``cost``: of the destination."""
     total = ranges.total
     share = sample.wanted / sample.read if sample.read else 0.0
     if sample.whole:
@@ -155,7 +154,7 @@ def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, to_topic: boo
             )
             lines.append(f"            so an estimate is {wanted:,.0f}; --count counts them")
     pace = max(_LEAST_RATE, sample.read / sample.seconds)
-    seconds = total / pace * (1 + (_TOPIC_FACTOR - 1) * share * to_topic)
+    seconds = total / pace * (1 + (cost - 1) * share)
     if rate is not None:
         seconds = max(seconds, wanted / rate)
     if total:
@@ -166,20 +165,20 @@ def expectation(ranges: Ranges, sample: Sample, *, filtered: bool, to_topic: boo
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def described(state: State, ranges: Ranges, low: Bound, high: Bound, sink: str) -> list[str]:
+def described(state: State, ranges: Ranges, low: Bound, high: Bound, destination: str) -> list[str]:
     """What is to be read and where it goes, a line each."""
     run = state.run
     by_time = run.from_ms is not None or run.to_ms is not None
     lines = [
         f"run         {run.id}",
-        f"read        {run.topic}, {_counted(len(ranges.chosen), 'partition')}, as they stood at {time_text(run.made_at_ms)}",
+        f"read        {run.topic}, {counted(len(ranges.chosen), 'partition')}, as they stood at {time_text(run.made_at_ms)}",
         f"range       from {low} to {high}",
     ]
     if by_time:
         lines.append("            every record whose timestamp lies in it, wherever it stands: read on to the end")
     if run.filters:
         lines.append(f"filters     {run.filters}")
-    lines.append(f"write       {sink}")
+    lines.append(f"write       {destination}")
     if ranges.chosen:
         lines += ["", *_ranges(ranges), ""]
     lines += [f"note        {note}" for note in ranges.notes]
@@ -194,15 +193,3 @@ def _ranges(ranges: Ranges) -> list[str]:
         for now in (ranges.offsets[partition],)
     ]
     return table(rows)
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Rows as lines, each column to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

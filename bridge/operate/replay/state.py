@@ -18,7 +18,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was asked for, once and for all.
 
     ``from_ms`` and ``to_ms`` are the times that a record's timestamp must lie in, the first included and the last not; None where
-    that side was not given as a time. ``asked`` holds the options as they were typed. One of ``file`` and ``target`` is there.
+    that side was not given as a time. ``asked`` holds the options as they were typed. ``file`` or ``target`` names the
+    destination, where there is one.
     """
 
     id: str

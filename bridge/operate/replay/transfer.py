@@ -10,9 +10,9 @@ from typing import Any, Final
 from confluent_kafka import Message
 
 from bridge.operate.progress import Progress
-from bridge.operate.reading.client import Reader
+from bridge.operate.reading.reader import Reader
 from bridge.operate.reading.select import Predicate
-from bridge.operate.replay.files import Sink
+from bridge.operate.replay.destination import Destination
 from bridge.operate.replay.state import Run, State
 
 COMMIT_SECONDS: Final = 1.0
@@ -97,14 +97,21 @@ class Pace:
 
 
 def transfer(
-    reader: Reader, sink: Sink, state: State, *, choose: Choose | None, pace: Pace, progress: Progress, stop: Stop
+    reader: Reader,
+    destination: Destination,
+    state: State,
+    *,
+    choose: Choose | None,
+    pace: Pace,
+    progress: Progress,
+    stop: Stop,
 ) -> None:
-    """Bring what the reader gives to the sink, until it is all there, or the end was asked for.
+    """Write what the reader gives to the destination, until it is all there, or the end was asked for.
 
-    ``state`` is what the sink has as durable, whenever this ends by an error.
+    ``state`` is what the destination has as durable, whenever this ends by an error.
 
     Raises:
-        ReplayError: of the reader or the sink.
+        ReplayError: of the reader or the destination.
         BrokenPipeError: nobody reads the stream any more.
     """
     read, written = state.read, state.written
@@ -113,7 +120,7 @@ def transfer(
     def commit(*, wait: bool = False) -> None:
         nonlocal committed
         after = State(run=state.run, ranges=state.ranges, positions=dict(reader.positions), read=read, written=written)
-        sink.commit(after, wait=wait)
+        destination.commit(after, wait=wait)
         state.positions, state.read, state.written, state.undecodable = (
             after.positions,
             read,
@@ -125,7 +132,7 @@ def transfer(
     for batch in reader:
         chosen = batch if choose is None else choose(batch)
         if chosen:
-            sink.write(chosen)
+            destination.write(chosen)
         read += len(batch)
         written += len(chosen)
         progress.show(read, written, reader.left)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.spools import MIB, PATIENCE_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
+from support.spools import MIB, TIMEOUT_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
 
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolFull
 from bridge.spool.spool import Spool, SpoolRow, SpoolStats, open_read_only
@@ -47,7 +47,7 @@ async def test_rows_survive_a_close_with_their_figures(house: House) -> None:
     spool.delete_through(3, 1_000)
     await seqs(spool, 2)
     before = spool.stats
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     after = (await house.open()).stats
     assert (before.lanes, before.rows, before.reports, before.bytes, before.oldest_at_ms) == (
         after.lanes,
@@ -220,14 +220,14 @@ async def _follow_the_model(ops: list[tuple[str, int, int]], directory: Path) ->
             rows = await spool.read(lane, seq, max_bytes=MIB)
             assert rows == [row(lane, each) for each in range(seq + 1, 31) if (lane, each) in model]
         elif op == "reopen":
-            await spool.close(PATIENCE_SECONDS)
+            await spool.close(TIMEOUT_SECONDS)
             spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
             assert (len(model), 2 * len(model)) == (spool.stats.rows, spool.stats.recovered_reports_at_start)
         else:
             await asyncio.wait([future for future, _ in answers] or [asyncio.ensure_future(asyncio.sleep(0))])
     found = {(lane, seq) for lane in range(3) for seq in await seqs(spool, lane)}
     stats = spool.stats
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     assert model == found
     refused = [fresh for future, fresh in answers if isinstance(future.exception(), ValueError)]
     assert not any(refused)  # only what was there already
@@ -254,7 +254,7 @@ async def test_one_owner_a_directory(house: House) -> None:
     spool = await house.open()
     with pytest.raises(SpoolBusy, match=str(house.directory)):
         await house.open()
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     await house.open()
 
 
@@ -276,7 +276,7 @@ async def test_meta_is_kept(house: House) -> None:
     await spool.set_meta("lanes", "3")
     await spool.set_meta("lanes", "5")
     assert spool.get_meta("lanes") == "5"
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     assert (await house.open()).get_meta("lanes") == "5"
 
 
@@ -320,7 +320,7 @@ async def test_a_close_is_bounded_when_the_disk_hangs(house: House) -> None:
     spool = await house.open()
     held = await house.hold(spool)
     asked = spool.read(1, 0, max_bytes=1)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         await spool.close(0.05)
     assert isinstance(held.exception(), SpoolFailed)
     assert isinstance(asked.exception(), SpoolFailed)
@@ -334,7 +334,7 @@ async def test_a_close_stores_what_is_queued(house: House) -> None:
     """Appends before a close are answered by it; nothing of them is lost."""
     spool = await house.open()
     futures = [spool.append([row(1, seq)]) for seq in range(1, 200)]
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     assert [future.result() for future in futures] == [None] * 199
     assert list(range(1, 200)) == await seqs(await house.open(), 1)
 
@@ -411,7 +411,7 @@ async def test_a_reader_in_another_process_changes_nothing(house: House, tmp_pat
     await spool.set_meta("lanes", "3")
     directory = house.directory
     if owner == "gone":
-        await spool.close(PATIENCE_SECONDS)
+        await spool.close(TIMEOUT_SECONDS)
     elif owner.startswith("killed"):
         directory = tmp_path / "left"
         shutil.copytree(house.directory, directory)
@@ -429,13 +429,13 @@ async def test_a_reader_notices_an_owner_that_comes(house: House) -> None:
     """What it opened without an owner does not stay what it was."""
     spool = await house.open()
     await spool.append([row(1, 1)])
-    await spool.close(PATIENCE_SECONDS)
+    await spool.close(TIMEOUT_SECONDS)
     with open_read_only(house.directory) as reader:
         assert reader.stats().rows == 1
         later = await house.open()
         await later.append([row(1, 2)])
         assert reader.stats().rows == 2
-        await later.close(PATIENCE_SECONDS)
+        await later.close(TIMEOUT_SECONDS)
         assert [each.seq for each in reader.read(1, 0, max_bytes=MIB)[0]] == [1, 2]
 
 

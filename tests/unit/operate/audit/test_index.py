@@ -14,8 +14,8 @@ ONE, OTHER = "0123456789abcdef", "fedcba9876543210"
 class Book:
     """Takes records as they stand on the topics: one partition, unless told."""
 
-    def __init__(self, proof: AuditIndex) -> None:
-        self.proof = proof
+    def __init__(self, index: AuditIndex) -> None:
+        self.index = index
         self._offset = 0
 
     def event(
@@ -44,34 +44,34 @@ class Book:
         """What a redrive leaves there."""
         self._add(Topic.QUARANTINE, 0, AT_MS, None, b"{}", bridge_redrive="run")
 
-    def stranger(self) -> None:
+    def foreign(self) -> None:
         """Of somebody else."""
         self._add(Topic.STATUS, 0, AT_MS, b"k", b"?", ce_id="x")
 
     def _add(self, topic: Topic, partition: int, at_ms: int, key: bytes | None, value: bytes, **headers: str) -> None:
         pairs = [(name, text.encode()) for name, text in headers.items()]
-        self.proof.add(topic, partition, self._offset, at_ms, key=key, value=value, headers=pairs)
+        self.index.add(topic, partition, self._offset, at_ms, key=key, value=value, headers=pairs)
         self._offset += 1
 
 
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     """An empty one."""
-    proof = AuditIndex(tmp_path / "proof.sqlite")
-    yield Book(proof)
-    proof.close()
+    index = AuditIndex(tmp_path / "index.sqlite")
+    yield Book(index)
+    index.close()
 
 
-def broken(book: Book) -> list[IncompleteCallback]:
+def incomplete(book: Book) -> list[IncompleteCallback]:
     """After everything was added."""
-    book.proof.complete()
-    return list(book.proof.broken())
+    book.index.complete()
+    return list(book.index.incomplete())
 
 
 def disorder(book: Book, since_ms: int = 0) -> list[Disorder]:
     """After everything was added."""
-    book.proof.complete()
-    return list(book.proof.disorder(since_ms))
+    book.index.complete()
+    return list(book.index.disorder(since_ms))
 
 
 def test_a_callback_is_whole_over_both_topics(book: Book) -> None:
@@ -79,8 +79,8 @@ def test_a_callback_is_whole_over_both_topics(book: Book) -> None:
     book.event("a", f"{ONE}-1", "1/3")
     book.event("b", f"{ONE}-1", "3/3")
     book.quarantined(b"x", f"{ONE}-1", "2/3")
-    assert broken(book) == []
-    assert book.proof.callbacks == 1
+    assert incomplete(book) == []
+    assert book.index.callbacks == 1
 
 
 def test_a_callback_that_lacks_a_place_is_not_whole(book: Book) -> None:
@@ -90,7 +90,7 @@ def test_a_callback_that_lacks_a_place_is_not_whole(book: Book) -> None:
     book.event("c", f"{ONE}-1", "3/3")
     book.event("b", f"{ONE}-1", "2/3", mark="bridge_replay")
     book.event("b", f"{ONE}-1", "2/3", mark="bridge_redrive")
-    assert broken(book) == [IncompleteCallback(f"{ONE}-1", AT_MS, 2, 3, contradictory=False, again=None)]
+    assert incomplete(book) == [IncompleteCallback(f"{ONE}-1", AT_MS, 2, 3, contradictory=False, again=None)]
 
 
 @pytest.mark.parametrize("position", ["2/3", "3/2"])
@@ -99,7 +99,7 @@ def test_records_of_a_callback_that_contradict_each_other(book: Book, position: 
     book.event("a", f"{ONE}-1", "1/2")
     book.event("b", f"{ONE}-1", "2/2")
     book.event("c", f"{ONE}-1", position)
-    (found,) = broken(book)
+    (found,) = incomplete(book)
     assert found.contradictory
 
 
@@ -111,7 +111,7 @@ def test_a_broken_callback_that_was_pushed_again_and_is_whole_then_is_explained(
         book.event("a", other, "1/3")
         book.event("b", other, "2/3")
         book.quarantined(third, other, "3/3")
-    (found,) = broken(book)
+    (found,) = incomplete(book)
     assert (found.callback, found.again) == (f"{ONE}-1", f"{OTHER}-7")
 
 
@@ -121,7 +121,7 @@ def test_a_broken_callback_is_not_explained_by_one_that_is_broken_as_well(book: 
     book.event("a", f"{ONE}-2", "1/2")
     book.event("b", f"{ONE}-3", "1/2")
     book.event("a", f"{ONE}-3", "2/2")
-    assert [(each.callback, each.again) for each in broken(book)] == [(f"{ONE}-1", None), (f"{ONE}-2", None)]
+    assert [(each.callback, each.again) for each in incomplete(book)] == [(f"{ONE}-1", None), (f"{ONE}-2", None)]
 
 
 def test_first_occurrences_of_a_key_ascend_within_a_process(book: Book) -> None:
@@ -129,7 +129,7 @@ def test_first_occurrences_of_a_key_ascend_within_a_process(book: Book) -> None:
     book.event("a", f"{ONE}-2", "1/1")
     book.event("b", f"{ONE}-1", "1/1")
     assert disorder(book) == [Disorder(0, 1, AT_MS, f"{ONE}-1", 1, 0, f"{ONE}-2", 1)]
-    assert book.proof.ordered_keys(0) == 1
+    assert book.index.ordered_keys(0) == 1
 
 
 def test_within_a_callback_the_place_counts(book: Book) -> None:
@@ -168,8 +168,8 @@ def test_repeats_tell_the_providers_from_the_bridges(book: Book) -> None:
     book.event("b", f"{ONE}-2", "2/2")
     book.event("c", f"{ONE}-3", "1/1")
     book.event("c", f"{ONE}-3", "1/1", mark="bridge_replay")
-    book.proof.complete()
-    assert book.proof.repeats() == Repeats(distinct=3, events=2, records=3, pushed_again=1)
+    book.index.complete()
+    assert book.index.repeats() == Repeats(distinct=3, events=2, records=3, pushed_again=1)
 
 
 def test_counts_are_by_time_status_and_outcome(book: Book) -> None:
@@ -181,11 +181,11 @@ def test_counts_are_by_time_status_and_outcome(book: Book) -> None:
     book.event("q", f"{ONE}-3", "1/1", mark="bridge_redrive")
     book.quarantined(b"x", f"{ONE}-3", "1/1")
     book.note()
-    book.stranger()
-    book.proof.complete()
+    book.foreign()
+    book.index.complete()
     minute = AT_MS // 60_000 * 60_000
     sent, read = "chatapp.status.sent", "chatapp.status.read"
-    assert {(each.time_ms, each.outcome, each.word): each.records for each in book.proof.counts(60_000)} == {
+    assert {(each.time_ms, each.outcome, each.word): each.records for each in book.index.counts(60_000)} == {
         (minute, "event", sent): 1,
         (minute, "repeat", sent): 1,
         (minute, "replayed", sent): 1,
@@ -193,8 +193,8 @@ def test_counts_are_by_time_status_and_outcome(book: Book) -> None:
         (minute, "quarantined", "no_status"): 1,
         (minute + 60_000, "event", read): 1,
     }
-    assert next(iter(book.proof.counts(86_400_000))) == Count(AT_MS // 86_400_000 * 86_400_000, "event", sent, 1)
-    assert (book.proof.slots(60_000), book.proof.notes, book.proof.strange) == (2, 1, 1)
+    assert next(iter(book.index.counts(86_400_000))) == Count(AT_MS // 86_400_000 * 86_400_000, "event", sent, 1)
+    assert (book.index.slots(60_000), book.index.notes, book.index.foreign_records) == (2, 1, 1)
 
 
 def test_ids_of_another_form_are_callbacks_all_the_same(book: Book) -> None:
@@ -202,5 +202,5 @@ def test_ids_of_another_form_are_callbacks_all_the_same(book: Book) -> None:
     book.event("a", "by hand", "1/2")
     book.event("b", "by hand", "2/2")
     book.event("c", "alone", "1/2")
-    assert [each.callback for each in broken(book)] == ["alone"]
-    assert list(book.proof.disorder(0)) == []
+    assert [each.callback for each in incomplete(book)] == ["alone"]
+    assert list(book.index.disorder(0)) == []

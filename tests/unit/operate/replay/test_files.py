@@ -1,16 +1,18 @@
-"""A file as the sink of a replay: whatever others do to it, and to its checkpoint, no line is lost or doubled unsaid."""
+"""A file as the destination of a replay: whatever others do to it, and to its checkpoint, no line is lost or doubled unsaid."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from bridge.errors import ReplayError
 from bridge.operate.ndjson import Lines
-from bridge.operate.replay.files import FileSink, StreamSink, check_new, checkpoint_path, is_stream, read_checkpoint
+from bridge.operate.replay.destination import Context
+from bridge.operate.replay.files import FileDestination, check_new, checkpoint_path, read_checkpoint
 from bridge.operate.replay.state import Run, State
+from bridge.operate.replay.stream import StreamDestination, is_stream
 
 
 class Plain(Lines):
@@ -21,7 +23,15 @@ class Plain(Lines):
         return b"".join(messages)
 
 
-LINES = Plain("t", None)
+class PlainContext(Context):
+    """Of a command whose lines are there already."""
+
+    def lines(self, topic: str) -> Lines:
+        """As they are."""
+        return Plain(topic, None)
+
+
+CONTEXT = PlainContext(cast("Any", None), cast("Any", None), 1.0)
 
 
 def state(position: int) -> State:
@@ -34,20 +44,21 @@ def state(position: int) -> State:
     )
 
 
-def begun(file: Path) -> FileSink:
+def begun(file: Path) -> FileDestination:
     """Two lines, durable."""
-    sink = FileSink(file, LINES)
+    destination = FileDestination(str(file), CONTEXT)
+    destination.open(state(0))
     messages: Any = [b'{"n":0}\n', b'{"n":1}\n']
-    sink.write(messages)
-    sink.commit(state(2))
-    return sink
+    destination.write(messages)
+    destination.commit(state(2))
+    return destination
 
 
 @pytest.mark.parametrize("what", ["grow", "cut", "move", "replace"])
 def test_who_else_touches_the_file_is_noticed(tmp_path: Path, what: str) -> None:
     """Before a checkpoint speaks of what is not there; what it spoke of before can be gone on from."""
     file, away = tmp_path / "out", tmp_path / "away"
-    sink = begun(file)
+    destination = begun(file)
     before = checkpoint_path(file).read_bytes()
     if what == "grow":
         with file.open("ab") as other:
@@ -59,11 +70,13 @@ def test_who_else_touches_the_file_is_noticed(tmp_path: Path, what: str) -> None
         if what == "replace":
             file.write_bytes(away.read_bytes())
     with pytest.raises(ReplayError, match="somebody else" if what in {"grow", "cut"} else "moved or removed"):
-        sink.commit(state(3))
-    sink.close()
+        destination.commit(state(3))
+    destination.close()
     assert checkpoint_path(file).read_bytes() == before
     if what == "grow":
-        FileSink(file, LINES, read_checkpoint(file)).close()
+        resumed = FileDestination(str(file), CONTEXT)
+        assert resumed.resume(state(0)).positions == {0: 2}
+        resumed.close()
         assert file.read_bytes() == b'{"n":0}\n{"n":1}\n'
 
 
@@ -74,11 +87,11 @@ def test_a_file_that_was_changed_before_its_checkpoint_is_not_gone_on_with(tmp_p
     changed = b"theirs\n" + file.read_bytes()
     file.write_bytes(changed)
     with pytest.raises(ReplayError, match="no line ends at byte 16"):
-        FileSink(file, LINES, read_checkpoint(file))
+        FileDestination(str(file), CONTEXT).resume(state(2))
     assert file.read_bytes() == changed
     file.unlink()
     with pytest.raises(ReplayError, match="not there, though its checkpoint is"):
-        FileSink(file, LINES, read_checkpoint(file))
+        FileDestination(str(file), CONTEXT).resume(state(2))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +135,9 @@ def test_where_no_new_file_can_be_is_known_before_it_is_planned(tmp_path: Path) 
 
 def test_a_device_that_takes_no_more_ends_it_with_words() -> None:
     """As a full disk behind standard output does."""
-    sink = StreamSink("/dev/full", LINES)
+    destination = StreamDestination("/dev/full", CONTEXT)
+    destination.open(state(0))
     messages: Any = [b"x\n"]
     with pytest.raises(ReplayError, match="/dev/full: No space left"):
-        sink.write(messages)
-    sink.close()
+        destination.write(messages)
+    destination.close()
