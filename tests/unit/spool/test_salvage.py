@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from bridge.errors import SpoolFailed
 from bridge.record import Record
-from bridge.spool import file as spool_file
-from bridge.spool.salvage import crc_of
-from bridge.spool.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
+from bridge.spool.file import SpoolHooks
+from bridge.spool.reader import judge_rows
+from bridge.spool.rows import SpoolRow, crc_of, encode_body
+from bridge.spool.spool import Spool
+from bridge.spool.stats import SpoolEvent
 
 MIB = 1 << 20
 PAGE = 4096
@@ -221,10 +223,10 @@ async def test_a_column_of_another_name_is_damage(closed: Path) -> None:
 
 def test_rows_out_of_order_are_damage() -> None:
     """An index that leads backwards would have a drain go round for ever."""
-    body = spool_file.encode_body([])
+    body = encode_body([])
     fetched = [(seq, 1, crc_of(0, seq, 1, body), body) for seq in (6, 7, 5)]
     with pytest.raises(sqlite3.DatabaseError, match="seq 5 stands behind 7"):
-        spool_file._judged(0, 5, list[tuple[int, object, object, object]](fetched), MIB)
+        judge_rows(0, 5, list[tuple[int, object, object, object]](fetched), MIB)
 
 
 @pytest.mark.parametrize("known_by", ["the freelist", "the owner, with the header lost"])

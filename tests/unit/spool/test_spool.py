@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 from support.spools import MIB, PATIENCE_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
 
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolFull
-from bridge.spool.spool import Spool, SpoolRow, SpoolStats, open_read_only
+from bridge.spool.reader import open_read_only
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
+from bridge.spool.stats import SpoolStats
 
 
 @pytest.fixture
@@ -387,7 +390,7 @@ async def test_a_bug_in_the_thread_is_answered_and_survived(house: House) -> Non
 _READER = """
 import json, sys
 from pathlib import Path
-from bridge.spool.spool import open_read_only
+from bridge.spool.reader import open_read_only
 
 directory, owner = Path(sys.argv[1]), sys.argv[2]
 # What readers of an owner at work share with it: each notes there how far it reads.
