@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridge.record import Record
-from bridge.spool.spool import Spool, SpoolRow
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
 
 _LANES = 50
 _VALUE = os.urandom(900)

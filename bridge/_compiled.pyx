@@ -859,7 +859,7 @@ def bytes_of(list records) -> int:
 
 
 def packed(list records) -> bytes:
-    """As ``bridge.spool.file.encode_body_python``."""
+    """As ``bridge.spool.rows.encode_body_python``."""
     cdef _Buffer buffer = _Buffer()
     cdef WrittenRecord written
     cdef const char* at

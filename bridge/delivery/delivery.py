@@ -28,7 +28,9 @@ from bridge.kafka.producer import Producer
 from bridge.kafka.producers import Producers
 from bridge.observe.rate import Rate
 from bridge.record import Record
-from bridge.spool.spool import Spool, SpoolEvent, SpoolRow
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
+from bridge.spool.stats import SpoolEvent
 from bridge.topics.spec import declared_topics
 
 log = structlog.get_logger(__name__)
@@ -91,7 +93,6 @@ class Delivery:
                 max_bytes=self._settings.spool.max_bytes,
                 min_free_bytes=self._settings.spool.min_free_bytes,
                 on_event=self._on_spool_event,
-                schemas=self._settings.events.format == "avro" and bool(self._settings.registry.url),
             )
         layout = await self._layout()
         topics = [topic for topic, _ in layout.topics]

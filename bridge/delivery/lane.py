@@ -31,7 +31,8 @@ from bridge.kafka.errors import Verdict, verdict_on
 from bridge.kafka.producer import Producer
 from bridge.kafka.producers import Producers
 from bridge.record import Record
-from bridge.spool.spool import Spool, SpoolRow
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,9 @@ from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.errors import SpoolBusy, SpoolFailed
 from bridge.operate import console
 from bridge.record import Record
-from bridge.spool.spool import DeadLetter, LaneStats, Spool, SpoolReader, SpoolRow, open_read_only
+from bridge.spool.reader import SpoolReader, open_read_only
+from bridge.spool.rows import DeadLetter, LaneStats, SpoolRow
+from bridge.spool.spool import Spool
 
 _PAGE_BYTES: Final = 4 << 20
 _PAGE_ROWS: Final = 4_096

@@ -15,17 +15,14 @@ Layouts: https://sqlite.org/fileformat2.html, sections 1.5 (freelist), 1.6 (b-tr
 
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-PAGE_BYTES: Final = 4096
-"""Page size of every spool file, set when it is created."""
+from bridge.spool.format import PAGE_BYTES
 
 Value = int | float | str | bytes | None
 
-_CRC_HEAD: Final = struct.Struct("<qqq")
 _WAL_HEADER: Final = struct.Struct(">8I")
 _FRAME_HEADER: Final = struct.Struct(">6I")
 _FRAME_BYTES: Final = _FRAME_HEADER.size + PAGE_BYTES
@@ -35,11 +32,6 @@ _MAX_LOCAL: Final = PAGE_BYTES - 35
 _MIN_LOCAL: Final = (PAGE_BYTES - 12) * 32 // 255 - 23
 _INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 _MAX_ROW_BYTES: Final = 1 << 30
-
-
-def crc_of(lane: int, seq: int, n: int, body: bytes) -> int:
-    """CRC-32 over lane, seq and n (little-endian, 8 bytes each) and the body."""
-    return zlib.crc32(body, zlib.crc32(_CRC_HEAD.pack(lane, seq, n)))
 
 
 class WalFrames:

@@ -20,7 +20,8 @@ from bridge.delivery.delivery import Delivery
 from bridge.delivery.lane import PendingAck
 from bridge.delivery.layout import Layout
 from bridge.kafka.producer import Abandoned
-from bridge.spool.spool import Spool, SpoolHooks
+from bridge.spool.file import SpoolHooks
+from bridge.spool.spool import Spool
 
 if TYPE_CHECKING:
     from bridge.kafka.producers import Producers

@@ -22,7 +22,8 @@ import pytest
 from support.spools import MIB, TIMEOUT_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
 
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolFull, SpoolTooNew
-from bridge.spool.spool import Spool, open_read_only
+from bridge.spool.reader import open_read_only
+from bridge.spool.spool import Spool
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 ROOT = Path(__file__).parents[2]
@@ -661,12 +662,13 @@ async def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Pat
     await house.close()
 
 
-async def test_a_spool_is_marked_for_what_an_older_bridge_would_misread(house: House) -> None:
-    """Only where it may come, and then for good: records that lack their schema's id are of format 2."""
-    for schemas, version in ((False, "1\n"), (True, "2\n"), (False, "2\n")):
-        await house.open(schemas=schemas)
+async def test_a_spool_is_marked_with_its_format(house: House) -> None:
+    """When it is made, in the directory and in the file's header; a later start changes neither."""
+    for _ in range(2):
+        await house.open()
         await house.close()
-        assert (house.directory / "format").read_text() == version
+        assert (house.directory / "format").read_bytes() == b"1\n"
+        assert (house.directory / "spool.db").read_bytes()[60:64] == (1).to_bytes(4)
 
 
 @pytest.mark.parametrize("where", ["marker", "header"])
@@ -681,17 +683,17 @@ async def test_a_newer_format_is_refused_and_not_a_byte_is_touched(
         await spool.close(TIMEOUT_SECONDS)
     directory = left_behind(house, tmp_path / "left")
     if where == "marker":
-        (directory / "format").write_text("3\n")
+        (directory / "format").write_text("2\n")
     else:
         (directory / "format").unlink()
         data = bytearray((directory / "spool.db").read_bytes())
-        data[60:64] = (3).to_bytes(4)
+        data[60:64] = (2).to_bytes(4)
         (directory / "spool.db").write_bytes(data)
     before = contents(directory)
     stats = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
-    with pytest.raises(SpoolTooNew, match="format 3"):
+    with pytest.raises(SpoolTooNew, match="format 2"):
         await House(directory).open()
-    with pytest.raises(SpoolTooNew, match="format 3"):
+    with pytest.raises(SpoolTooNew, match="format 2"):
         open_read_only(directory)
     assert contents(directory) == before
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == stats

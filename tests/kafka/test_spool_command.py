@@ -18,7 +18,8 @@ from support.topics import consume_all
 
 from bridge.delivery.layout import placed
 from bridge.record import Record
-from bridge.spool.spool import Spool, SpoolRow
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
 
 LANES, ROWS = 5, 400
 NOWHERE = "127.0.0.1:1"

@@ -24,10 +24,12 @@ from bridge.delivery.layout import Layout, placed
 from bridge.errors import SpoolFailed
 from bridge.kafka.producer import Abandoned
 from bridge.record import Record
-from bridge.spool.spool import LaneStats, Spool, SpoolRow, SpoolStats
+from bridge.spool.rows import LaneStats, SpoolRow
+from bridge.spool.stats import SpoolStats
 
 if TYPE_CHECKING:
     from bridge.kafka.producers import Producers
+    from bridge.spool.spool import Spool
 
 STATUS, QUARANTINE = "status", "quarantine"
 LANES = 2

@@ -5,10 +5,15 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.record import Record
-from bridge.spool.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
+from bridge.spool.file import SpoolHooks
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from bridge.spool.stats import SpoolEvent
 
 MIB = 1 << 20
 TIMEOUT_SECONDS = 20.0

@@ -27,7 +27,7 @@ from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
 from bridge.record import Record
 from bridge.report import report
 from bridge.report.report import Report, read_body, read_item
-from bridge.spool.file import encode_body, encode_body_python
+from bridge.spool.rows import encode_body, encode_body_python
 
 RECEIVED = 1_764_000_000_007
 FORMS = [("json", False), ("avro", False), ("avro", True)]

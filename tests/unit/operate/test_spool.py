@@ -12,7 +12,8 @@ from support.spools import MIB, House, row
 from bridge.cli import main
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.record import Record
-from bridge.spool.spool import Spool, SpoolRow
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
 
 LAYOUT = [("status", 3), ("quarantine", 2)]
 PERSONAL = "4915112345678"
@@ -205,6 +206,6 @@ async def test_beside_an_owner_it_reads_and_owns_nothing(tmp_path: Path, capsys:
 @pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "requeue --all"])
 def test_a_newer_spool_is_refused(directory: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By every action, with the versions."""
-    (directory / "format").write_text("3\n")
+    (directory / "format").write_text("2\n")
     assert run(*action.split(), "--directory", directory) == 1
-    assert "format 3" in capsys.readouterr().err
+    assert "format 2" in capsys.readouterr().err

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from bridge.errors import SpoolFailed
 from bridge.record import Record
-from bridge.spool import file as spool_file
-from bridge.spool.salvage import crc_of
-from bridge.spool.spool import Spool, SpoolEvent, SpoolHooks, SpoolRow
+from bridge.spool.file import SpoolHooks
+from bridge.spool.rows import SpoolRow
+from bridge.spool.spool import Spool
+from bridge.spool.stats import SpoolEvent
 
 MIB = 1 << 20
 PAGE = 4096
@@ -217,14 +218,6 @@ async def test_a_column_of_another_name_is_damage(closed: Path) -> None:
     assert 1 == spool.stats.damaged_files
     await spool.append([SpoolRow(0, 1_000, 1, [])])
     await spool.close(20)
-
-
-def test_rows_out_of_order_are_damage() -> None:
-    """An index that leads backwards would have a drain go round for ever."""
-    body = spool_file.encode_body([])
-    fetched = [(seq, 1, crc_of(0, seq, 1, body), body) for seq in (6, 7, 5)]
-    with pytest.raises(sqlite3.DatabaseError, match="seq 5 stands behind 7"):
-        spool_file._judged(0, 5, list[tuple[int, object, object, object]](fetched), MIB)
 
 
 @pytest.mark.parametrize("known_by", ["the freelist", "the owner, with the header lost"])

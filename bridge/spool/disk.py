@@ -1,0 +1,78 @@
+"""Files and directories as the spool needs them: synced, and with their blocks allocated before they are relied on."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from bridge.durable import sync
+
+FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The operating system's errors that mean: there is no room."""
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Create or replace a file, allocate its blocks, and sync it. The caller syncs its directory."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, len(data))
+        written = 0
+        while written < len(data):
+            written += os.write(fd, data[written:])
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and its parents, of mode 0700, and sync each into its own parent."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync(path)
+        sync(path.parent)
+    if stat.S_IMODE(directory.stat().st_mode) != 0o700:  # noqa: PLR2004 - the mode above
+        with suppress(PermissionError):  # the root of a volume belongs to somebody else; the files in it are 0600
+            directory.chmod(0o700)
+
+
+class Ballast:
+    """A file that is freed when the disk is full, so that deletes and checkpoints go on. ``stands``: it is there."""
+
+    def __init__(self, directory: Path, size_bytes: int) -> None:
+        self._path = directory / "ballast"
+        self.size_bytes = size_bytes
+        self.stands = False
+
+    def find(self) -> None:
+        """Look whether an earlier owner of the directory left it standing."""
+        self.stands = size_of(self._path) >= self.size_bytes
+
+    def make(self) -> bool:
+        """Make it if it does not stand; False if there is no room for it."""
+        if self.stands:
+            return True
+        try:
+            write_synced(self._path, os.urandom(self.size_bytes))
+        except OSError as error:
+            self._path.unlink(missing_ok=True)
+            if error.errno in FULL_ERRNOS:
+                return False
+            raise
+        self.stands = True
+        return True
+
+    def free(self) -> None:
+        """Give its blocks back."""
+        self._path.unlink(missing_ok=True)
+        self.stands = False

@@ -1,0 +1,49 @@
+"""How the spool is, as its owner sees it: the figures of the last commit, and the events for an operator."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from bridge.spool.rows import LaneStats
+
+
+class SpoolEvent(msgspec.Struct, frozen=True):
+    """Something an operator should hear of; no event carries a key or a value.
+
+    ``damaged_file``: moved to ``path``, ``rows`` and ``reports`` taken over. ``damaged_row``: dead-lettered.
+    ``full``: appends are refused. ``failed``: the disk failed. ``recovered``: appends are taken again.
+    """
+
+    kind: Literal["damaged_file", "damaged_row", "full", "failed", "recovered"]
+    message: str
+    path: Path | None = None
+    rows: int = 0
+    reports: int = 0
+
+
+class SpoolStats(msgspec.Struct, frozen=True):
+    """Figures as of the last commit or look at the disk. Lanes without rows are absent; ``bytes`` counts bodies.
+
+    ``file_bytes`` is the disk that the file and its WAL take, ``free_bytes`` what the file system has left for us.
+    ``damaged_files`` counts this process's, ``kept_damaged_files`` all that are in ``damaged/``, from earlier ones too.
+    ``pending_deletes`` are lanes with a delete not done yet. ``writable``: an append of ordinary size would be taken now.
+    """
+
+    lanes: dict[int, LaneStats] = {}
+    rows: int = 0
+    reports: int = 0
+    bytes: int = 0
+    oldest_at_ms: int | None = None
+    recovered_reports_at_start: int = 0
+    dead_letter_rows: int = 0
+    dead_letter_reports: int = 0
+    damaged_files: int = 0
+    kept_damaged_files: int = 0
+    damaged_rows: int = 0
+    write_errors: int = 0
+    commits: int = 0
+    pending_deletes: int = 0
+    file_bytes: int = 0
+    free_bytes: int = 0
+    writable: bool = False
