@@ -6,25 +6,26 @@ directory, and are refused while a bridge does. Only ``export`` prints keys and 
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from bridge import config
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.errors import SpoolBusy, SpoolFailed
 from bridge.operate import console
-from bridge.record import Record
 from bridge.spool.reader import SpoolReader, open_read_only
 from bridge.spool.rows import DeadLetter, LaneStats, SpoolRow
 from bridge.spool.spool import Spool
+
+if TYPE_CHECKING:
+    from bridge.operate.ndjson import SpoolLines
 
 _PAGE_BYTES: Final = 4 << 20
 _PAGE_ROWS: Final = 4_096
@@ -215,51 +216,58 @@ def _shortened(ids: list[int]) -> str:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from bridge.operate import ndjson  # noqa: PLC0415 - only this needs Kafka's client
+
     console.say("what is exported holds personal data: telephone numbers and texts of messages")
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_read_only(_directory(options)))
-        out: TextIO = sys.stdout
+        out: BinaryIO = sys.stdout.buffer
         if options.output is not None:
             try:
-                fd = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                out = stack.enter_context(os.fdopen(ndjson.new_file(options.output), "wb"))
             except OSError as error:
-                console.say(f"{options.output}: {error.strerror}; a new file is wanted")
-                return 2
-            out = stack.enter_context(os.fdopen(fd, "w", encoding="utf-8"))
-        exported = _Exported(out)
+                console.say(ndjson.refusal(options.output, error))
+                return console.EXIT_USAGE
+        exported = _Exported(out, ndjson.SpoolLines(), Layout.parse(reader.meta().get(LAYOUT_KEY)))
         damaged = _export_queue(reader, exported)
         if options.dead_letters:
             for row in _dead_letters(reader):
-                _export_dead_letters(row, exported)
+                exported.write_dead_letter(row)
         out.flush()
     console.say(f"{exported.records:,} records exported")
-    if exported.described:
-        console.say(
-            f"{exported.described:,} values are in Avro's single-object encoding: `serve` and `spool drain` put the registry's "
-            "id of their schema in place of its fingerprint"
-        )
+    if notice := ndjson.undecodable_notice(exported.lines.undecodable):
+        console.say(notice)
     if damaged:
         console.say(f"{damaged:,} rows are damaged and were left out: see `spool verify`")
     return 1 if damaged else 0
 
 
 class _Exported:
-    """What was written, counted; ``described`` are values that aren't yet as they will be published."""
+    """Writes lines and counts records; lanes are named by their topics, as ``show`` names them."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: BinaryIO, lines: "SpoolLines", layout: Layout) -> None:
         self._out = out
-        self.records = self.described = 0
+        self.lines = lines
+        self._layout = layout
+        self.records = 0
 
-    def write(self, records: Sequence[Record], about: dict[str, Any] | None = None) -> None:
+    def write(self, row: SpoolRow) -> None:
         """A line for each record."""
-        more = {} if about is None else {"dead_letters": about}
-        self._out.writelines(json.dumps({**_exported(record), **more}) + "\n" for record in records)
-        self.records += len(records)
-        self.described += sum(record.schema is not None for record in records)
+        self._out.write(self.lines.encode(row.records, self._lane(row.lane), row.seq))
+        self.records += len(row.records)
 
-    def write_damaged(self, line: dict[str, Any]) -> None:
-        """What is left of a row."""
-        self._out.write(json.dumps(line) + "\n")
+    def write_dead_letter(self, row: DeadLetter) -> None:
+        """A line for each record; of a damaged row, one with its bytes."""
+        mark: dict[str, int | str] = {"id": row.id, "reason": row.reason, "at": _time(row.at_ms) or ""}
+        if not row.whole:
+            self._out.write(self.lines.encode_damaged(row.body, self._lane(row.lane), row.seq, mark))
+            return
+        records = row.records()
+        self._out.write(self.lines.encode(records, self._lane(row.lane), row.seq, mark))
+        self.records += len(records)
+
+    def _lane(self, number: int) -> int:
+        return self._layout.name_of(number)[1]
 
 
 def _export_queue(reader: SpoolReader, out: _Exported) -> int:
@@ -270,34 +278,8 @@ def _export_queue(reader: SpoolReader, out: _Exported) -> int:
             if isinstance(row, _Damaged):
                 damaged += 1
                 continue
-            out.write(row.records)
+            out.write(row)
     return damaged
-
-
-def _export_dead_letters(row: DeadLetter, out: _Exported) -> None:
-    about = {"id": row.id, "reason": row.reason, "at": _time(row.at_ms)}
-    if row.whole:
-        out.write(row.records(), about)
-    else:
-        out.write_damaged({"dead_letters": about, "damaged_body": {"base64": base64.b64encode(row.body).decode()}})
-
-
-def _exported(record: Record) -> dict[str, Any]:
-    return {
-        "topic": record.topic,
-        "key": None if record.key is None else _text_or_base64(record.key),
-        "headers": [[name, _text_or_base64(value)] for name, value in record.headers],
-        "timestamp_ms": record.timestamp_ms,
-        "value": _text_or_base64(record.self_describing_value),
-    }
-
-
-def _text_or_base64(data: bytes) -> str | dict[str, str]:
-    """Text where the bytes are UTF-8; else an object, so that no text can be taken for the other."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
 
 
 # --- verify -----------------------------------------------------------------------------------------------------------

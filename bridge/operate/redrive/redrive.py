@@ -4,7 +4,7 @@
                                                  └─► --execute: events, a note, the group's offsets, in one transaction
 
 Every run looks at all of the quarantine, so that what failed before is tried again by a better decoder; what was published
-before is known by the notes (see notes.py) and left out. The transactional id is the same for all runs: one that starts ends
+before is known by the notes (see markers.py) and left out. The transactional id is the same for all runs: one that starts ends
 any other before it looks, so nothing is published twice, however runs die or meet.
 """
 

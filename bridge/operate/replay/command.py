@@ -10,7 +10,7 @@ from bridge import config
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.operate import console
 from bridge.operate.console import duration
-from bridge.operate.ndjson import EventOf
+from bridge.operate.ndjson import EventOf, undecodable_notice
 from bridge.operate.progress import Progress
 from bridge.operate.reading.events import decoder_of
 from bridge.operate.reading.inspector import ClusterInspector
@@ -230,10 +230,8 @@ def _say_what_was_done(job: _Job, state: State, reader: Reader, seconds: float) 
     console.show(*job.destination.report())
     outcome = job.destination.outcome(job.run)
     console.say(f"{state.read:,} records read, {state.written:,} {outcome}, in {duration(seconds)}")
-    if state.undecodable:
-        console.say(
-            f"{state.undecodable:,} values could not be decoded; they are in the output as value_base64, with value_error"
-        )
+    if notice := undecodable_notice(state.undecodable):
+        console.say(notice)
     for gap in reader.gaps:
         console.say(
             f"partition {gap.partition}: {gap.end - gap.start:,} offsets from {gap.start:,} on expired before they were read"

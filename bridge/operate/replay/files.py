@@ -8,16 +8,17 @@ what the checkpoint says. A resumed run cuts off the rest and goes on from there
 import fcntl
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from confluent_kafka import Message
 
 from bridge import durable
 from bridge.errors import ReplayError
+from bridge.operate.ndjson import new_file, refusal
 from bridge.operate.replay.destination import Context, Destination
 from bridge.operate.replay.state import Run, State
 from bridge.operate.replay.stream import write_all
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from bridge.operate.ndjson import Lines
 
 _SUFFIX: Final = ".checkpoint"
+_T = TypeVar("_T")
+_ITS_CHECKPOINT: Final = "its checkpoint"
 _ANEW: Final = "remove both, the file and its checkpoint, and start anew"
 # One write each, rather than one a batch.
 _BUFFER_BYTES: Final = 1 << 20
@@ -81,11 +84,7 @@ def check_new(file: Path) -> None:
             f"{file} holds a part of run {run}; go on with --resume {run} --to-file {shlex.quote(str(file))}, or "
             f"remove it and {checkpoint_path(file)}"
         )
-    raise _there_already(file)
-
-
-def _there_already(file: Path) -> ReplayError:
-    return ReplayError(f"{file} is there already; give another name, or remove it and its checkpoint")
+    raise ReplayError(refusal(file, FileExistsError(), _ITS_CHECKPOINT))
 
 
 class FileDestination(Destination):
@@ -133,7 +132,12 @@ class FileDestination(Destination):
         Raises:
             ReplayError: it is there already, or can't be made.
         """
-        self._take(state.run, os.O_CREAT | os.O_EXCL)
+        try:
+            self._out = new_file(self._file)
+        except OSError as error:
+            raise ReplayError(refusal(self._file, error, _ITS_CHECKPOINT)) from error
+        self._guarded(self._lock)
+        self._begin(state.run, undecodable=0)
 
     def resume(self, state: State) -> State:
         """Open the file and cut off what its checkpoint does not vouch for.
@@ -141,41 +145,45 @@ class FileDestination(Destination):
         Raises:
             ReplayError: the file is not as the checkpoint says, or another process writes it.
         """
-        checkpoint = self._take(state.run, 0)
-        if checkpoint is None:
-            raise ReplayError(f"{checkpoint_path(self._file)} is not there any more; bring it back, or start anew")
-        return _at(checkpoint, self._file).state
-
-    def _take(self, run: Run, flags: int) -> Checkpoint | None:
-        """Open the file and lock it; where it is not made new, cut it to its checkpoint, and give that."""
         try:
-            self._out = os.open(self._file, os.O_RDWR | os.O_CLOEXEC | os.O_APPEND | flags, 0o600)
-        except FileExistsError:
-            raise _there_already(self._file) from None
+            self._out = os.open(self._file, os.O_RDWR | os.O_CLOEXEC | os.O_APPEND)
         except FileNotFoundError:
             raise ReplayError(
                 f"{self._file} is not there, though its checkpoint is; bring it back, or start anew"
             ) from None
         except OSError as error:
             raise ReplayError(f"{self._file}: {error.strerror}") from error
+        state = self._guarded(self._cut_to_checkpoint)
+        self._begin(state.run, undecodable=state.undecodable)
+        return state
+
+    def _guarded(self, prepare: Callable[[], _T]) -> _T:
+        """Prepare the file that was opened, or close it."""
         try:
-            self._lock()
-            checkpoint = None if flags else read_checkpoint(self._file)
-            self._bytes = self._cut(checkpoint) if checkpoint else 0
+            return prepare()
         except BaseException:
             os.close(self._out)
             raise
+
+    def _begin(self, run: Run, *, undecodable: int) -> None:
         self._lines = self.context.lines(run.topic)
-        self._lines.undecodable = checkpoint.state.undecodable if checkpoint else 0
+        self._lines.undecodable = undecodable
         # A disk may take as long as all the rest: it works at the same time.
         self._disk = ThreadPoolExecutor(1, "disk")
-        return checkpoint
 
     def _lock(self) -> None:
         try:
             fcntl.flock(self._out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ReplayError(f"{self._file}: another replay writes it now; wait for it, or stop it") from None
+
+    def _cut_to_checkpoint(self) -> State:
+        self._lock()
+        checkpoint = read_checkpoint(self._file)
+        if checkpoint is None:
+            raise ReplayError(f"{checkpoint_path(self._file)} is not there any more; bring it back, or start anew")
+        self._bytes = self._cut(checkpoint)
+        return _at(checkpoint, self._file).state
 
     def _cut(self, checkpoint: Checkpoint) -> int:
         size = os.fstat(self._out).st_size

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.messages import Message
+from support.replaying import event, single_object
 
 from bridge import config
 from bridge.consume import Decoder
-from bridge.operate.ndjson import Lines
+from bridge.operate.ndjson import Lines, SpoolLines
 from bridge.operate.reading.events import decoder_of
+from bridge.record import Record
 
 DECODER = Decoder()
 
@@ -118,3 +120,34 @@ def test_a_schema_of_a_registry_that_is_not_set_names_the_key_to_set() -> None:
     lines = Lines("t", decoder_of(config.load(None).settings, "t"))
     said = line_of(lines, message(b"\x00\x00\x00\x00\x09abc"))["value_error"]
     assert said == "schema 9 of the registry can't be used: registry.url names none"
+
+
+HEADERS = st.lists(st.tuples(st.text(min_size=1), st.binary()))
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()), st.none() | st.binary(), HEADERS)
+def test_a_record_of_the_spool_has_the_line_it_will_have_as_a_message(
+    value: bytes, key: bytes | None, headers: list[tuple[str, bytes]]
+) -> None:
+    """But for its place, which is a row's and not yet a partition's."""
+    as_message = line_of(Lines("t", DECODER), message(value, key, headers))
+    encoded = SpoolLines().encode([Record("t", key, value, headers, 1691043638000)], 3, 12)
+    as_record = json.loads(encoded)
+    assert encoded.count(b"\n") == 1
+    assert (as_message.pop("partition"), as_message.pop("offset")) == (1, 7)
+    assert (as_record.pop("lane"), as_record.pop("seq")) == (3, 12)
+    if "quarantine_reason" not in dict(headers):
+        assert as_record == as_message
+
+
+def test_an_event_of_the_spool_is_decoded_and_what_is_quarantined_is_text() -> None:
+    """Bare Avro as well, whose schema is named by the record; a quarantined value is never taken for an event."""
+    of = event("m-1")
+    whole = single_object(of)
+    bare = Record("t", b"m-1", whole[10:], [], 1, whole[2:10])
+    quarantined = Record("q", None, b"not JSON", [("quarantine_reason", b"not_json")], 1)
+    lines = SpoolLines()
+    found = [json.loads(line) for line in lines.encode([bare, quarantined], 0, 1).splitlines()]
+    assert found[0]["value"]["message_id"] == "m-1"
+    assert found[1]["value_text"] == "not JSON"
+    assert lines.undecodable == 0

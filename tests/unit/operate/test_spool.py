@@ -105,16 +105,25 @@ def test_the_directory_is_that_of_the_configuration_unless_given(
 
 
 def test_export_gives_every_record_back_byte_for_byte(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In order, text as text and other bytes as base64; it says on stderr that this is personal data."""
+    """In order, as lines like those of `replay`, with the row's place; it says on stderr that this is personal data."""
     assert run("export", "--directory", directory) == 0
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["key"] for line in lines] == [f"message-{number}" for number in (1, 101, 2, 102, 7)]
-    assert lines[0]["value"].encode() == record(1).value
-    assert base64.b64decode(lines[-1]["value"]["base64"]) == b"\xff\x00"
-    assert (lines[0]["topic"], lines[0]["timestamp_ms"]) == ("status", 1_700_000_000_001)
-    assert lines[0]["headers"] == [["ce_id", "x"]]
+    assert record(1).value in out.encode()
+    assert lines[0] == {
+        "topic": "status",
+        "timestamp": 1_700_000_000_001,
+        "key": "message-1",
+        "headers": {"ce_id": "x"},
+        "value": {"to": PERSONAL, "number": 1},
+        "lane": 2,
+        "seq": 1,
+    }
+    assert base64.b64decode(lines[-1]["value_base64"]) == b"\xff\x00"
+    assert (lines[-1]["topic"], lines[-1]["lane"], lines[-1]["value"]) == ("quarantine", 0, None)
     assert "personal data" in err
+    assert "1 values could not be decoded" in err
 
 
 def test_export_writes_a_file_that_is_its_owners_and_new(
@@ -125,11 +134,15 @@ def test_export_writes_a_file_that_is_its_owners_and_new(
     assert run("export", "--dead-letters", "--output", target, "--directory", directory) == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     lines = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [line["dead_letters"]["reason"] for line in lines if "dead_letters" in line] == ["InvalidTimestampError"]
+    (dead,) = [line for line in lines if "dead_letter" in line]
+    assert (dead["dead_letter"]["id"], dead["dead_letter"]["reason"]) == (1, "InvalidTimestampError")
+    assert (dead["key"], dead["lane"], dead["seq"]) == ("message-50", 0, 0)
     assert len(lines) == 6
+    capsys.readouterr()
     assert run("export", "--output", target, "--directory", directory) == 2
     assert len(target.read_text().splitlines()) == 6
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert (out, f"{target} is there already; give another name, or remove it" in err) == ("", True)
 
 
 def test_verify_finds_a_flipped_bit(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,6 +164,10 @@ def test_verify_finds_a_flipped_bit_in_dead_letters(directory: Path, capsys: pyt
     damage(directory, b"message-50")
     assert run("verify", "--directory", directory) == 1
     assert "dead letter 1 of" in capsys.readouterr().out
+    assert run("export", "--dead-letters", "--directory", directory) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["topic"], line["value"], line["dead_letter"]["id"]) == (None, None, 1)
+    assert b"essage-50" in base64.b64decode(line["damaged_base64"])
     assert run("requeue", "--all", "--directory", directory) == 1
     assert run("show", "--json", "--directory", directory) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["dead_letters"][0]["rows"] == 1
