@@ -51,7 +51,7 @@ async def test_nothing_is_wrong_after_brokers_and_the_bridge_were_killed(
         tail.kill()
         tail.wait()
     code, found = await audit(arena.bootstrap, arena.topics)
-    assert (code, found["not_whole"], found["out_of_order"], found["strangers"]) == (0, 0, 0, 0), found
+    assert (code, found["not_whole"], found["out_of_order"], found["foreign"]) == (0, 0, 0, 0), found
     assert found["ordered_keys"] > 0
     assert found["repeats"]["records"] + found["repeats"]["distinct"] == len(there)
 

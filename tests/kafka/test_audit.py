@@ -94,7 +94,7 @@ def test_each_kind_of_wrong_is_found_and_named_and_none_is_found_beside_it(
     assert [(each["callback"], each["behind_callback"]) for each in found["out_of_order_list"]] == [
         (f"{ONE}-4", f"{ONE}-5")
     ]
-    assert [(each["topic"], each["partition"], each["offset"]) for each in found["stranger_list"]] == [("status", 0, 4)]
+    assert [(each["topic"], each["partition"], each["offset"]) for each in found["foreign_list"]] == [("status", 0, 4)]
     assert found["repeats"] == {"distinct": 6, "events": 1, "records": 1, "pushed_again": 0}
     counted = {(each["outcome"], each["word"]): 0 for each in found["counts"]}
     for each in found["counts"]:

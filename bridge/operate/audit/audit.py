@@ -100,8 +100,8 @@ class Findings(msgspec.Struct, frozen=True):
     out_of_order_list: list[Disorder]
     repeats: Repeats
     #: Records without the bridge's headers.
-    foreign: int = msgspec.field(name="strangers")
-    foreign_list: list[ForeignRecord] = msgspec.field(name="stranger_list")
+    foreign: int
+    foreign_list: list[ForeignRecord]
     #: Offsets that expired while they were to be read.
     expired: int
     #: Records of the quarantine that a redrive left there about what it published.
@@ -296,7 +296,7 @@ def _summary(found: Findings) -> Iterator[str]:
         "events": f"{repeats.distinct:,} different",
         "repeats": f"{repeats.records:,} records of {repeats.events:,} events: {repeats.pushed_again:,} were pushed again, "
         f"{own:,} published again by the bridge",
-        "strangers": f"{found.foreign:,} records without the headers of the bridge",
+        "foreign": f"{found.foreign:,} records without the headers of the bridge",
     }
     if found.notes:
         rows["notes"] = f"{found.notes:,} of redrives, in the quarantine"
