@@ -49,9 +49,9 @@ class Counters(msgspec.Struct):
     """Reports, since the start; see the module's head. ``published`` is by topic."""
 
     received: int = 0
-    found: int = 0
+    recovered: int = 0
     refused: int = 0
-    dead_letter: int = 0
+    dead_lettered: int = 0
     published_after_refusal: int = 0
     published: dict[str, int] = {}
 
@@ -194,7 +194,7 @@ class Delivery:
 
     def _sample(self) -> None:
         now, counters = self._loop.time(), self.counters
-        arrived = counters.received + counters.found
+        arrived = counters.received + counters.recovered
         self._filled.sample(now, arrived)
         self._drained.sample(now, arrived - self.waiting)
         self._sampler = self._loop.call_later(1.0, self._sample)
@@ -278,7 +278,7 @@ class Delivery:
             self._settle(ack)
             for topic, reports in ack.published.items():
                 self.counters.published[topic] += reports
-            self.counters.dead_letter += ack.dead_lettered
+            self.counters.dead_lettered += ack.dead_lettered
             ack.entries.clear()
             if not ack.outcome.done():
                 ack.outcome.set_result(None)
@@ -301,7 +301,7 @@ class Delivery:
 
     def damaged(self, reports: int) -> None:
         """See ``Outcome``."""
-        self.counters.dead_letter += reports
+        self.counters.dead_lettered += reports
         log.error("reports_damaged_in_spool", reports=reports, remedy="chatapp-bridge spool show")
 
     async def give_away(self, entry: LaneEntry, record: Record, verdict: Verdict, reason: str) -> None:
@@ -317,7 +317,7 @@ class Delivery:
                 ack.on_kafka = False
                 self._undecided += 1
             elif not entry.refused:
-                self.counters.dead_letter += 1
+                self.counters.dead_lettered += 1
             log.error("record_dead_lettered", topic=record.topic, reason=reason, callback=_callback_of(record))
         elif entry.ack is not None:
             self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
@@ -413,7 +413,7 @@ class Delivery:
                 found = stored.get(lane.number)
                 if found is not None and found.rows:
                     lane.resume(found.first_seq, found.last_seq, found.reports)
-                    self.counters.found += found.reports
+                    self.counters.recovered += found.reports
                 self.lanes[topic].append(lane)
                 lane.start()
 

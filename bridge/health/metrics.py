@@ -94,12 +94,12 @@ class MetricsCollector:
             text = "Reports that could not be understood, by reason."
             yield counter("reports_quarantined", text, count, reason=reason)
         yield counter("reports_received", "Reports of bodies that were read whole.", counts.received)
-        yield counter("reports_recovered", "Reports found in the spool at the start.", counts.found)
+        yield counter("reports_recovered", "Reports found in the spool at the start.", counts.recovered)
         for topic, count in counts.published.items():
             yield counter("reports_published", "Reports acknowledged by Kafka, by topic.", count, topic=topic)
         yield counter("reports_refused", "Reports of callbacks that were answered 503.", counts.refused)
         text = "Reports that Kafka refuses for good, kept in the spool."
-        yield counter("reports_dead_lettered", text, counts.dead_letter)
+        yield counter("reports_dead_lettered", text, counts.dead_lettered)
         text = "Reports of callbacks answered 503 that are on Kafka all the same."
         yield counter("reports_published_after_refusal", text, counts.published_after_refusal)
         yield gauge("reports_waiting", "Reports in memory or in the spool, not yet on Kafka.", self._delivery.waiting)

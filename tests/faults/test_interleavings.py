@@ -91,8 +91,8 @@ class Life:
     def check_accounting(self) -> None:
         """The identity."""
         counters = self.delivery.counters
-        left = sum(counters.published.values()) + self.delivery.waiting + counters.dead_letter + counters.refused
-        assert counters.received + counters.found == left
+        left = sum(counters.published.values()) + self.delivery.waiting + counters.dead_lettered + counters.refused
+        assert counters.received + counters.recovered == left
         assert self.delivery.waiting >= 0
 
     async def drained(self) -> None:
@@ -164,7 +164,7 @@ async def test_the_head_succeeds_late_around_its_journalling_then_kill_9(
     after = Scripted()
     after.log = [record(KEY, 1)] if late else []
     next_life = await stack.enter_async_context(Life.begin(image, after))
-    found = next_life.delivery.counters.found
+    found = next_life.delivery.counters.recovered
     assert found == (1 if point == "after the commit" else 0)
     next_life.push(3)
     await next_life.drained()
@@ -195,7 +195,7 @@ async def test_kill_9_between_acknowledgement_and_delete_and_in_mid_drain(
     after = Scripted()
     after.log = list(cluster.log)
     next_life = await stack.enter_async_context(Life.begin(image, after))
-    assert next_life.delivery.counters.found == 10
+    assert next_life.delivery.counters.recovered == 10
     await next_life.drained()
     assert in_order(after) == list(range(1, 11))
     await life.drained()

@@ -449,7 +449,7 @@ class Stage:
         """The identity, and that nothing is less than nothing."""
         counters, waiting = self.delivery.counters, self.delivery.waiting
         published = sum(counters.published.values())
-        assert counters.received + counters.found == published + waiting + counters.dead_letter + counters.refused
+        assert counters.received + counters.recovered == published + waiting + counters.dead_lettered + counters.refused
         assert waiting >= 0
         assert self.delivery.memory.bytes == sum(lane.memory_bytes for lane in self.delivery.all_lanes())
         assert all(lane.depth >= 0 and lane.memory_bytes >= 0 for lane in self.delivery.all_lanes())

@@ -217,7 +217,7 @@ def test_a_late_acknowledgement_leaves_no_row_behind(stage: Stage, when: str) ->
         stage.crash(unheard=1)
         stage.cluster.deliver_late()
         stage.commit()
-        assert stage.delivery.counters.found == 1
+        assert stage.delivery.counters.recovered == 1
     stage.acknowledge()
     stage.commit()
 
@@ -389,7 +389,7 @@ def test_what_is_refused_for_good_is_dead_lettered_alone(stage: Stage) -> None:
     assert answers(*acks) == [200] * 3
     assert stage.log == [1, 2, 3, 5]
     assert [numbers(row.records) for row in stage.disk.dead_letters] == [[4]]
-    assert stage.delivery.counters.dead_letter == 1
+    assert stage.delivery.counters.dead_lettered == 1
     stage.finish()
 
 
