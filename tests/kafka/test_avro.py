@@ -4,7 +4,6 @@ What a registry does is to numbers the same as what Kafka does to records: while
 """
 
 import asyncio
-import base64
 import io
 import json
 import subprocess
@@ -231,9 +230,7 @@ async def test_what_was_spooled_keeps_its_topic_and_its_format(
     code, out, err = await spool_command("export", "--directory", spool)
     assert code == 0, err
     exported = [each for each in map(json.loads, out.splitlines()) if each["topic"] == topics[2][0]]
-    single = [base64.b64decode(each["value"]["base64"]) for each in exported]
-    assert ["Sent", "Read"] == [event_of(each, b"\xc3\x01" + FINGERPRINT)["provider_status"] for each in single]
-    assert "2 values" in err
+    assert ["Sent", "Read"] == [each["value"]["provider_status"] for each in exported]
 
     async with BridgeProcess(kafka_bootstrap, tmp_path, {}, topics[3]) as bridge:
         await eventually(counts(bridge, "reports_waiting", 2))

@@ -5,6 +5,7 @@ import errno
 import signal
 
 import pytest
+from support.signals import ctrl_c_heeded
 
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.operate import console
@@ -83,6 +84,7 @@ def test_a_signal_ends_a_command_in_order(number: signal.Signals, capsys: pytest
         return 0
 
     before = signal.getsignal(signal.SIGTERM)
-    assert console.interruptible(perform, argparse.Namespace(), "nothing was changed") == 128 + number
+    with ctrl_c_heeded():
+        assert console.interruptible(perform, argparse.Namespace(), "nothing was changed") == 128 + number
     assert capsys.readouterr().err == "\nchatapp-bridge: stopped; nothing was changed\n"
     assert signal.getsignal(signal.SIGTERM) is before
