@@ -93,7 +93,7 @@ class Writer:
             if not self._start():
                 return
             while True:
-                ops = self._mailbox.take(self._patience_seconds(), _COMMIT_BYTES)
+                ops = self._mailbox.take(self._wait_seconds(), _COMMIT_BYTES)
                 self._round(ops)
                 if ops and isinstance(ops[-1], Close):
                     break
@@ -120,7 +120,7 @@ class Writer:
         self._mailbox.tell_opened()
         return True
 
-    def _patience_seconds(self) -> float:
+    def _wait_seconds(self) -> float:
         """How long to wait for an operation before the next round."""
         if self._deletes and self._file is not None and not self._deletes.failed:
             return 0.0

@@ -16,7 +16,7 @@ from bridge.lab.embedded import EmbeddedKafka
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 RECORDS = 6_000 if LONG else 3_000
 RATE = "300"
-PATIENCE = "4"
+TIMEOUT = "4"
 SECONDS = 90.0
 
 
@@ -50,10 +50,10 @@ def ids(bootstrap: str, topic: str) -> Counter[bytes | None]:
 
 
 async def test_all_brokers_die_it_says_so_and_is_taken_up(cluster: EmbeddedKafka, tmp_path: Path) -> None:
-    """It ends when its patience does, with the words for going on; each record is there once in the end."""
+    """It ends when its timeout does, with the words for going on; each record is there once in the end."""
     topic, target, expected = await filled(cluster)
     bootstrap = cluster.bootstrap_servers
-    words = ["replay", "--to-topic", target, "--rate", RATE, "--timeout", PATIENCE, "--execute"]
+    words = ["replay", "--to-topic", target, "--rate", RATE, "--timeout", TIMEOUT, "--execute"]
     process = start(bootstrap, topic, *words, directory=tmp_path)
     await written(bootstrap, target, 0)
     await cluster.kill_all()
