@@ -71,7 +71,7 @@ cdef struct Value:
     int64_t number
     bint absent
 
-cdef int64_t NOT_PLAIN = -1
+cdef int64_t SLOW_PATH = -1
 cdef int64_t MIN_SECONDS = 10**9, END_SECONDS = 10**10, MIN_MS = 10**12, END_MS = 10**13
 cdef Py_ssize_t NORMALIZED_BYTES = 64, NORMALIZED_MOST = 1024
 # What a value takes beside its name and its text, at most: its quotes or its digits.
@@ -218,14 +218,14 @@ cdef bint _take(object text, Value* value) except -1:
     if text is not None:
         at = PyUnicode_AsUTF8AndSize(text, &size)
         for index in range(size):
-            if not _is_fast(<uint8_t>at[index]):
+            if not _needs_no_escape(<uint8_t>at[index]):
                 return False
         if size:
             value.at, value.size = at, size
     return True
 
 
-cdef inline bint _is_fast(uint8_t char) noexcept:
+cdef inline bint _needs_no_escape(uint8_t char) noexcept:
     """Of ASCII, and in JSON as it is."""
     return 0x20 <= char < 0x80 and char != c'"' and char != c'\\'
 
@@ -236,18 +236,18 @@ cdef object _text_of(Value* value):
 
 
 cdef int64_t _time_ms(Value* value) noexcept:
-    """Milliseconds since the epoch, of ten or thirteen digits; else NOT_PLAIN."""
+    """Milliseconds since the epoch, of ten or thirteen digits; else SLOW_PATH."""
     cdef int64_t number = 0
     cdef Py_ssize_t index
     if value.size != 10 and value.size != 13:
-        return NOT_PLAIN
+        return SLOW_PATH
     for index in range(value.size):
         if not c'0' <= value.at[index] <= c'9':
-            return NOT_PLAIN
+            return SLOW_PATH
         number = 10 * number + (value.at[index] - c'0')
     if MIN_MS <= number < END_MS:
         return number
-    return number * 1000 if MIN_SECONDS <= number < END_SECONDS else NOT_PLAIN
+    return number * 1000 if MIN_SECONDS <= number < END_SECONDS else SLOW_PATH
 
 
 cdef inline int _blank_is_absent(Value* value) noexcept:
@@ -285,7 +285,7 @@ cdef inline bint _string(Text* text, Value* value) noexcept:
             value.at, value.size = text.at + 1, at - text.at - 1
             text.at = at + 1
             return True
-        if not _is_fast(char):
+        if not _needs_no_escape(char):
             return False
         at += 1
     return False
@@ -651,7 +651,7 @@ cdef class FastEncoder:
             time = _time_ms(&values[WIRE_TIMESTAMP])
         if expiring:
             expires = _time_ms(&values[WIRE_EXPIRES])
-        if values[MESSAGE_ID].at is NULL or time == NOT_PLAIN or expires == NOT_PLAIN:
+        if values[MESSAGE_ID].at is NULL or time == SLOW_PATH or expires == SLOW_PATH:
             return False
         self._number(TASK_ID_DEFAULTED, values[TASK_ID].at is NULL)
         if values[TASK_ID].at is NULL:

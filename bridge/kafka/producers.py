@@ -1,7 +1,7 @@
 """Which producer a lane sends with, and the replacing of those that went bad.
 
 Three roles: *current*, shared by all healthy lanes; *ward*, shared by the degraded ones, so that their retries slow nobody else;
-and *retiring*, used for nothing new, closed when its last batch is resolved. A lane that is degraded on the current producer
+and *retiring*, used for nothing new, closed when its last batch is resolved. A lane that degrades on the current producer
 makes it the ward, and a fresh one is started for the others, which change over between batches.
 """
 
