@@ -28,8 +28,8 @@ cdef extern from "Python.h":
 
 # The fields of StatusEvent, in its order.
 cdef enum:
-    EVENT_ID, MESSAGE_ID, TASK_ID, TASK_ID_DEFAULTED, SENDER, RECIPIENT, ORIGIN_PHONE_NUMBER, SENDER_USER_ID
-    SENDER_PARENT_USER_ID, SENDER_USER_NAME, STATUS, PROVIDER_STATUS, STATUS_RANK, STATUS_DESCRIPTION, MESSAGE_TIME
+    EVENT_ID, MESSAGE_ID, TASK_ID, TASK_ID_DEFAULTED, SENDER, RECIPIENT, ORIGIN_PHONE_NUMBER, USER_ID
+    PARENT_USER_ID, USER_NAME, STATUS, PROVIDER_STATUS, STATUS_RANK, STATUS_DESCRIPTION, MESSAGE_TIME
     MESSAGE_TIME_SOURCE, RECEIVED_AT, ERROR_CODE, ERROR_DESCRIPTION, ERROR_CATEGORY, ERROR_RETRY, CONVERSATION_ID
     CONVERSATION_TYPE, CONVERSATION_EXPIRES_AT, MESSAGE_FRAME_TYPE, CONTENT_TYPE, TEMPLATE_CODE, TEMPLATE_NAME
     TEMPLATE_LANGUAGE, EXTRAS, FIELDS
@@ -37,7 +37,7 @@ cdef enum:
 # The same as names, for whoever makes the layout to compare.
 FIELD_NAMES = (
     "event_id", "message_id", "task_id", "task_id_defaulted", "sender", "recipient", "origin_phone_number",
-    "sender_user_id", "sender_parent_user_id", "sender_user_name", "status", "provider_status", "status_rank",
+    "user_id", "parent_user_id", "user_name", "status", "provider_status", "status_rank",
     "status_description", "message_time", "message_time_source", "received_at", "error_code", "error_description",
     "error_category", "error_retry", "conversation_id", "conversation_type", "conversation_expires_at",
     "message_frame_type", "content_type", "template_code", "template_name", "template_language", "extras",
@@ -55,8 +55,8 @@ WIRE_NAMES = {
     "ConversationType": WIRE_CONVERSATION_TYPE, "ConversationId": CONVERSATION_ID,
     "ConversationExpirationTime": WIRE_EXPIRES, "MsgFrameType": WIRE_FRAME_TYPE, "Type": WIRE_CONTENT_TYPE,
     "TaskId": TASK_ID, "OriginPhoneNumber": ORIGIN_PHONE_NUMBER, "TemplateCode": TEMPLATE_CODE,
-    "TemplateName": TEMPLATE_NAME, "Language": TEMPLATE_LANGUAGE, "FromUserId": SENDER_USER_ID,
-    "FromParentUserId": SENDER_PARENT_USER_ID, "FromUserName": SENDER_USER_NAME,
+    "TemplateName": TEMPLATE_NAME, "Language": TEMPLATE_LANGUAGE, "FromUserId": USER_ID,
+    "FromParentUserId": PARENT_USER_ID, "FromUserName": USER_NAME,
 }
 cdef Py_ssize_t LONGEST_NAME = 26, OF_A_LENGTH = 5
 
@@ -727,7 +727,7 @@ cdef class FastEncoder:
     cdef int _digest(self, bytes state) except -1:
         """See ``bridge.report.event.event_id``."""
         cdef Value* values = self.values
-        cdef Value* to = &values[RECIPIENT] if values[RECIPIENT].at is not NULL else &values[SENDER_USER_ID]
+        cdef Value* to = &values[RECIPIENT] if values[RECIPIENT].at is not NULL else &values[USER_ID]
         cdef _Buffer buffer = self.buffer
         buffer.big_endian(values[MESSAGE_ID].size, 4)
         buffer.put(values[MESSAGE_ID].at, values[MESSAGE_ID].size)

@@ -41,6 +41,8 @@ _COLOURS: Final = {
     "READ": "bold green",
     "FAILED": "bold red",
     "DELETED": "magenta",
+    "SUBSCRIBED": "green",
+    "UNSUBSCRIBED": "magenta",
     "UNKNOWN": "yellow",
 }
 _WIDTH: Final = max(map(len, _COLOURS))
@@ -233,7 +235,7 @@ class TextPrinter:
         except Undecodable as error:
             return Text(f"{'?':<{_WIDTH}}  {error}", "yellow")
         status = str(event.status)
-        words = [f"{self._person(event.sender)} → {self._person(event.recipient or event.sender_user_id)}"]
+        words = [f"{self._person(event.sender)} → {self._person(event.recipient or event.user_id)}"]
         words.append(event.message_id)
         words += [event.provider_status] if status == "UNKNOWN" else []
         words += [f"template {event.template_name or event.template_code}"] if event.template_code else []

@@ -24,6 +24,8 @@ class Status(_Open):
     READ = "READ"
     FAILED = "FAILED"
     DELETED = "DELETED"
+    SUBSCRIBED = "SUBSCRIBED"
+    UNSUBSCRIBED = "UNSUBSCRIBED"
 
 
 class MessageTimeSource(StrEnum):
@@ -88,11 +90,11 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False):
     #: OriginPhoneNumber; may differ from ``sender``.
     origin_phone_number: str | None
     #: FromUserId.
-    sender_user_id: str | None
+    user_id: str | None
     #: FromParentUserId.
-    sender_parent_user_id: str | None
+    parent_user_id: str | None
     #: FromUserName.
-    sender_user_name: str | None
+    user_name: str | None
     #: Status, of the closed list.
     status: Status
     #: Status as it came, trimmed.
@@ -140,7 +142,7 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False):
 
         At channels where people have no number it is their user id; empty where neither came.
         """
-        return self.message_id, self.recipient or self.sender_user_id or ""
+        return self.message_id, self.recipient or self.user_id or ""
 
     @property
     def is_delivered(self) -> bool:

@@ -51,7 +51,7 @@ class Tables(NamedTuple):
             first.setdefault(event["event_id"], event)
         by_message: dict[Key, list[dict[str, Any]]] = {}
         for event in first.values():
-            who = event["recipient"] or event["sender_user_id"] or ""
+            who = event["recipient"] or event["user_id"] or ""
             by_message.setdefault((event["message_id"], who), []).append(event)
         templates = {
             key: next((e["template_name"] for e in own if e["template_name"]), None) for key, own in by_message.items()

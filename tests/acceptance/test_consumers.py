@@ -78,7 +78,7 @@ def test_two_recipients_under_one_message_id_are_two_messages() -> None:
     events = [
         _event("m", "DELIVERED", "12005550101"),
         _event("m", "DELIVERED", "12005550102"),
-        _event("m", "DELIVERED", None, sender_user_id="US.1"),
+        _event("m", "DELIVERED", None, user_id="US.1"),
     ]
     assert _fed(Billing(), events).total == 3
     assert _fed(Crm(), events).states() == {"DELIVERED": 3}

@@ -227,7 +227,7 @@ async def test_a_team_s_program_follows_frames(kafka_bootstrap: str, framed: Wri
     finally:
         billing.kill()
     delivered = {
-        (event["message_id"], event["recipient"] or event["sender_user_id"] or "")
+        (event["message_id"], event["recipient"] or event["user_id"] or "")
         for event in framed.expected.values()
         if event["status"] in {"DELIVERED", "READ"}
     }

@@ -7,9 +7,9 @@ from typing import Any
 
 _NOTHING: dict[str, Any] = {
     "task_id_defaulted": False,
-    "sender_user_id": None,
-    "sender_parent_user_id": None,
-    "sender_user_name": None,
+    "user_id": None,
+    "parent_user_id": None,
+    "user_name": None,
     "status_description": None,
     "message_time_source": "PROVIDER",
     "conversation_expires_at": None,

@@ -32,8 +32,8 @@ def test_a_whole_value_is_as_published() -> None:
     )
     expected = (
         '{"event_id":"%s","message_id":"m-é","task_id":"m-é","task_id_defaulted":true,"sender":null,'
-        '"recipient":"15550000001","origin_phone_number":null,"sender_user_id":null,"sender_parent_user_id":null,'
-        '"sender_user_name":null,"status":"FAILED","provider_status":"Failed","status_rank":0,'
+        '"recipient":"15550000001","origin_phone_number":null,"user_id":null,"parent_user_id":null,'
+        '"user_name":null,"status":"FAILED","provider_status":"Failed","status_rank":0,'
         '"status_description":null,"message_time":1691043638000,"message_time_source":"PROVIDER",'
         '"received_at":1764000000123,"error_code":"131049","error_description":null,'
         '"error_category":"ECOSYSTEM_LIMIT","error_retry":"LATER","conversation_id":null,'

@@ -21,7 +21,7 @@ def test_of_an_event_the_fields_about_people_are_masked_and_no_others() -> None:
         "message_id": "20230784694637030000003",
         "recipient": "8613800000002",
         "sender": None,
-        "sender_user_name": "Somebody",
+        "user_name": "Somebody",
         "received_at": 1691043638000,
         "error_code": "131026",
         "error_description": "131026: 8613800000002 can't be reached",
@@ -30,7 +30,7 @@ def test_of_an_event_the_fields_about_people_are_masked_and_no_others() -> None:
     shown = json.loads(masked_line(line(value=event)))["value"]
     assert shown == event | {
         "recipient": "8**********02",
-        "sender_user_name": "S*****dy",
+        "user_name": "S*****dy",
         "error_description": "1***26: 8**********02 can't be reached",
         "extras": '{"Other":"8**********02"}',
     }

@@ -263,9 +263,9 @@ TEXTS = {
     "TemplateCode": "template_code",
     "TemplateName": "template_name",
     "Language": "template_language",
-    "FromUserId": "sender_user_id",
-    "FromParentUserId": "sender_parent_user_id",
-    "FromUserName": "sender_user_name",
+    "FromUserId": "user_id",
+    "FromParentUserId": "parent_user_id",
+    "FromUserName": "user_name",
     "ErrorCode": "error_code",
 }
 
