@@ -27,8 +27,8 @@ from bridge.consume.duplicates import Deduplicator
 from bridge.consume.record import Record, event_id, header
 from bridge.consume.schemas import registry_schemas
 from bridge.errors import RegistryError, RegistryUnavailable, Undecodable
-from bridge.report.event import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 from bridge.report.event import StatusEvent as Event
+from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 
 __all__ = [
     "Decoder",

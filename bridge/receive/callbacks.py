@@ -194,14 +194,15 @@ class Callbacks:
         if traceparent is not None:
             visit.trace_id = traceparent[_TRACE_ID].decode()
         visit.callback = f"{self._instance}-{next(self._numbers)}"
-        records, statuses, faults = self._encoder.encode_body(
+        encoded = self._encoder.encode_body(
             body, callback_id=visit.callback, received_at_ms=received_at_ms, traceparent=traceparent
         )
-        if not records:
+        if not encoded.records:
             return
-        visit.ack = self._delivery.submit(records, visit.arrived + self._deadline_seconds)
-        visit.statuses = statuses
-        if faults:
-            self.stats.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in faults])
-            visit.quarantined = len(faults)
+        visit.ack = self._delivery.submit(encoded.records, visit.arrived + self._deadline_seconds)
+        visit.statuses = encoded.statuses
+        self.stats.encoded(encoded.fast, len(encoded.records) - encoded.fast)
+        if encoded.faults:
+            self.stats.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in encoded.faults])
+            visit.quarantined = len(encoded.faults)
         await visit.ack.outcome

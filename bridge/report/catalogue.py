@@ -6,7 +6,7 @@ UNKNOWN: new codes appear without notice, and the provider's own (SRVC_…) are 
 
 from typing import Final, NamedTuple
 
-from bridge.report.event import ErrorCategory, ErrorRetry
+from bridge.report.symbols import ErrorCategory, ErrorRetry
 
 
 class ErrorMeaning(NamedTuple):
@@ -47,3 +47,18 @@ def error_meaning(error_code: str | None) -> ErrorMeaning:
     if error_code is None:
         return NO_ERROR
     return _MEANINGS.get(error_code.strip(), UNKNOWN_ERROR)
+
+
+class Catalogue:
+    def meaning(self, code: str | None) -> ErrorMeaning:
+        return error_meaning(code)
+
+    def __contains__(self, code: str) -> bool:
+        return code in _MEANINGS
+
+
+_SHIPPED = Catalogue()
+
+
+def shipped_catalogue() -> Catalogue:
+    return _SHIPPED

@@ -1,10 +1,10 @@
 """Where the items of a body begin and end, also when a strict decoder refuses the body for one of them.
 
 A strict decoder gives up the whole body for a lone surrogate, a bad escape or deep nesting in one item. This
-scanner needs only the *structure* to be whole: every bracket, comma, colon and quote in its place. What is
-between two quotes, and a bare word such as NaN inside an item, is left for whoever decodes that item. Where
-the structure itself is broken (text cut off, text after the end, a missing value) nothing says for sure which
-bytes belong to which item, and guessing could publish what was only part of a text: it has no items.
+scanner needs only the *structure* to be whole: every bracket, comma, colon and quote in its place, but for a comma
+that trails: ``[1,]``. What is between two quotes, and a bare word such as NaN inside an item, is left for whoever
+decodes that item. Where the structure itself is broken (text cut off, text after the end, a missing value) nothing says
+for sure which bytes belong to which item, and guessing could publish what was only part of a text: it has no items.
 
 It works on bytes, without recursion, in linear time.
 """
@@ -19,9 +19,13 @@ _STRING: Final = rb'"(?:[^"\\]++|\\.)*"'
 _NUMBER: Final = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?"
 # Inside an item; at the top of the array a bare word is no JSON at all.
 _SCALAR: Final = rb"(?:" + _STRING + rb"|[-+.0-9A-Za-z_]++)"
+# A comma before a closing bracket.
+_TRAILING: Final = rb"(?:," + _WS + rb")?"
 _MEMBER: Final = _STRING + _WS + rb":" + _WS + _SCALAR + _WS
-_FLAT_OBJECT: Final = rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb")*)?\}"
-_FLAT_ARRAY: Final = rb"\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb")*)?\]"
+_FLAT_OBJECT: Final = rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb")*" + _TRAILING + rb")?\}"
+_FLAT_ARRAY: Final = (
+    rb"\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb")*" + _TRAILING + rb")?\]"
+)
 
 _match_space: Final = re.compile(_WS).match
 _match_plain_item: Final = re.compile(_STRING + rb"|" + _NUMBER + rb"|true|false|null", re.DOTALL).match
@@ -31,7 +35,8 @@ _match_flat: Final = re.compile(
 ).match
 _match_open: Final = re.compile(_WS + rb"([\[{])").match
 _match_key: Final = re.compile(_WS + rb"(" + _STRING + rb")" + _WS + rb":" + _WS, re.DOTALL).match
-_match_mark: Final = re.compile(_WS + rb"([,\]}])").match
+# What comes after a value; a comma that trails is passed over.
+_match_mark: Final = re.compile(_WS + rb"(?:," + _WS + rb"(?=[\]}]))?([,\]}])").match
 _find_brackets: Final = re.compile(_STRING + rb"|([\[{])|[\]}]", re.DOTALL).finditer
 
 _ARRAY: Final = ord("[")

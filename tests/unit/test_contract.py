@@ -17,8 +17,9 @@ from bridge.consume import Decoder, Event, Status
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.json import CONTENT_TYPE, encode_event
 from bridge.report.catalogue import _MEANINGS, ErrorMeaning, error_meaning
-from bridge.report.event import ErrorCategory, ErrorRetry, MessageTimeSource, event_id, status_rank
+from bridge.report.event import event_id
 from bridge.report.report import Quarantined, Reason, Report, read_body
+from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, status_rank
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "avro/status-event.avsc").read_text())

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.report.event import Status, StatusEvent, event_id, status_of, status_rank
+from bridge.report.event import StatusEvent, event_id
+from bridge.report.symbols import Status, status_of, status_rank
 
 FIELDS = [
     "event_id",
