@@ -62,9 +62,9 @@ def fast_encoder(
         avro=values.avro,
         head=values.head,
         statuses={
-            spelled: (status_rank(status), status.value, CE_TYPES[status], folded.encode())
-            for folded, status in STATUSES.items()
-            for spelled in (folded, folded.capitalize(), folded.upper())
+            spelled: (status_rank(status), status.value, CE_TYPES[status], wire.encode())
+            for wire, status in STATUSES.items()
+            for spelled in (wire, wire.capitalize(), wire.upper())
         },
         failed=Status.FAILED.value,
         no_error=(NO_ERROR.category.value, NO_ERROR.retry.value),

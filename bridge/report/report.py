@@ -270,6 +270,8 @@ class _Candidate(NamedTuple):
     rank: int
     name: str
     value: Time
+    #: The same as it is published, by which two of them are alike.
+    meaning: Time | None
 
 
 def _choose(members: _Members) -> tuple[WireReport, str | None]:
@@ -290,12 +292,14 @@ def _choose(members: _Members) -> tuple[WireReport, str | None]:
         if value is None:
             taken.add(name)
         elif value is not _UNUSABLE:
-            candidates.setdefault(known.field, []).append(_Candidate(2 * known.order + (exact is None), name, value))
+            rank = 2 * known.order + (exact is None)
+            meaning = time_ms(value) if known.is_time else value
+            candidates.setdefault(known.field, []).append(_Candidate(rank, name, value, meaning))
     chosen: dict[str, Time] = {}
     for field, of_field in candidates.items():
         best = min(reversed(of_field), key=lambda candidate: candidate.rank)
         chosen[field] = best.value
-        taken.update(candidate.name for candidate in of_field if candidate.value == best.value)
+        taken.update(candidate.name for candidate in of_field if candidate.meaning == best.meaning)
     extras = [(name, raw) for name, raw in members.values.items() if name not in taken]
     if members.replaced:
         extras.append(("bridge_replaced", msgspec.Raw(_encode(members.replaced))))
