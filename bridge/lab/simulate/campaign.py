@@ -61,8 +61,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     Of messages: ``failed``, ``read`` (of those delivered), ``skip_delivered`` (of those read),
     ``out_of_order`` (two stages change places; a Failed comes after a Delivered), ``unknown_status`` (one
     more report, of a status nobody documented), ``shared`` (two recipients under one MessageId),
-    ``odd_numbers`` (numbers with +, or a user id for a number). Of reports: ``duplicate`` (the same again
-    later), ``odd`` (one deviation of ``oddities.ODDITIES``), ``undecodable`` (an item beside it that has to
+    ``no_number`` (of people: a user id stands for it), ``odd_numbers`` (numbers with +). Of reports: ``duplicate``
+    (the same again later), ``odd`` (one deviation of ``oddities.ODDITIES``), ``undecodable`` (an item beside it that has to
     be quarantined). Of pushes: ``truncated`` (one more push, of a body that is no JSON).
     """
 
@@ -72,7 +72,8 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     out_of_order: float = 0.03
     unknown_status: float = 0.005
     shared: float = 0.03
-    odd_numbers: float = 0.03
+    no_number: float = 0.1
+    odd_numbers: float = 0.015
     duplicate: float = 0.02
     odd: float = 0.1
     undecodable: float = 0.002
@@ -87,7 +88,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     def plain(cls) -> "Mix":
         """Lives and failures only: all as the page documents it, in order, once, nothing to quarantine."""
         return cls(
-            skip_delivered=0, out_of_order=0, unknown_status=0, shared=0, odd_numbers=0, duplicate=0, odd=0,
+            skip_delivered=0, out_of_order=0, unknown_status=0, shared=0, no_number=0, odd_numbers=0, duplicate=0, odd=0,
             undecodable=0, truncated=0,
         )  # fmt: skip
 
@@ -203,8 +204,9 @@ class _Lives:
         """Every report of one message with its delay: one life for each of its recipients."""
         chance, mix = self._chance, self._mix
         common = self._common_fields(index)
-        numbers = "plus" if chance.random() < mix.odd_numbers / 2 else "plain"
-        numbers = "user id" if chance.random() < mix.odd_numbers / 2 else numbers
+        numbers = "plus" if chance.random() < mix.odd_numbers else "plain"
+        if chance.random() < mix.no_number:
+            numbers = chance.choice(("", "From"))
         for nth in range(2 if chance.random() < mix.shared else 1):
             delay = 0.0
             for stage, status in enumerate(self._stages()):
@@ -258,9 +260,10 @@ class _Lives:
         chance, forced = self._chance, self._options.status
         fields = common | {"Status": forced or status}
         recipient = telephone_number(person)
-        if numbers == "user id":
+        if numbers in {"", "From"}:
+            # Both spellings of the names are about.
             recipient = f"US.{person:016d}"
-            fields |= {"FromUserId": recipient, "FromUserName": "Simulated Person"}
+            fields |= {f"{numbers}UserId": recipient, f"{numbers}UserName": "Simulated Person"}
         elif numbers == "plus":
             recipient = f"+{recipient}"
             fields |= {"To": recipient, "From": f"+{fields['From']}"}
@@ -273,8 +276,8 @@ class _Lives:
         draft = Draft(fields, fields["MessageId"], recipient, forced or status, code)
         if forced is None and chance.random() < self._mix.odd:
             chance.choice(ODDITIES)(draft, chance)
-        facts = (draft.message_id, draft.recipient, draft.status, draft.error_code)
-        return _Item(self._encode(draft.fields), Report(*facts, event_id(*facts)))
+        facts = (draft.message_id, draft.recipient, draft.status, draft.wire_error_code)
+        return _Item(draft.finish(self._encode(draft.fields)), Report(*facts, event_id(*facts)))
 
     def _undecodable(self, fields: dict[str, Any]) -> _Item:
         raw = self._chance.choice(UNDECODABLE)(fields, f"{self._run}-undecodable-{next(self._marks)}")
