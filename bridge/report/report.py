@@ -214,7 +214,7 @@ def _read_tolerantly(raw: bytes, path: str, receipt: _Receipt) -> Item:
         if members is not None:
             fields, extras = _choose(members)
             return _event(fields, extras, raw, path, receipt)
-        fault = Reason.UNDECODABLE, "The item holds text or a number that JSON does not allow."
+        fault = Reason.UNDECODABLE, "The item is not JSON."
     reason, detail = fault
     return Quarantined(raw, reason, detail, path, _readable_message_id(raw))
 
