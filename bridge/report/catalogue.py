@@ -1,7 +1,7 @@
 """What an error code means, so that alerting and billing need no table of their own.
 
-The codes and their meanings are data: ``config/error_codes.toml``, which the package carries, and over it a file of the operator's own
-(``events.error_codes``). A code that neither lists is UNKNOWN: new codes appear without notice.
+The codes and their meanings are data: ``config/error_codes.toml``, which the package carries, and over it a file of the
+operator's own (``events.error_codes``). A code that neither lists is UNKNOWN: new codes appear without notice.
 """
 
 import re
@@ -33,6 +33,7 @@ _ENTRY = ("category", "retry", "what")
 _RANGE = re.compile(r"(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})")
 _LARGEST_RANGE = 10_000
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_LINE_END = "\n"
 _LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)$")
 
 
@@ -124,13 +125,15 @@ def _document(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         return tomllib.loads(text)
     except OSError as error:
-        raise ConfigurationError(f"{_KEY}: can't read {path}: {error.strerror}; mount it, or correct the key") from error
+        raise ConfigurationError(
+            f"{_KEY}: can't read {path}: {error.strerror}; mount it, or correct the key"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{_KEY}: {path} is not UTF-8 text: {error}; correct that byte") from error
     except tomllib.TOMLDecodeError as error:
+        # Of a code that is there twice TOML's parser tells the place alone.
         place = _LINE.search(str(error))
-        # A code that is there twice is told by TOML's parser as well, with the place alone.
-        line = f", which is: {text.splitlines()[int(place[1]) - 1].strip()}" if place else ""
+        line = f", which is: {text.split(_LINE_END)[int(place[1]) - 1].strip()}" if place else ""
         raise ConfigurationError(
             f"{_KEY}: {path} is not TOML: {error}{line}; correct that line (a code may be there only once)"
         ) from error

@@ -60,6 +60,19 @@ def test_config_masks_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     assert PASSWORD not in said
 
 
+def test_serve_refuses_to_start_with_error_codes_that_can_t_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the key, the file and the entry."""
+    file = tmp_path / "codes.toml"
+    file.write_text("[codes]\n7 = { category = 'POLICE', retry = 'NO' }\n")
+    assignments = ["access.allow_unauthenticated=true", f"events.error_codes={file}"]
+    assert cli.main(["serve", *(word for each in assignments for word in ("--set", each))]) == 2
+    said = capsys.readouterr().err
+    assert f"events.error_codes: {file} can't be used:" in said
+    assert "codes.7: category is 'POLICE'" in said
+
+
 def test_serve_refuses_to_start_without_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2, the key to set, how to make a secret, and how to run open on purpose."""
     assert cli.main(["serve"]) == 2
