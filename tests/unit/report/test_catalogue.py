@@ -7,7 +7,15 @@ import pytest
 
 from bridge import config
 from bridge.errors import ConfigurationError
-from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR, Catalogue, error_meaning, load_catalogue, shipped_catalogue
+from bridge.report.catalogue import (
+    NO_ERROR,
+    UNKNOWN_ERROR,
+    Catalogue,
+    ErrorMeaning,
+    error_meaning,
+    load_catalogue,
+    shipped_catalogue,
+)
 from bridge.report.event import ErrorCategory, ErrorRetry
 
 FILE = config.data_directory("config") / "error_codes.toml"
@@ -112,9 +120,9 @@ def test_an_entry_adds_a_code_or_replaces_a_meaning(tmp_path: Path) -> None:
     )
 
     expected = dict(shipped_catalogue().meanings)
-    expected["131026"] = (ErrorCategory.OPT_OUT, ErrorRetry.LATER)
-    expected["Own.Code"] = (ErrorCategory.TRANSIENT, ErrorRetry.UNKNOWN)
-    expected |= dict.fromkeys(("250", "251"), (ErrorCategory.POLICY, ErrorRetry.NO))
+    expected["131026"] = ErrorMeaning(ErrorCategory.OPT_OUT, ErrorRetry.LATER)
+    expected["Own.Code"] = ErrorMeaning(ErrorCategory.TRANSIENT, ErrorRetry.UNKNOWN)
+    expected |= dict.fromkeys(("250", "251"), ErrorMeaning(ErrorCategory.POLICY, ErrorRetry.NO))
     expected["131050"] = UNKNOWN_ERROR
     assert catalogue.meanings == expected
     assert catalogue.meaning(None) == NO_ERROR
