@@ -1,5 +1,6 @@
 """The catalogue of error codes: the shipped one, and a file of the operator's own over it."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bridge.report.catalogue import (
 )
 from bridge.report.event import ErrorCategory, ErrorRetry
 
+ROOT = Path(__file__).parents[3]
 FILE = config.data_directory("config") / "error_codes.toml"
 DOCUMENT = tomllib.loads(FILE.read_text())
 
@@ -263,3 +265,11 @@ def test_a_file_that_can_t_be_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError) as refused:
             load_catalogue(path)
         assert str(refused.value) == f"events.error_codes: can't read {path}: {why}; mount it, or correct the key"
+
+
+def test_the_file_that_the_operations_guide_shows_can_be_used(tmp_path: Path) -> None:
+    """And says something."""
+    [text] = re.findall(r"```toml\n(\[codes\]\n.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    catalogue = own(tmp_path, text)
+    assert catalogue.meaning("SRVC_USER_BLOCKED") == (ErrorCategory.OPT_OUT, ErrorRetry.NO)
+    assert catalogue.meaning("132199") == (ErrorCategory.TEMPLATE, ErrorRetry.NO)
