@@ -1,0 +1,49 @@
+"""How many messages share a message_id, and to whom each event belongs.
+
+A provider's push may go to several people under one message_id, and each of them is one message. An event names a person by
+recipient, by user id, by both or by neither, and may name the same person by recipient first and by user id alone later.
+"""
+
+from collections.abc import Collection
+
+Named = tuple[str | None, str | None]
+"""The recipient and the user id of one event; None or empty where it has none."""
+
+
+def count_people(named: Collection[Named]) -> int:
+    """How many messages some events of one message_id are: a number that never shrinks when events are added.
+
+    It is the number of different recipients, or of different user ids where those are more, and at least one.
+
+    Args:
+        named: what the events name; none of them, no message.
+    """
+    recipients = {recipient for recipient, _ in named if recipient}
+    user_ids = {user_id for _, user_id in named if user_id}
+    return max(len(recipients), len(user_ids), 1 if named else 0)
+
+
+def people(named: Collection[Named]) -> dict[Named, str]:
+    """To whom each event of one message_id belongs, whatever the order in which the events came.
+
+    People go by recipient, or by user id where a message_id has more of those. An event with only the other one belongs to
+    the first person that some event names together with it. Where no event does, the others that are left and the people that
+    are left are paired in the order of their text, and an event that names neither belongs to the first of these people.
+
+    Args:
+        named: what all events of the message_id name.
+
+    Returns:
+        The recipient or user id that the person goes by, empty where no event names anybody. There are `count_people` of them.
+    """
+    by_user_id = len({user_id for _, user_id in named if user_id}) > len({recipient for recipient, _ in named if recipient})
+    sides = {pair: (pair[::-1] if by_user_id else pair) for pair in named}
+    links = sorted((who, other) for who, other in sides.values() if who and other)
+    linked = {who for who, _ in links}
+    everyone = sorted({who for who, _ in sides.values() if who}, key=lambda who: (who in linked, who))
+    # From the last link to the first, so that the first one stays.
+    person_of = {other: who for who, other in reversed(links)}
+    left = sorted({other for _, other in sides.values() if other} - person_of.keys())
+    person_of |= dict(zip(left, everyone, strict=False))
+    first = everyone[0] if everyone else ""
+    return {pair: who or (person_of[other] if other else first) for pair, (who, other) in sides.items()}
