@@ -36,7 +36,9 @@ def people(named: Collection[Named]) -> dict[Named, str]:
     Returns:
         The recipient or user id that the person goes by, empty where no event names anybody. There are `count_people` of them.
     """
-    by_user_id = len({user_id for _, user_id in named if user_id}) > len({recipient for recipient, _ in named if recipient})
+    by_user_id = len({user_id for _, user_id in named if user_id}) > len(
+        {recipient for recipient, _ in named if recipient}
+    )
     sides = {pair: (pair[::-1] if by_user_id else pair) for pair in named}
     links = sorted((who, other) for who, other in sides.values() if who and other)
     linked = {who for who, _ in links}

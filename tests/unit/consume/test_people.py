@@ -10,7 +10,9 @@ from bridge.consume import Named, count_people, people
 
 A, B, C = "12005550101", "12005550102", "12005550103"
 NAMED: st.SearchStrategy[list[Named]] = st.lists(
-    st.tuples(st.sampled_from([None, A, B, C]), st.sampled_from([None, "US.1", "US.2", "US.3"])), unique=True, max_size=10
+    st.tuples(st.sampled_from([None, A, B, C]), st.sampled_from([None, "US.1", "US.2", "US.3"])),
+    unique=True,
+    max_size=10,
 )
 
 
