@@ -48,7 +48,7 @@ class Reckoning(msgspec.Struct, frozen=True):
         return self.check.ok and all(row.agrees for row in self.rows)
 
 
-class Named(msgspec.Struct, frozen=True):
+class People(msgspec.Struct, frozen=True):
     """Whom the reports of each message_id name, by number and by user id: one person may come by both, and several may share it.
 
     They are as many messages as there are different numbers, or different user ids where those are more, and at least one.
@@ -58,7 +58,7 @@ class Named(msgspec.Struct, frozen=True):
     user_ids: dict[str, set[str]]
 
     @classmethod
-    def nobody(cls) -> "Named":
+    def nobody(cls) -> "People":
         """Before any report."""
         return cls({}, {})
 
@@ -82,14 +82,14 @@ class Expected(msgspec.Struct, frozen=True):
 
     events: set[str]
     quarantined: set[str]
-    messages: Named
-    delivered: Named
-    failed: Named
+    messages: People
+    delivered: People
+    failed: People
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> "Expected":
         """From all callbacks."""
-        expected = cls(set(), set(), Named.nobody(), Named.nobody(), Named.nobody())
+        expected = cls(set(), set(), People.nobody(), People.nobody(), People.nobody())
         for report in (report for entry in entries for report in entry.reports):
             if report.event_id is None:
                 expected.quarantined.add(report.raw_sha256 or "")
