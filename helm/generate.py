@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from bridge.config import Settings
-from bridge.report.event import ErrorCategory, ErrorRetry
+from bridge.report.symbols import ErrorCategory, ErrorRetry
 
 CHART = Path(__file__).parent / "chatapp-bridge"
 SCHEMA, VALUES, README = CHART / "values.schema.json", CHART / "values.yaml", CHART / "README.md"

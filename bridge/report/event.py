@@ -13,14 +13,6 @@ class StatusEvent(EventFields, frozen=True, gc=False):
     """One status report, flat. Times are milliseconds since the epoch; what did not arrive is None."""
 
     @property
-    def message(self) -> tuple[str, str]:
-        """Which message this is about: its id and its recipient, as two recipients may share an id.
-
-        At channels where people have no number it is their user id; empty where neither came.
-        """
-        return self.message_id, self.recipient or self.user_id or ""
-
-    @property
     def is_delivered(self) -> bool:
         """Whether the message has reached its recipient: at DELIVERED or READ, since DELIVERED may never come."""
         return self.status is Status.DELIVERED or self.status is Status.READ

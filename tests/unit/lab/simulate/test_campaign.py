@@ -175,6 +175,19 @@ def test_every_telephone_number_is_reserved_for_fiction() -> None:
     assert len({telephone_number(n) for n in range(60_000)}) == 60_000
 
 
+def test_people_hide_their_number_after_their_first_report() -> None:
+    """It names the number, or both; later ones name the user id alone, which is the recipient of the ledger then."""
+    named: defaultdict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+    mix = Mix(hidden=1, shared=0, out_of_order=0, duplicate=0, undecodable=0, truncated=0, odd=0)
+    for raw, report in _items(_pushes(messages=200, mix=mix)):
+        fields = json.loads(raw)
+        named[report.message_id].append((fields.get("To"), fields.get("FromUserId")))
+        assert (report.to, report.user_id) == (fields.get("To", ""), fields.get("FromUserId", ""))
+        assert report.recipient == (report.to or report.user_id)
+    assert {(bool(user_id), len(set(later))) for (_, user_id), *later in named.values()} == {(True, 1), (False, 1)}
+    assert all(first[0] and later[0][0] is None for first, *later in named.values())
+
+
 def test_every_message_id_starts_with_the_run() -> None:
     """Two runs never share a message, whatever else they share."""
     ids = [{report.message_id for report in _reports(_pushes(run=run)) if report.event_id} for run in ("2026", "2027")]
