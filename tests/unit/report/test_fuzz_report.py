@@ -1,15 +1,18 @@
 """The decoder under mutated callbacks, beside Python's own JSON parser: a moment here, an hour by ``make fuzz``."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzzing import DECODER_SHARE, few_or_many, while_budget_lasts
 
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
+from bridge.report.event import StatusEvent
 from bridge.report.report import Item, Quarantined, Reason, Report, read_body
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -22,6 +25,9 @@ SEEDS = [
     (FIXTURES / "page-message.json").read_bytes(),
     b'[{"MessageId":"m","Status":"Sent"}]',
     b'{"messageid":7,"STATUS":"Failed","Error":"131026:x","ErrorCode":131026,"Timestamp":"1691132091000.5","x":{"a":[1,null]}}',
+    b'[{"MessageId":"m","Status":"Failed","UserId":"u","FromUserName":"\xc3\xa9 \\u4e2d\\"x\\\\",'
+    b'"\xe5\xa4\x87":{"b":[1.5,{}]},"N":1}]',
+    b'[{"MessageId":"m","Status":"Read","StatusDescription":"a\nb\\n","x":[1,],},]',
     b'[{"MessageId":"\\ud83d\\ude00","Status":"Read","To":"\xf0\x9f\x98\x80"},1,null,"x",{"Status":"Sent"},{}]',
 ]
 # Where parsers differ, and where the decoder decides.
@@ -72,6 +78,47 @@ def is_json(text: bytes) -> bool:
     return True
 
 
+def as_meant(raw: bytes) -> bytes:
+    """What is read leniently of an item, done to its bytes as a person would: only where a strict parser refuses them."""
+    if is_json(raw):
+        return raw
+    out, quoted, escaped = bytearray(), False, False
+    for byte in raw:
+        char = bytes([byte])
+        if quoted:
+            out += {b"\n": b"\\n", b"\r": b"\\r"}.get(char, char) if not escaped else char
+            escaped = char == b"\\" and not escaped
+            quoted = char != b'"' or (out[-2:] == b'\\"' and len(out[:-1]) - len(out[:-1].rstrip(b"\\")) & 1 == 1)
+            continue
+        if char in b"]}" and out.rstrip(b" \t\r\n")[-1:] == b",":
+            del out[out.rindex(b",") :]
+        out += char
+        quoted, escaped = char == b'"', False
+    return bytes(out)
+
+
+def texts_of(event: StatusEvent) -> list[str]:
+    """The texts of an event, and those in its extras."""
+    found = [value for value in msgspec.structs.astuple(event) if isinstance(value, str)]
+    return found + list(texts_in(json.loads(event.extras or "{}", parse_int=str, parse_float=str)))
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value:
+            yield from texts_in(each)
+        if isinstance(value, dict):
+            yield from texts_in(list(value.values()))
+
+
+def surrogates(text: str) -> bool:
+    """Whether it has half of a pair."""
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def lost(body: bytes, items: list[Item]) -> bytes:
     """The bytes of a body that are in no item."""
     position, between = 0, b""
@@ -90,9 +137,10 @@ def check_decoded(body: bytes) -> None:
     assert rest.strip(BETWEEN) == b"", "bytes that are in no item"
     for item in items:
         if isinstance(item, Report):
-            fields = parsed(item.raw)
+            fields = parsed(as_meant(item.raw))
             assert isinstance(fields, dict)
             assert item.event.message_id
+            assert not any("\0" in text or surrogates(text) for text in texts_of(item.event))
             assert item.event.provider_status
         else:
             assert item.reason in Reason

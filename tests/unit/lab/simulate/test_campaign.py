@@ -178,11 +178,12 @@ def test_every_telephone_number_is_reserved_for_fiction() -> None:
 def test_people_hide_their_number_after_their_first_report() -> None:
     """It names the number, or both; later ones name the user id alone, which is the recipient of the ledger then."""
     named: defaultdict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
-    mix = Mix(hidden=1, shared=0, out_of_order=0, duplicate=0, undecodable=0, truncated=0, odd=0)
+    mix = Mix(hidden=1, no_number=0, shared=0, out_of_order=0, duplicate=0, undecodable=0, truncated=0, odd=0)
     for raw, report in _items(_pushes(messages=200, mix=mix)):
         fields = json.loads(raw)
-        named[report.message_id].append((fields.get("To"), fields.get("FromUserId")))
-        assert (report.to, report.user_id) == (fields.get("To", ""), fields.get("FromUserId", ""))
+        user_id = fields.get("UserId", fields.get("FromUserId"))
+        named[report.message_id].append((fields.get("To"), user_id))
+        assert (report.to, report.user_id) == (fields.get("To", ""), user_id or "")
         assert report.recipient == (report.to or report.user_id)
     assert {(bool(user_id), len(set(later))) for (_, user_id), *later in named.values()} == {(True, 1), (False, 1)}
     assert all(first[0] and later[0][0] is None for first, *later in named.values())
