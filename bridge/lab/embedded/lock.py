@@ -1,4 +1,5 @@
-"""What the embedded Kafka, registry and deserialiser are made of, pinned: ``jars.lock``, ``registry.lock`` and ``serde.lock``.
+"""What the embedded Kafka, registry, deserialiser and Connect are made of, pinned: ``jars.lock``, ``registry.lock``, ``serde.lock``
+and ``connect.lock``.
 
 One line an artifact: ``SHA256 BYTES GROUP:NAME:VERSION``, with ``:PACKAGING:CLASSIFIER`` before the version of what is
 no plain jar; ``#`` begins a comment. Where they come from is not written there: the resolver's configured repositories
@@ -13,6 +14,7 @@ from pathlib import Path
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 REGISTRY_LOCK_FILE = Path(__file__).with_name("registry.lock")
 SERDE_LOCK_FILE = Path(__file__).with_name("serde.lock")
+CONNECT_LOCK_FILE = Path(__file__).with_name("connect.lock")
 COMPILER = "org.eclipse.jdt:ecj"
 
 
