@@ -1,24 +1,34 @@
 """Kafka Connect reads the topic as ``avro/CONTRACT.md`` says: a real worker, with the settings that stand there."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
+import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 from confluent_kafka import Producer
 from support.apart import run_apart
+from support.bridge_process import BridgeProcess
 from support.brokers import running
+from support.callbacks import make_topics
 from support.connect import ConnectWorker, changed, settings_of
 from support.contract_document import blocks, table
 from support.topics import consume_all, create_topic, unique_name
 
+from bridge.consume import Decoder, registry_schemas
 from bridge.encode.records import RecordEncoder
+from bridge.lab.embedded import EmbeddedRegistry
+from bridge.lab.embedded.download import ensure_converter
 from bridge.report.event import event_id
 from bridge.report.report import read_body
 
+SCHEMA = json.loads((Path(__file__).parents[2] / "avro/status-event.avsc").read_text())
 RECEIVED = 1_691_043_640_123
 RECIPIENT = "12025550123"
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -35,15 +45,20 @@ REPORTS = [
     {"MessageId": "m-2", "Status": "Failed", "To": RECIPIENT, "ErrorCode": "131026"},
 ]
 NO_JSON = b"{not json"
-WORKER, CONNECTOR, _AVRO, DEAD_LETTERS = map(settings_of, blocks("properties"))
+WORKER, CONNECTOR, AVRO, DEAD_LETTERS = map(settings_of, blocks("properties"))
+
+
+Said = list[str | None]
+"""Of a key, a value, a field or a header that a connector was given: the schema, the class and the text."""
 
 
 class Handed(NamedTuple):
-    """What a connector was given of one record: of its key, its value and each header the schema, the class and the text."""
+    """What a connector was given of one record; the fields of a value with a schema."""
 
-    key: list[str | None]
-    value: list[str | None]
-    headers: list[tuple[str, list[str | None]]]
+    key: Said
+    value: Said
+    headers: list[tuple[str, Said]]
+    fields: dict[str, Said]
 
 
 class Connect(NamedTuple):
@@ -57,11 +72,15 @@ class Connect(NamedTuple):
 
     async def handed(self, name: str, count: int) -> list[Handed]:
         """What the connector of that name was given, once it is so many records."""
-        lines = await self.worker.lines(self.directory / name, count)
-        return [
-            Handed(each["key"], each["value"], [(header, said) for header, said in each["headers"]])
-            for each in map(json.loads, lines)
-        ]
+        return await handed(self.worker, self.directory / name, count)
+
+
+async def handed(worker: ConnectWorker, file: Path, count: int) -> list[Handed]:
+    """What ``TypedSink`` wrote into a file, once it is so many records."""
+    return [
+        Handed(each["key"], each["value"], [(name, said) for name, said in each["headers"]], each.get("fields", {}))
+        for each in map(json.loads, await worker.lines(file, count))
+    ]
 
 
 def put(bootstrap: str, topic: str, reports: list[dict[str, str]], *, commit: bool = True) -> None:
@@ -160,11 +179,11 @@ async def test_the_default_header_converter_changes_them(connect: Connect) -> No
         for (header, before), (_, said) in zip(text_of(record.headers), found.headers, strict=True)
     }
     assert {each: seen.get(each) for each in told} == told
-    for (header, before), (name, after) in seen.items():
+    for (header, before), (kind, after) in seen.items():
         if header == "ce_id" and before in NUMBERS.values():
-            assert (name in {"BigDecimal", "Double"}, after != before) == (True, True)
+            assert (kind in {"BigDecimal", "Double"}, after != before) == (True, True)
         elif header not in {"ce_specversion", "ce_time", "ce_subject"}:
-            assert (name, after) == ("String", before)
+            assert (kind, after) == ("String", before)
 
 
 async def test_what_is_no_event_goes_to_the_dead_letter_topic(connect: Connect, kafka_bootstrap: str) -> None:
@@ -177,3 +196,55 @@ async def test_what_is_no_event_goes_to_the_dead_letter_topic(connect: Connect, 
     reasons = dict(dead.headers)
     assert reasons["__connect.errors.topic"].decode() == connect.broken.topic
     assert b"JsonConverter" in reasons["__connect.errors.class.name"]
+
+
+async def test_avro_arrives_with_a_schema(kafka_bootstrap: str, registry: EmbeddedRegistry, tmp_path: Path) -> None:
+    """Through the bridge and a registry: every field with its type, as a sink that makes columns needs it; texts as ever."""
+    topics = await make_topics(kafka_bootstrap, partitions=1)
+    async with httpx.AsyncClient() as client:
+        address = f"{registry.url}/subjects/{topics[0]}-value/versions"
+        assert (await client.post(address, json={"schema": json.dumps(SCHEMA)})).status_code == 200
+    settings = {"events.format": "avro", "registry.url": registry.url, "log.level": "info"}
+    async with BridgeProcess(kafka_bootstrap, tmp_path, settings, topics) as bridge:
+        assert (await bridge.post(json.dumps(REPORTS).encode())).status == 200
+        await bridge.stop()
+    records = await consume_all(kafka_bootstrap, topics[0])
+    address = registry.native_url.replace("/v3", "/v2")
+    converter = changed(AVRO, {"value.converter.apicurio.registry.url": address})
+    plain = {name: value for name, value in CONNECTOR.items() if not name.startswith("value.converter")}
+    here = {"name": unique_name("avro"), "topics": topics[0], "file": tmp_path / "avro", "connector.class": "TypedSink"}
+    connector = changed(plain, here) | converter
+    there = changed(WORKER, {"bootstrap.servers": kafka_bootstrap})
+    async with ConnectWorker(
+        tmp_path / "connect", there, [connector], await asyncio.to_thread(ensure_converter)
+    ) as worker:
+        found = await handed(worker, tmp_path / "avro", len(REPORTS))
+
+    with httpx.Client(base_url=registry.url) as client:
+        decoder = Decoder(registry_schemas(client))
+        events = [msgspec.to_builtins(decoder.read(record)) for record in records]
+    for record, expected, each in zip(records, events, found, strict=True):
+        assert each.value[:2] == ["chatapp.status.v1.StatusEvent", "Struct"]
+        assert each.fields == {
+            field["name"]: said_of(field["type"], expected[field["name"]]) for field in SCHEMA["fields"]
+        }
+        assert each.headers == [(name, ["STRING", "String", text]) for name, text in text_of(record.headers)]
+        assert each.key == ["STRING", "String", record.key.decode()]
+
+
+def said_of(avro: Any, value: Any) -> Said:
+    """What a connector is given for a field: Connect's type for Avro's, and the value as Connect writes it."""
+    kind = avro[1] if isinstance(avro, list) else avro
+    whole: dict[str, Any] = kind if isinstance(kind, dict) else {"type": kind}
+    schema, name = {
+        "string": ("STRING", "String"),
+        "enum": (f"{SCHEMA['namespace']}.{whole.get('name')}", "String"),
+        "int": ("INT32", "Integer"),
+        "boolean": ("BOOLEAN", "Boolean"),
+        "timestamp-millis": ("org.apache.kafka.connect.data.Timestamp", "Date"),
+    }[whole.get("logicalType", whole["type"])]
+    if value is None:
+        return [schema, None, None]
+    if name == "Date":
+        value = datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return [schema, name, str(value).lower() if name == "Boolean" else str(value)]

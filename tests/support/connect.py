@@ -52,7 +52,7 @@ class ConnectWorker(Owned, Process):
         directory: Path,
         settings: Mapping[str, str],
         connectors: Sequence[Mapping[str, str]],
-        class_path: Sequence[Path] = (),
+        converter: Sequence[Path] = (),
     ) -> None:
         """Name its place and settings; nothing is started yet.
 
@@ -60,7 +60,7 @@ class ConnectWorker(Owned, Process):
             directory: Takes the worker's files: plug-ins, offsets, its log.
             settings: Of the worker, but for the port it listens on, its plug-ins and its offsets: those are its own.
             connectors: Of each connector.
-            class_path: Behind Kafka's and Connect's jars: a converter.
+            converter: The jars of a converter, a plug-in of its own.
         """
         super().__init__(directory / "worker.log")
         self._directory = directory
@@ -73,7 +73,7 @@ class ConnectWorker(Owned, Process):
         }
         self._settings = changed(settings, here)
         self._connectors = connectors
-        self._class_path = class_path
+        self._converter = converter
 
     async def start(self) -> None:
         """Start it, with the stock file connectors and the sink of ``tests/java/connect`` as plug-ins."""
@@ -81,16 +81,17 @@ class ConnectWorker(Owned, Process):
         jars = await asyncio.to_thread(ensure_connect)
         # As in Kafka's own distribution, the file connectors are not on the class path.
         files = next(jar for jar in jars if jar.name.startswith("connect-file-"))
-        (self._plugins / "file").mkdir(parents=True)
-        shutil.copy(files, self._plugins / "file")
+        for name, parts in (("file", [files]), ("converter", self._converter)):
+            (self._plugins / name).mkdir(parents=True)
+            for jar in parts:
+                shutil.copy(jar, self._plugins / name)
         await compile_java(sorted(SOURCES.glob("*.java")), self._plugins / "typed", class_path=jars)
         written = []
         for name, settings in (("worker", self._settings), *((each["name"], each) for each in self._connectors)):
             written.append(self._directory / f"{name}.properties")
             written[-1].write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        class_path = [*(jar for jar in jars if jar != files), *self._class_path]
-        log_level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=info"
-        options = [log_level, "-Xmx256m"]
+        class_path = [jar for jar in jars if jar != files]
+        options = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info", "-Xmx256m"]
         self.launch(java_command(libraries, MAIN, [*map(str, written)], jvm_options=options, class_path=class_path))
 
     async def close(self) -> None:

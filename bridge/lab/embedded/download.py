@@ -26,7 +26,15 @@ from typing import Any
 from rich.console import Console
 
 from bridge.errors import EmbeddedError
-from bridge.lab.embedded.lock import CONNECT_LOCK_FILE, REGISTRY_LOCK_FILE, SERDE_LOCK_FILE, Artifact, digest, read_lock
+from bridge.lab.embedded.lock import (
+    CONNECT_LOCK_FILE,
+    CONVERTER_LOCK_FILE,
+    REGISTRY_LOCK_FILE,
+    SERDE_LOCK_FILE,
+    Artifact,
+    digest,
+    read_lock,
+)
 from bridge.lab.embedded.show import Progress
 
 PARALLEL_DOWNLOADS = 8
@@ -134,6 +142,19 @@ def ensure_connect(console: Console | None = None, cancelled: threading.Event | 
         EmbeddedError: It can't be had; the message says what to do.
     """
     return _class_path("connect", "Kafka Connect", read_lock(CONNECT_LOCK_FILE), console, cancelled)
+
+
+def ensure_converter(console: Console | None = None, cancelled: threading.Event | None = None) -> tuple[Path, ...]:
+    """Kafka Connect's converter of Avro, for a directory of its plug-ins: 4 MB, fetched first where needed. Blocks.
+
+    Args:
+        console: Takes the progress; standard error unless given.
+        cancelled: Set by another thread to give up early.
+
+    Raises:
+        EmbeddedError: It can't be had; the message says what to do.
+    """
+    return _class_path("converter", "Apicurio's converter", read_lock(CONVERTER_LOCK_FILE), console, cancelled)
 
 
 def _class_path(

@@ -17,6 +17,7 @@ from jgo.maven import MavenContext
 from bridge.lab.embedded.lock import (
     COMPILER,
     CONNECT_LOCK_FILE,
+    CONVERTER_LOCK_FILE,
     LOCK_FILE,
     REGISTRY_LOCK_FILE,
     SERDE_LOCK_FILE,
@@ -30,6 +31,8 @@ LOGGING = "org.slf4j:slf4j-simple:1.7.36"
 SERDE = "io.apicurio:apicurio-registry-avro-serde-kafka:3.1.7"
 # The worker, the stock file sink, and the converter and transformations that a consuming team has there as well.
 CONNECT = tuple(f"org.apache.kafka:connect-{part}:{KAFKA}" for part in ("runtime", "file", "json", "transforms"))
+# The newest that reads Confluent's frame and is published with its jar.
+CONVERTER = "io.apicurio:apicurio-registry-utils-converter:2.6.13.Final"
 # Its project names them for its tests, and forgets to say so.
 NOT_NEEDED = frozenset({"org.mockito", "net.bytebuddy", "org.objenesis"})
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "tar.gz", "all")
@@ -50,6 +53,10 @@ SERDE_HEAD = f"""\
 """
 CONNECT_HEAD = f"""\
 # Kafka Connect {KAFKA}: a worker, its file connectors, JSON converter and transformations, with what they need beside jars.lock.
+# Written by `python -m bridge.lab.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
+"""
+CONVERTER_HEAD = f"""\
+# {CONVERTER}, Kafka Connect's converter of Avro, with what it needs beside jars.lock and connect.lock.
 # Written by `python -m bridge.lab.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
 """
 
@@ -98,6 +105,9 @@ def main() -> None:
         connect = {key: artifact for key, artifact in _resolve(context, *CONNECT).items() if key not in chosen}
         pinned, pinned_serde = _all_pinned(chosen.values()), _all_pinned(wanted)
         pinned_connect = _all_pinned(connect.values())
+        there = chosen.keys() | connect.keys()
+        converter = {key: artifact for key, artifact in _resolve(context, CONVERTER).items() if key not in there}
+        pinned_converter = _all_pinned(converter.values())
         group, name, version, packaging, classifier = REGISTRY
         archive = context.project(group, name).at_version(version).artifact(classifier=classifier, packaging=packaging)
         registry = _pinned(archive)
@@ -106,6 +116,7 @@ def main() -> None:
         (REGISTRY_LOCK_FILE, REGISTRY_HEAD, [registry]),
         (SERDE_LOCK_FILE, SERDE_HEAD, pinned_serde),
         (CONNECT_LOCK_FILE, CONNECT_HEAD, pinned_connect),
+        (CONVERTER_LOCK_FILE, CONVERTER_HEAD, pinned_converter),
     ):
         file.write_text(head + "".join(f"{each.line()}\n" for each in artifacts), encoding="ascii")
 

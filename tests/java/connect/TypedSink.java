@@ -12,6 +12,7 @@ import java.util.Map;
 import org.apache.kafka.common.config.ConfigDef;
 import org.apache.kafka.connect.connector.Task;
 import org.apache.kafka.connect.data.Schema;
+import org.apache.kafka.connect.data.Struct;
 import org.apache.kafka.connect.data.Values;
 import org.apache.kafka.connect.errors.ConnectException;
 import org.apache.kafka.connect.header.Header;
@@ -19,8 +20,8 @@ import org.apache.kafka.connect.sink.SinkConnector;
 import org.apache.kafka.connect.sink.SinkRecord;
 import org.apache.kafka.connect.sink.SinkTask;
 
-/** A sink that says what a connector is handed: a line of JSON for each record, with schema, Java class and text of its key, its value
- *  and each header. Like the stock file sink it takes the setting {@code file}. */
+/** A sink that says what a connector is handed: a line of JSON for each record, with schema, Java class and text of its key, its value,
+ *  each field of that and each header. Like the stock file sink it takes the setting {@code file}. */
 public class TypedSink extends SinkConnector {
     private Map<String, String> settings;
 
@@ -89,6 +90,12 @@ public class TypedSink extends SinkConnector {
             Map<String, Object> fields = new LinkedHashMap<>();
             fields.put("key", described(record.keySchema(), record.key()));
             fields.put("value", described(record.valueSchema(), record.value()));
+            if (record.value() instanceof Struct value) {
+                Map<String, Object> members = new LinkedHashMap<>();
+                value.schema().fields().forEach(
+                    each -> members.put(each.name(), described(each.schema(), value.get(each))));
+                fields.put("fields", members);
+            }
             List<List<Object>> headers = new ArrayList<>();
             for (Header header : record.headers()) {
                 headers.add(Arrays.asList(header.key(), described(header.schema(), header.value())));
