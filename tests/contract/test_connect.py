@@ -169,16 +169,16 @@ async def test_keys_and_headers_arrive_as_the_exact_text(connect: Connect) -> No
 
 async def test_the_default_header_converter_changes_them(connect: Connect) -> None:
     """Each row of the contract's table, and nothing that is not in it: the other headers stay text."""
-    told = {}
+    expected = {}
     for header, on_topic, name, text in table("Kafka Connect", "header"):
-        told[header.strip("`"), on_topic.strip("`")] = [name.strip("`"), text.strip("`")]
+        expected[header.strip("`"), on_topic.strip("`")] = [name.strip("`"), text.strip("`")]
     handed = await connect.handed("guessed", len(REPORTS))
     seen = {
         (header, before): said[1:]
         for record, found in zip(connect.records, handed, strict=True)
         for (header, before), (_, said) in zip(text_of(record.headers), found.headers, strict=True)
     }
-    assert {each: seen.get(each) for each in told} == told
+    assert {each: seen.get(each) for each in expected} == expected
     for (header, before), (kind, after) in seen.items():
         if header == "ce_id" and before in NUMBERS.values():
             assert (kind in {"BigDecimal", "Double"}, after != before) == (True, True)
