@@ -15,7 +15,7 @@ PIP_AUDIT_VERSION := 2.10.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-quick bench-outage bench-replay faults fuzz lock sbom audit clean image chart \
+.PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-quick bench-outage bench-replay faults fuzz lock sbom audit clean image chart fields \
 	test-image test-kubernetes
 
 help: ## list the targets
@@ -97,6 +97,9 @@ bench-outage: $(READY) ## memory and rates of an outage with a million reports s
 image: ## the container image chatapp-bridge:dev, with whichever engine `docker` is
 	docker build --tag chatapp-bridge:dev --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
+
+fields: $(READY) ## what of the event's files follows from the table of fields, bridge/report/fields.py
+	$(BIN)/python avro/generate.py
 
 chart: $(READY) ## what of helm/chatapp-bridge follows from bridge.config and values.yaml
 	$(BIN)/python helm/generate.py

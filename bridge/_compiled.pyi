@@ -5,13 +5,11 @@ from bridge.record import Record
 
 _Lane = TypeVar("_Lane")
 
-FIELD_NAMES: tuple[str, ...]
-WIRE_NAMES: dict[str, int]
-
 class FastEncoder:
     def __init__(
         self,
         layout: list[tuple[str, str, bool, list[str]]],
+        wire: list[tuple[str, str, str]],
         *,
         avro: bool,
         head: bytes,
@@ -20,7 +18,8 @@ class FastEncoder:
         no_error: tuple[str, str],
         unknown_error: tuple[str, str],
         error_of: Callable[[str | None, str | None, bool], tuple[str | None, str, str]],
-        normalize: Callable[[str | None], str | None],
+        word: Callable[[str | None], str | None],
+        unknown_name: Callable[[str], bytes | None],
         sources: tuple[str, str],
         topic: str,
         schema: bytes | None,
@@ -30,6 +29,7 @@ class FastEncoder:
     ) -> None: ...
     def records(self, items: list[Any], common: tuple[Any, ...]) -> tuple[list[Record | None], list[str | None]]: ...
 
+def strict_json(text: bytes) -> bytes: ...
 def murmur2(data: bytes) -> int: ...
 def by_lane(records: Sequence[Record], lanes: dict[str, list[_Lane]]) -> dict[_Lane, list[Record]]: ...
 def packed(records: list[Record]) -> bytes: ...

@@ -2,10 +2,10 @@
 """The compiled part: fast-path reports from their fields to the record in one step, batches of records, the hash of keys.
 
 Each has a twin in Python. A report takes the fast path when nothing about it needs a decision: a documented status as documented, times
-that are times, no field that nobody knows, and text of ASCII that is not escaped. All others are left out (None in their place)
-and go the way in Python, which alone defines what a report means; ``tests/unit/test_compiled.py`` holds that both ways give the
-same bytes. What is read here msgspec has found to be JSON; every byte is read before ``_Text.end``, and written behind
-``_Buffer.reserve``.
+that are times, text where text belongs. All others are left out (None in their place) and go the way in Python, which alone
+defines what a report means; ``tests/unit/test_compiled.py`` holds that both ways give the same bytes. What is read here need not
+be JSON; every byte is read before ``Text.end``, and written behind ``_Buffer.reserve``. Which fields there are, and how each is
+read, comes from the table of fields when an encoder is made; only those whose value is derived are named here.
 """
 
 cimport cython
@@ -26,39 +26,17 @@ cdef extern from "Python.h":
     object PyUnicode_FromStringAndSize(const char* text, Py_ssize_t size)
 
 
-# The fields of StatusEvent, in its order.
+# Bounds of what an encoder is made of; what is beyond them is refused then.
 cdef enum:
-    EVENT_ID, MESSAGE_ID, TASK_ID, TASK_ID_DEFAULTED, SENDER, RECIPIENT, ORIGIN_PHONE_NUMBER, USER_ID
-    PARENT_USER_ID, USER_NAME, STATUS, PROVIDER_STATUS, STATUS_RANK, STATUS_DESCRIPTION, MESSAGE_TIME
-    MESSAGE_TIME_SOURCE, RECEIVED_AT, ERROR_CODE, ERROR_DESCRIPTION, ERROR_CATEGORY, ERROR_RETRY, CONVERSATION_ID
-    CONVERSATION_TYPE, CONVERSATION_EXPIRES_AT, MESSAGE_FRAME_TYPE, CONTENT_TYPE, TEMPLATE_CODE, TEMPLATE_NAME
-    TEMPLATE_LANGUAGE, EXTRAS, FIELDS
+    MOST_FIELDS = 64, LONGEST_NAME = 40, OF_A_LENGTH = 8, MOST_NAMES = 96
 
-# The same as names, for whoever makes the layout to compare.
-FIELD_NAMES = (
-    "event_id", "message_id", "task_id", "task_id_defaulted", "sender", "recipient", "origin_phone_number",
-    "user_id", "parent_user_id", "user_name", "status", "provider_status", "status_rank",
-    "status_description", "message_time", "message_time_source", "received_at", "error_code", "error_description",
-    "error_category", "error_retry", "conversation_id", "conversation_type", "conversation_expires_at",
-    "message_frame_type", "content_type", "template_code", "template_name", "template_language", "extras",
-)
+# How a field is read.
+cdef enum Reading:
+    NOT_READ, AS_TEXT, AS_WORD, AS_TIME
 
-# What a report has beyond what its event takes over as it is.
+# By whose name a field was given: one of the places of names, or these.
 cdef enum:
-    WIRE_STATUS = FIELDS
-    WIRE_TIMESTAMP, WIRE_EXPIRES, WIRE_CONVERSATION_TYPE, WIRE_FRAME_TYPE, WIRE_CONTENT_TYPE, ALL_VALUES
-
-# The names on the wire, and where their values are put.
-WIRE_NAMES = {
-    "MessageId": MESSAGE_ID, "From": SENDER, "To": RECIPIENT, "Timestamp": WIRE_TIMESTAMP, "Status": WIRE_STATUS,
-    "StatusDescription": STATUS_DESCRIPTION, "ErrorCode": ERROR_CODE, "ErrorDescription": ERROR_DESCRIPTION,
-    "ConversationType": WIRE_CONVERSATION_TYPE, "ConversationId": CONVERSATION_ID,
-    "ConversationExpirationTime": WIRE_EXPIRES, "MsgFrameType": WIRE_FRAME_TYPE, "Type": WIRE_CONTENT_TYPE,
-    "TaskId": TASK_ID, "OriginPhoneNumber": ORIGIN_PHONE_NUMBER, "TemplateCode": TEMPLATE_CODE,
-    "TemplateName": TEMPLATE_NAME, "Language": TEMPLATE_LANGUAGE, "FromUserId": USER_ID,
-    "FromParentUserId": PARENT_USER_ID, "FromUserName": USER_NAME,
-}
-cdef Py_ssize_t LONGEST_NAME = 26, OF_A_LENGTH = 5
+    BY_NONE = -1, BY_SEVERAL = -2
 
 cdef enum Kind:
     TEXT, BOOLEAN, NUMBER, SYMBOL
@@ -70,10 +48,16 @@ cdef struct Value:
     # Of the others; of SYMBOL its place in the enumeration.
     int64_t number
     bint absent
+    # Of a text: whether it holds more than printable ASCII; whether JSON escapes some of it.
+    bint special, escaped
 
 cdef int64_t SLOW_PATH = -1
+# Of nesting in a field that nobody knows.
+cdef int MOST_LEVELS = 32
+
 cdef int64_t MIN_SECONDS = 10**9, END_SECONDS = 10**10, MIN_MS = 10**12, END_MS = 10**13
-cdef Py_ssize_t NORMALIZED_BYTES = 64, NORMALIZED_MOST = 1024
+# Whatever comes, what is remembered of it stays small.
+cdef Py_ssize_t REMEMBERED_BYTES = 64, REMEMBERED_MOST = 1024
 # What a value takes beside its name and its text, at most: its quotes or its digits.
 cdef Py_ssize_t FIELD_BYTES = 21
 cdef const char* HEX = b"0123456789abcdef"
@@ -210,24 +194,114 @@ cdef inline char* _zigzag(char* to, int64_t number) noexcept:
     return to + 1
 
 
-cdef bint _take(object text, Value* value) except -1:
-    """A text of Python's, absent where it is None or empty; False where it needs the slow path."""
-    value.at, value.size = NULL, 0
-    cdef Py_ssize_t size = 0, index
+cdef int _take(object text, Value* value) except -1:
+    """A text of Python's, absent where it is None or empty."""
+    cdef Py_ssize_t size = 0
     cdef const char* at
+    value.at, value.size, value.special, value.escaped = NULL, 0, False, False
     if text is not None:
         at = PyUnicode_AsUTF8AndSize(text, &size)
-        for index in range(size):
-            if not _needs_no_escape(<uint8_t>at[index]):
-                return False
         if size:
             value.at, value.size = at, size
+            _look(value)
+    return 0
+
+
+cdef void _look(Value* value) noexcept:
+    """What characters it has."""
+    cdef Py_ssize_t index
+    cdef uint8_t char
+    value.special = value.escaped = False
+    for index in range(value.size):
+        char = <uint8_t>value.at[index]
+        if char < 0x20:
+            value.special = value.escaped = True
+        elif char >= 0x7F:
+            value.special = True
+        elif char == c'"' or char == c'\\':
+            value.escaped = True
+
+
+cdef bint _is_utf8(const char* text, Py_ssize_t size) noexcept:
+    cdef const uint8_t* at = <const uint8_t*>text
+    cdef const uint8_t* end = at + size
+    cdef uint32_t point
+    cdef int more, index
+    while at < end:
+        if at[0] < 0x80:
+            at += 1
+            continue
+        if 0xC2 <= at[0] < 0xE0:
+            more, point = 1, at[0] & 0x1F
+        elif 0xE0 <= at[0] < 0xF0:
+            more, point = 2, at[0] & 0x0F
+        elif 0xF0 <= at[0] < 0xF5:
+            more, point = 3, at[0] & 0x07
+        else:
+            return False
+        if end - at <= more:
+            return False
+        for index in range(1, more + 1):
+            if at[index] & 0xC0 != 0x80:
+                return False
+            point = point << 6 | at[index] & 0x3F
+        if more == 2 and (point < 0x800 or 0xD800 <= point < 0xE000):
+            return False
+        if more == 3 and not 0x10000 <= point < 0x110000:
+            return False
+        at += more + 1
     return True
 
 
-cdef inline bint _needs_no_escape(uint8_t char) noexcept:
-    """Of ASCII, and in JSON as it is."""
-    return 0x20 <= char < 0x80 and char != c'"' and char != c'\\'
+cdef inline char* _utf8(char* to, uint32_t point) noexcept:
+    """A character, which is no surrogate; 4 bytes at most."""
+    if point < 0x80:
+        to[0] = <char>point
+        return to + 1
+    if point < 0x800:
+        to[0] = <char>(0xC0 | point >> 6)
+        to[1] = <char>(0x80 | point & 0x3F)
+        return to + 2
+    if point < 0x10000:
+        to[0] = <char>(0xE0 | point >> 12)
+        to[1] = <char>(0x80 | point >> 6 & 0x3F)
+        to[2] = <char>(0x80 | point & 0x3F)
+        return to + 3
+    to[0] = <char>(0xF0 | point >> 18)
+    to[1] = <char>(0x80 | point >> 12 & 0x3F)
+    to[2] = <char>(0x80 | point >> 6 & 0x3F)
+    to[3] = <char>(0x80 | point & 0x3F)
+    return to + 4
+
+
+cdef char* _escaped(char* to, const char* at, Py_ssize_t size) noexcept:
+    """A text as it stands in JSON; 6 bytes for each of its own at most."""
+    cdef Py_ssize_t index
+    cdef uint8_t char
+    for index in range(size):
+        char = <uint8_t>at[index]
+        if char >= 0x20 and char != c'"' and char != c'\\':
+            to[0] = <char>char
+            to += 1
+            continue
+        to[0] = c'\\'
+        if char == c'"' or char == c'\\':
+            to[1] = <char>char
+        elif char == c'\n':
+            to[1] = c'n'
+        elif char == c'\r':
+            to[1] = c'r'
+        elif char == c'\t':
+            to[1] = c't'
+        elif char == 8:
+            to[1] = c'b'
+        elif char == 12:
+            to[1] = c'f'
+        else:
+            to = _copied(to, b"\\u00", 4)
+            to[0], to[1] = HEX[char >> 4], HEX[char & 15]
+        to += 2
+    return to
 
 
 cdef object _text_of(Value* value):
@@ -250,13 +324,13 @@ cdef int64_t _time_ms(Value* value) noexcept:
     return number * 1000 if MIN_SECONDS <= number < END_SECONDS else SLOW_PATH
 
 
-cdef inline int _blank_is_absent(Value* value) noexcept:
-    cdef Py_ssize_t index = 0
-    while index < value.size and value.at[index] == c' ':
-        index += 1
-    if index == value.size:
-        value.at = NULL
-        value.size = 0
+cdef int _blank_is_absent(Value* value) except -1:
+    cdef Py_ssize_t index
+    for index in range(value.size):
+        if c' ' < value.at[index] < 0x7F:
+            return 0
+    if not value.special or _text_of(value).isspace():
+        value.at, value.size, value.special, value.escaped = NULL, 0, False, False
     return 0
 
 
@@ -267,45 +341,199 @@ cdef struct Text:
 
 cdef inline int _space(Text* text) noexcept:
     """Passes over white space; what stands there then, 0 at the end."""
-    while text.at < text.end and (text.at[0] == c' ' or text.at[0] == c'\n' or text.at[0] == c'\r' or text.at[0] == c'\t'):
+    while text.at < text.end and _is_space(text.at[0]):
         text.at += 1
     return text.at[0] if text.at < text.end else 0
 
 
-cdef inline bint _string(Text* text, Value* value) noexcept:
-    """The string that begins here; False where it is none, or none of ASCII without an escape."""
-    cdef const char* at = text.at + 1
+cdef bint _string(Text* text, Value* value, _Buffer scratch) except -1:
+    """The string that begins here, decoded; False where it is none, or none that can be stored.
+
+    Where it is not as it stands, its bytes are in ``scratch``, which has room for all of the text.
+    """
+    cdef const char* at
     cdef uint8_t char
+    cdef bint special = False
     if _space(text) != c'"':
         return False
     at = text.at + 1
     while at < text.end:
         char = <uint8_t>at[0]
         if char == c'"':
-            value.at, value.size = text.at + 1, at - text.at - 1
+            value.at, value.size, value.special, value.escaped = text.at + 1, at - text.at - 1, special, False
             text.at = at + 1
-            return True
-        if not _needs_no_escape(char):
+            return not special or _is_utf8(value.at, value.size)
+        if char == c'\\':
+            return _string_with_escapes(text, at, value, scratch)
+        if char < 0x20:
             return False
+        if char >= 0x7F:
+            special = True
         at += 1
     return False
 
 
-cdef inline bint _digits(Text* text, Value* value) noexcept:
-    """The digits that begin here, and nothing else that a number may have."""
-    value.at = text.at
+cdef bint _string_with_escapes(Text* text, const char* at, Value* value, _Buffer scratch) except -1:
+    """The same, whose first escape stands at ``at``."""
+    cdef char* begin = scratch.data + scratch.size
+    cdef char* to = _copied(begin, text.at + 1, at - text.at - 1)
+    cdef uint8_t char
+    while at < text.end:
+        char = <uint8_t>at[0]
+        at += 1
+        if char == c'"':
+            value.at, value.size = begin, to - begin
+            scratch.size += value.size
+            text.at = at
+            _look(value)
+            return not value.special or _is_utf8(value.at, value.size)
+        if char < 0x20:
+            return False
+        if char == c'\\':
+            if at == text.end:
+                return False
+            char = <uint8_t>at[0]
+            at += 1
+            if char == c'u':
+                at = _unicode_escape(at, text.end, &to)
+                if at is NULL:
+                    return False
+                continue
+            char = _meant(char)
+            if char == 0:
+                return False
+        to[0] = <char>char
+        to += 1
+    return False
+
+
+cdef inline uint8_t _meant(uint8_t letter) noexcept:
+    """What an escape of one letter means; 0 of none."""
+    if letter == c'"' or letter == c'\\' or letter == c'/':
+        return letter
+    if letter == c'n':
+        return c'\n'
+    if letter == c'r':
+        return c'\r'
+    if letter == c't':
+        return c'\t'
+    if letter == c'b':
+        return 8
+    return 12 if letter == c'f' else 0
+
+
+cdef const char* _unicode_escape(const char* at, const char* end, char** to) noexcept:
+    """Behind the escape whose digits begin here; NULL of none, of NUL and of half of a pair of surrogates."""
+    cdef int64_t point = _four_digits(at, end), low
+    if point <= 0 or 0xDC00 <= point < 0xE000:
+        return NULL
+    at += 4
+    if 0xD800 <= point < 0xDC00:
+        if end - at < 6 or at[0] != c'\\' or at[1] != c'u':
+            return NULL
+        low = _four_digits(at + 2, end)
+        if not 0xDC00 <= low < 0xE000:
+            return NULL
+        point = 0x10000 + (point - 0xD800 << 10) + low - 0xDC00
+        at += 6
+    to[0] = _utf8(to[0], <uint32_t>point)
+    return at
+
+
+cdef int64_t _four_digits(const char* at, const char* end) noexcept:
+    """Of a hexadecimal number; -1 where they are not there."""
+    cdef int64_t number = 0
+    cdef int index
+    cdef uint8_t char
+    if end - at < 4:
+        return -1
+    for index in range(4):
+        char = <uint8_t>at[index] | 0x20
+        if c'0' <= at[index] <= c'9':
+            number = number << 4 | at[index] - c'0'
+        elif c'a' <= char <= c'f':
+            number = number << 4 | char - c'a' + 10
+        else:
+            return -1
+    return number
+
+
+cdef inline bint _literal(Text* text, const char* word, Py_ssize_t size) noexcept:
+    if text.end - text.at < size or memcmp(text.at, word, size) != 0:
+        return False
+    text.at += size
+    return True
+
+
+cdef inline bint _some_digits(Text* text) noexcept:
+    cdef const char* begin = text.at
     while text.at < text.end and c'0' <= text.at[0] <= c'9':
         text.at += 1
-    value.size = text.at - value.at
-    cdef int following = _space(text)
-    return value.size > 0 and (following == c',' or following == c'}')
+    return text.at > begin
 
 
-cdef inline bint _null(Text* text) noexcept:
-    if text.end - text.at < 4 or memcmp(text.at, b"null", 4) != 0:
+cdef bint _integer(Text* text, Value* value) noexcept:
+    """The integer that begins here, as the text of its digits; a number with more than that stops behind them."""
+    value.at, value.special, value.escaped = text.at, False, False
+    if text.at < text.end and text.at[0] == c'-':
+        text.at += 1
+    if text.at < text.end and text.at[0] == c'0':
+        text.at += 1
+    elif not _some_digits(text):
         return False
-    text.at += 4
+    value.size = text.at - value.at
     return True
+
+
+cdef bint _number(Text* text) noexcept:
+    cdef Value value
+    if not _integer(text, &value):
+        return False
+    if text.at < text.end and text.at[0] == c'.':
+        text.at += 1
+        if not _some_digits(text):
+            return False
+    if text.at < text.end and (text.at[0] == c'e' or text.at[0] == c'E'):
+        text.at += 1
+        if text.at < text.end and (text.at[0] == c'+' or text.at[0] == c'-'):
+            text.at += 1
+        return _some_digits(text)
+    return True
+
+
+cdef bint _any_value(Text* text, int levels, _Buffer scratch) except -1:
+    """Passes over the value that begins here; False where it is none, or needs the slow path."""
+    cdef Value ignored
+    cdef int first = _space(text), following
+    if first == c'"':
+        return _string(text, &ignored, scratch)
+    if first == c't':
+        return _literal(text, b"true", 4)
+    if first == c'f':
+        return _literal(text, b"false", 5)
+    if first == c'n':
+        return _literal(text, b"null", 4)
+    if first != c'{' and first != c'[':
+        return _number(text)
+    if levels == 0:
+        return False
+    text.at += 1
+    if _space(text) == first + 2:  # in ASCII a closing bracket is its opening one and two, for both kinds
+        text.at += 1
+        return True
+    while True:
+        if first == c'{':
+            if not _string(text, &ignored, scratch) or _space(text) != c':':
+                return False
+            text.at += 1
+        if not _any_value(text, levels - 1, scratch):
+            return False
+        following = _space(text)
+        text.at += 1
+        if following == first + 2:
+            return True
+        if following != c',':
+            return False
 
 
 @cython.final
@@ -421,15 +649,17 @@ cdef class FastEncoder:
     """Makes the records of fast-path reports.
 
     Args:
-        layout: each of ``FIELD_NAMES`` in order: its name, its kind (``text``, ``boolean``, ``number``, ``symbol``), whether
+        layout: each field of the event in order: its name, its kind (``text``, ``boolean``, ``number``, ``symbol``), whether
             it may be null, and an enumeration's symbols.
+        wire: each name on the wire: the field it is of, and how that is read (``text``, ``word``, ``time``).
         avro: values are Avro; else JSON.
         head: what each value begins with.
         statuses: by the spelling: rank, symbol, ``ce_type`` header, spelling, case folded, as UTF-8.
         failed: the symbol of a failure.
         no_error, unknown_error: category and retry of no error, and of a failure without a code.
-        error_of: from the present code and description and whether it failed to the code, category and retry.
-        normalize: of a word of an open list.
+        error_of: from the code on the wire, the description and whether it failed to the code, category and retry.
+        word: of a word of an open list, as it is published.
+        unknown_name: of a name in extras, as JSON with its colon; None where it is a known one in another spelling.
         sources: the symbols for a message time of the provider's, and for one that stands in for it.
         topic, schema: the record's.
         overhead_bytes, header_bytes: of a record, and of each of its headers, beside what is in them.
@@ -438,20 +668,30 @@ cdef class FastEncoder:
 
     cdef bytes head
     cdef bint avro
+    cdef int count
     # of JSON: what stands before each value
-    cdef const char* name_at[FIELDS]
-    cdef Py_ssize_t name_size[FIELDS]
+    cdef const char* name_at[MOST_FIELDS]
+    cdef Py_ssize_t name_size[MOST_FIELDS]
     cdef Py_ssize_t names_size
     # of each field its words by name
     cdef list symbols
-    cdef bint nullable[FIELDS]
-    cdef Kind kinds[FIELDS]
-    cdef Value values[ALL_VALUES]
-    cdef const char* wire_names[27][5]
-    cdef int wire_places[27][5]
-    cdef dict statuses, normalized
+    cdef bint nullable[MOST_FIELDS]
+    cdef Kind kinds[MOST_FIELDS]
+    cdef Reading readings[MOST_FIELDS]
+    cdef Value values[MOST_FIELDS]
+    cdef int given[MOST_FIELDS]
+    # the names on the wire, by their length
+    cdef int names
+    cdef int name_field[MOST_NAMES]
+    cdef const char* known_at[LONGEST_NAME + 1][OF_A_LENGTH]
+    cdef int known[LONGEST_NAME + 1][OF_A_LENGTH]
+    # where the fields are whose value is derived
+    cdef int event_id_at, message_id, task_id, task_id_defaulted, recipient, user_id, status, provider_status, status_rank
+    cdef int message_time, message_time_source, received_at, error_code, error_description, error_category, error_retry
+    cdef int message_frame_type, template_code, extras
+    cdef dict statuses, words, codes, unknown
     cdef str failed, topic
-    cdef object schema, error_of, normalize
+    cdef object schema, error_of, word, unknown_name
     # each a pair of symbols, by place: category and retry; of the provider, of the receipt
     cdef tuple no_error, unknown_error, sources
     # what the records of a callback have in common: headers as a batch has them, with the names of those between
@@ -461,56 +701,81 @@ cdef class FastEncoder:
     cdef char event_id[32]
     cdef Py_ssize_t overhead_bytes, header_bytes, max_record_bytes
     cdef _Buffer buffer
-    # what else than the report holds bytes that ``values`` points to; and what holds those of ``wire_names`` and ``name_at``
+    # of the report in hand: what was decoded; what stands in extras, and by which names; its code as it came, trimmed
+    cdef _Buffer decoded, others
+    cdef list other_names
+    cdef bytes wire_code
+    # what else than the report holds bytes that ``values`` points to; and what holds those of ``known_at`` and ``name_at``
     cdef list held, held_names
 
-    def __init__(self, list layout, *, bint avro, bytes head, dict statuses, str failed, tuple no_error, tuple unknown_error,
-                 error_of, normalize, tuple sources, str topic, schema, Py_ssize_t overhead_bytes,
-                 Py_ssize_t header_bytes, Py_ssize_t max_record_bytes):
-        if tuple([name for name, _, _, _ in layout]) != FIELD_NAMES:
-            raise ValueError("the event has other fields than the compiled encoder knows; compile it anew")
-        self.held_names = []
-        for name, place in WIRE_NAMES.items():
-            self._know(name.encode(), place)
+    def __init__(self, list layout, list wire, *, bint avro, bytes head, dict statuses, str failed, tuple no_error,
+                 tuple unknown_error, error_of, word, unknown_name, tuple sources, str topic, schema,
+                 Py_ssize_t overhead_bytes, Py_ssize_t header_bytes, Py_ssize_t max_record_bytes):
+        self.buffer, self.decoded, self.others = _Buffer(), _Buffer(), _Buffer()
+        self.held, self.held_names, self.other_names = [], [], []
+        self.words, self.codes, self.unknown = {}, {}, {}
+        self._lay_out(layout)
+        for name, field, reading in wire:
+            self._know(name.encode(), self._place(layout, field), reading)
+        self.avro, self.head, self.failed, self.topic, self.schema = avro, head, failed, topic, schema
+        self.error_of, self.word, self.unknown_name = error_of, word, unknown_name
+        self.no_error, self.unknown_error = self._errors(*no_error), self._errors(*unknown_error)
+        self.sources = tuple([self.symbols[self.message_time_source][source] for source in sources])
+        self.overhead_bytes, self.header_bytes, self.max_record_bytes = overhead_bytes, header_bytes, max_record_bytes
+        self.statuses = {spelled: self._status(*meaning) for spelled, meaning in statuses.items()}
+
+    def _lay_out(self, list layout):
+        """Take the fields of the event."""
+        if len(layout) > MOST_FIELDS:
+            raise ValueError(f"an event has {MOST_FIELDS} fields at most")
         kinds = {"text": TEXT, "boolean": BOOLEAN, "number": NUMBER, "symbol": SYMBOL}
-        self.symbols, self.names_size = [], 0
+        self.symbols, self.names_size, self.count = [], 0, len(layout)
         cdef bytes before
         for index, (name, kind, nullable, symbols) in enumerate(layout):
-            self.kinds[index], self.nullable[index] = kinds[kind], nullable
+            self.kinds[index], self.nullable[index], self.readings[index] = kinds[kind], nullable, NOT_READ
             before = (b'{"' if index == 0 else b',"') + name.encode() + b'":'
             self.held_names.append(before)
             self.name_at[index], self.name_size[index] = PyBytes_AS_STRING(before), PyBytes_GET_SIZE(before)
             self.names_size += self.name_size[index]
             self.symbols.append({symbol: _Symbol(symbol, place) for place, symbol in enumerate(symbols)})
-        self.avro, self.head, self.failed, self.topic, self.schema = avro, head, failed, topic, schema
-        self.error_of, self.normalize = error_of, normalize
-        self.no_error, self.unknown_error = self._errors(*no_error), self._errors(*unknown_error)
-        self.sources = tuple([self.symbols[MESSAGE_TIME_SOURCE][source] for source in sources])
-        self.overhead_bytes, self.header_bytes, self.max_record_bytes = overhead_bytes, header_bytes, max_record_bytes
-        self.normalized = {}
-        self.held = []
-        self.buffer = _Buffer()
-        self.statuses = {spelled: self._status(*meaning) for spelled, meaning in statuses.items()}
+        self.event_id_at, self.message_id = self._place(layout, "event_id"), self._place(layout, "message_id")
+        self.task_id, self.task_id_defaulted = self._place(layout, "task_id"), self._place(layout, "task_id_defaulted")
+        self.recipient, self.user_id = self._place(layout, "recipient"), self._place(layout, "user_id")
+        self.status, self.provider_status = self._place(layout, "status"), self._place(layout, "provider_status")
+        self.status_rank, self.received_at = self._place(layout, "status_rank"), self._place(layout, "received_at")
+        self.message_time = self._place(layout, "message_time")
+        self.message_time_source = self._place(layout, "message_time_source")
+        self.error_code, self.error_description = self._place(layout, "error_code"), self._place(layout, "error_description")
+        self.error_category, self.error_retry = self._place(layout, "error_category"), self._place(layout, "error_retry")
+        self.message_frame_type = self._place(layout, "message_frame_type")
+        self.template_code, self.extras = self._place(layout, "template_code"), self._place(layout, "extras")
+
+    def _place(self, list layout, str name):
+        return [field[0] for field in layout].index(name)
 
     def _status(self, int rank, str name, tuple header, bytes normalized):
         cdef _Status status = _Status()
-        status.name, status.rank, status.symbol, status.normalized = name, rank, self.symbols[STATUS][name], normalized
+        status.name, status.rank, status.symbol, status.normalized = name, rank, self.symbols[self.status][name], normalized
         status.type_bytes = self.buffer.header(header)
         status.type = self.buffer.taken()
         return status
 
     def _errors(self, str category, str retry):
-        return self.symbols[ERROR_CATEGORY][category], self.symbols[ERROR_RETRY][retry]
+        return self.symbols[self.error_category][category], self.symbols[self.error_retry][retry]
 
-    cdef int _know(self, bytes name, int place) except -1:
+    def _know(self, bytes name, int field, str reading):
         cdef Py_ssize_t size = len(name), index = 0
-        while index < OF_A_LENGTH and self.wire_names[size][index] is not NULL:
+        if size > LONGEST_NAME or self.names == MOST_NAMES:
+            raise ValueError(f"no room for the name {name!r}: {LONGEST_NAME} bytes and {MOST_NAMES} names at most")
+        while index < OF_A_LENGTH and self.known_at[size][index] is not NULL:
             index += 1
-        if size > LONGEST_NAME or index == OF_A_LENGTH:
-            raise ValueError("no room for the wire's names")
+        if index == OF_A_LENGTH:
+            raise ValueError(f"no room for the name {name!r}: {OF_A_LENGTH} names of a length at most")
+        self.readings[field] = {"text": AS_TEXT, "word": AS_WORD, "time": AS_TIME}[reading]
         self.held_names.append(name)
-        self.wire_names[size][index], self.wire_places[size][index] = PyBytes_AS_STRING(name), place
-        return 0
+        self.known_at[size][index], self.known[size][index] = PyBytes_AS_STRING(name), self.names
+        self.name_field[self.names] = field
+        self.names += 1
 
     def records(self, list items, tuple common):
         """The record of each item, and its status; None in their places where an item needs the slow path.
@@ -533,7 +798,7 @@ cdef class FastEncoder:
                 text.at = <const char*>raw.buf
                 text.end = text.at + raw.len
                 if self._read(&text):
-                    status = self.statuses.get(_text_of(&self.values[WIRE_STATUS]))
+                    status = self.statuses.get(_text_of(&self.values[self.provider_status]))
                     if status is not None and self._event(status):
                         record = self._record(status, index)
                         name = None if record is None else status.name
@@ -571,66 +836,121 @@ cdef class FastEncoder:
         """The fields of a report into their values, which point into its text; False where it needs the slow path."""
         cdef int index, following
         cdef Value name, value
-        for index in range(ALL_VALUES):
-            self.values[index].at, self.values[index].size = NULL, 0
+        for index in range(self.count):
+            self.values[index].at, self.values[index].size, self.given[index] = NULL, 0, BY_NONE
+            self.values[index].special = self.values[index].escaped = False
+        self.decoded.size = self.others.size = 0
+        self.decoded.reserve(text.end - text.at)
+        self.other_names.clear()
         if _space(text) != c'{':
             return False
         text.at += 1
         while True:
-            if not _string(text, &name) or _space(text) != c':':
+            if not _string(text, &name, self.decoded) or _space(text) != c':':
                 return False  # an empty object as well, which has no MessageId
             text.at += 1
             following = _space(text)
             index = self._place_of(&name)
             if index < 0:
-                return False
-            value.at, value.size = NULL, 0
-            if following == c'"':
-                if not _string(text, &value):
+                if not self._other(text, &name):
                     return False
-                if (index == WIRE_TIMESTAMP or index == WIRE_EXPIRES) and value.size == 0:
+            else:
+                value.at, value.size, value.special, value.escaped = NULL, 0, False, False
+                if following == c'"':
+                    if not _string(text, &value, self.decoded):
+                        return False
+                elif following == c'n':
+                    if not _literal(text, b"null", 4):
+                        return False
+                elif not _integer(text, &value):
                     return False
-            elif following == c'n':
-                if not _null(text):
+                if not self._give(index, &value):
                     return False
-            elif not ((index == WIRE_TIMESTAMP or index == WIRE_EXPIRES) and _digits(text, &value)):
-                return False
-            self.values[index].at, self.values[index].size = value.at, value.size
             following = _space(text)
             text.at += 1
             if following == c'}':
                 break
             if following != c',':
                 return False
-        for index in range(ALL_VALUES):
-            _blank_is_absent(&self.values[index])
+        if text.at != text.end:
+            return False
+        for index in range(self.count):
+            if self.values[index].at is not NULL:
+                _blank_is_absent(&self.values[index])
+        if self.others.size:
+            self.others.put(b"}", 1)
+            self.values[self.extras].at, self.values[self.extras].size = self.others.data, self.others.size
+            self.values[self.extras].escaped = True
         return True
 
     cdef inline int _place_of(self, Value* name) noexcept:
-        """Where the value of a name is put; -1 of an unknown one."""
+        """Which of the known names it is; -1 of another one."""
         cdef Py_ssize_t index
         if name.size > LONGEST_NAME:
             return -1
         for index in range(OF_A_LENGTH):
-            if self.wire_names[name.size][index] is NULL:
+            if self.known_at[name.size][index] is NULL:
                 return -1
-            if memcmp(self.wire_names[name.size][index], name.at, name.size) == 0:
-                return self.wire_places[name.size][index]
+            if memcmp(self.known_at[name.size][index], name.at, name.size) == 0:
+                return self.known[name.size][index]
         return -1
 
-    cdef bint _word(self, int index, Value* value) except -1:
-        """A word of one of the open lists, normalized; False where it needs the slow path."""
+    cdef inline bint _give(self, int name, Value* value) noexcept:
+        """Its field the value of a name, the last of one name; False where two names say different things."""
+        cdef int field = self.name_field[name]
+        cdef Value* held = &self.values[field]
+        if self.given[field] == BY_SEVERAL:
+            return False
+        if self.given[field] != BY_NONE and self.given[field] != name and held.at is not NULL:
+            if value.at is NULL:
+                return True
+            if held.size != value.size or memcmp(held.at, value.at, value.size) != 0:
+                return False
+            self.given[field] = BY_SEVERAL
+            return True
+        if self.given[field] != BY_NONE and self.given[field] != name and value.at is NULL:
+            return True
+        self.given[field] = name
+        held.at, held.size, held.special, held.escaped = value.at, value.size, value.special, value.escaped
+        return True
+
+    cdef bint _other(self, Text* text, Value* name) except -1:
+        """A field that nobody knows, into extras; False where it needs the slow path."""
+        cdef bytes key = name.at[:name.size], written = self.unknown.get(key)
+        cdef const char* begin
+        if written is None:
+            written = self.unknown_name(key.decode()) or b""
+            self._remember(self.unknown, name.size)
+            self.unknown[key] = written
+        if not written or written in self.other_names:
+            return False
+        self.other_names.append(written)
+        begin = text.at
+        if not _any_value(text, MOST_LEVELS, self.decoded):
+            return False
+        self.others.put(b"," if self.others.size else b"{", 1)
+        self.others.put_bytes(written)
+        self.others.put(begin, text.at - begin)
+        return True
+
+    cdef int _remember(self, dict answers, Py_ssize_t size) except -1:
+        """Before one more answer, to a text of this size."""
+        if size > REMEMBERED_BYTES or len(answers) >= REMEMBERED_MOST:
+            answers.clear()
+        return 0
+
+    cdef int _word(self, Value* value) except -1:
+        """A word of one of the open lists, as it is published."""
         text = _text_of(value)
         if text is None:
-            return _take(None, &self.values[index])
-        normalized = self.normalized.get(text)
-        if normalized is None:
-            normalized = self.normalize(text) or ""
-            if len(<str>text) > NORMALIZED_BYTES or len(self.normalized) >= NORMALIZED_MOST:
-                self.normalized.clear()  # whatever comes, it stays small
-            self.normalized[text] = normalized
-        self.held.append(normalized)
-        return _take(normalized, &self.values[index])
+            return 0
+        word = self.words.get(text)
+        if word is None:
+            word = self.word(text) or ""
+            self._remember(self.words, value.size)
+            self.words[text] = word
+        self.held.append(word)
+        return _take(word, value)
 
     cdef void _symbol(self, int index, _Symbol symbol) noexcept:
         """The encoder holds it."""
@@ -643,61 +963,66 @@ cdef class FastEncoder:
 
     cdef bint _event(self, _Status status) except -1:
         """What a report means, of the values as read; False where it needs the slow path."""
-        cdef int64_t time = self.received_at_ms, expires = 0
         cdef Value* values = self.values
-        cdef bint dated = values[WIRE_TIMESTAMP].at is not NULL, expiring = values[WIRE_EXPIRES].at is not NULL
+        cdef int64_t time
+        cdef int index
+        cdef bint is_dated = values[self.message_time].at is not NULL
         self.held.clear()
-        if dated:
-            time = _time_ms(&values[WIRE_TIMESTAMP])
-        if expiring:
-            expires = _time_ms(&values[WIRE_EXPIRES])
-        if values[MESSAGE_ID].at is NULL or time == SLOW_PATH or expires == SLOW_PATH:
+        if values[self.message_id].at is NULL:
             return False
-        self._number(TASK_ID_DEFAULTED, values[TASK_ID].at is NULL)
-        if values[TASK_ID].at is NULL:
-            values[TASK_ID] = values[MESSAGE_ID]
-        self._symbol(STATUS, status.symbol)
-        values[PROVIDER_STATUS] = values[WIRE_STATUS]
-        self._number(STATUS_RANK, status.rank)
-        self._number(MESSAGE_TIME, time)
-        self._symbol(MESSAGE_TIME_SOURCE, <_Symbol>self.sources[not dated])
-        self._number(RECEIVED_AT, self.received_at_ms)
-        self._number(CONVERSATION_EXPIRES_AT, expires)
-        values[CONVERSATION_EXPIRES_AT].absent = not expiring
-        if not (
-            self._error(status)
-            and self._word(CONVERSATION_TYPE, &values[WIRE_CONVERSATION_TYPE])
-            and self._word(MESSAGE_FRAME_TYPE, &values[WIRE_FRAME_TYPE])
-            and self._word(CONTENT_TYPE, &values[WIRE_CONTENT_TYPE])
-        ):
-            return False
-        if values[MESSAGE_FRAME_TYPE].at is NULL and values[TEMPLATE_CODE].at is not NULL:
-            values[MESSAGE_FRAME_TYPE].at, values[MESSAGE_FRAME_TYPE].size = b"template", 8
+        for index in range(self.count):
+            if self.readings[index] == AS_WORD:
+                self._word(&values[index])
+            elif self.readings[index] == AS_TIME:
+                values[index].absent = values[index].at is NULL
+                if not values[index].absent:
+                    time = _time_ms(&values[index])
+                    if time == SLOW_PATH:
+                        return False
+                    self._number(index, time)
+        self._number(self.task_id_defaulted, values[self.task_id].at is NULL)
+        if values[self.task_id].at is NULL:
+            values[self.task_id] = values[self.message_id]
+        self._symbol(self.status, status.symbol)
+        self._number(self.status_rank, status.rank)
+        if not is_dated:
+            self._number(self.message_time, self.received_at_ms)
+        self._symbol(self.message_time_source, <_Symbol>self.sources[not is_dated])
+        self._number(self.received_at, self.received_at_ms)
+        self._error(status)
+        if values[self.message_frame_type].at is NULL and values[self.template_code].at is not NULL:
+            values[self.message_frame_type].at, values[self.message_frame_type].size = b"template", 8
         return True
 
-    cdef bint _error(self, _Status status) except -1:
+    cdef int _error(self, _Status status) except -1:
         cdef Value* values = self.values
+        cdef bint failed = status.name == self.failed
         cdef tuple meaning
-        if values[ERROR_CODE].at is NULL and values[ERROR_DESCRIPTION].at is NULL:
-            meaning = self.unknown_error if status.name == self.failed else self.no_error
+        text = _text_of(&values[self.error_code])
+        self.wire_code = b""
+        if text is None and (values[self.error_description].at is NULL or not failed):
+            meaning = self.unknown_error if failed else self.no_error
         else:
-            code, category, retry = self.error_of(
-                _text_of(&values[ERROR_CODE]), _text_of(&values[ERROR_DESCRIPTION]), status.name == self.failed
-            )
+            known = self.codes.get((text, failed))
+            if known is None:
+                code, category, retry = self.error_of(text, _text_of(&values[self.error_description]), failed)
+                known = code, self._errors(category, retry), b"" if text is None else (<str>text).strip().encode()
+                if text is not None and (code is text or not failed):
+                    self._remember(self.codes, values[self.error_code].size)
+                    self.codes[(text, failed)] = known
+            code, meaning, self.wire_code = known
             self.held.append(code)
-            if not _take(code, &values[ERROR_CODE]):
-                return False
-            meaning = self._errors(category, retry)
-        self._symbol(ERROR_CATEGORY, <_Symbol>meaning[0])
-        self._symbol(ERROR_RETRY, <_Symbol>meaning[1])
-        return True
+            _take(code, &values[self.error_code])
+        self._symbol(self.error_category, <_Symbol>meaning[0])
+        self._symbol(self.error_retry, <_Symbol>meaning[1])
+        return 0
 
     cdef object _record(self, _Status status, Py_ssize_t position):
         """The record of the event in hand; None where it could be too large."""
-        cdef Value* message = &self.values[MESSAGE_ID]
+        cdef Value* message = &self.values[self.message_id]
         cdef _Buffer buffer = self.buffer
         self._digest(status.normalized)
-        self.values[EVENT_ID].at, self.values[EVENT_ID].size = self.event_id, sizeof(self.event_id)
+        self.values[self.event_id_at].at, self.values[self.event_id_at].size = self.event_id, sizeof(self.event_id)
         cdef char place[20]
         cdef Py_ssize_t place_size = _decimal(place, position) - place
         buffer.put(message.at, message.size)
@@ -727,16 +1052,17 @@ cdef class FastEncoder:
     cdef int _digest(self, bytes state) except -1:
         """See ``bridge.report.event.event_id``."""
         cdef Value* values = self.values
-        cdef Value* to = &values[RECIPIENT] if values[RECIPIENT].at is not NULL else &values[USER_ID]
+        cdef Value* message = &values[self.message_id]
+        cdef Value* to = &values[self.recipient] if values[self.recipient].at is not NULL else &values[self.user_id]
         cdef _Buffer buffer = self.buffer
-        buffer.big_endian(values[MESSAGE_ID].size, 4)
-        buffer.put(values[MESSAGE_ID].at, values[MESSAGE_ID].size)
+        buffer.big_endian(message.size, 4)
+        buffer.put(message.at, message.size)
         buffer.big_endian(to.size, 4)
         buffer.put(to.at, to.size)
         buffer.big_endian(PyBytes_GET_SIZE(state), 4)
         buffer.put_bytes(state)
-        buffer.big_endian(values[ERROR_CODE].size, 4)
-        buffer.put(values[ERROR_CODE].at, values[ERROR_CODE].size)
+        buffer.big_endian(PyBytes_GET_SIZE(self.wire_code), 4)
+        buffer.put_bytes(self.wire_code)
         cdef bytes digest = sha256(buffer.taken()).digest()
         cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(digest)
         cdef int index
@@ -746,18 +1072,18 @@ cdef class FastEncoder:
 
     cdef int _value(self) except -1:
         """The event in hand, behind what is in the buffer."""
-        cdef Py_ssize_t most = PyBytes_GET_SIZE(self.head) + self.names_size + FIELDS * FIELD_BYTES + 1
+        cdef Py_ssize_t most = PyBytes_GET_SIZE(self.head) + self.names_size + self.count * FIELD_BYTES + 1
         cdef int index
-        for index in range(FIELDS):
-            most += self.values[index].size
+        for index in range(self.count):
+            most += 6 * self.values[index].size if self.values[index].escaped else self.values[index].size
         self.buffer.reserve(most)
         cdef char* to = self.buffer.data + self.buffer.size
         to = _copied(to, PyBytes_AS_STRING(self.head), PyBytes_GET_SIZE(self.head))
         if self.avro:
-            for index in range(FIELDS):
+            for index in range(self.count):
                 to = self._avro_value(to, index)
         else:
-            for index in range(FIELDS):
+            for index in range(self.count):
                 to = _copied(to, self.name_at[index], self.name_size[index])
                 to = self._json_value(to, index)
             to = _copied(to, b"}", 1)
@@ -765,14 +1091,13 @@ cdef class FastEncoder:
         return 0
 
     cdef inline char* _json_value(self, char* to, int index) noexcept:
-        """Texts are plain, so as they are."""
         cdef Value* value = &self.values[index]
         cdef Kind kind = self.kinds[index]
         if kind == TEXT or kind == SYMBOL:
             if value.at is NULL:
                 return _copied(to, b"null", 4)
             to[0] = c'"'
-            to = _copied(to + 1, value.at, value.size)
+            to = _escaped(to + 1, value.at, value.size) if value.escaped else _copied(to + 1, value.at, value.size)
             to[0] = c'"'
             return to + 1
         if kind == BOOLEAN:
@@ -796,6 +1121,52 @@ cdef class FastEncoder:
         if kind != TEXT:
             return _zigzag(to, value.number)
         return _copied(_zigzag(to, value.size), value.at, value.size)
+
+
+def strict_json(bytes text) -> bytes:
+    """As ``bridge.report.lenient.strict_json_python``."""
+    cdef const char* at = PyBytes_AS_STRING(text)
+    cdef const char* end = at + PyBytes_GET_SIZE(text)
+    cdef const char* behind
+    cdef _Buffer buffer = _Buffer()
+    cdef bint changed = False
+    cdef char before = 0
+    buffer.reserve(2 * PyBytes_GET_SIZE(text))
+    cdef char* to = buffer.data
+    while at < end:
+        if at[0] == c'"':
+            to[0] = at[0]
+            to, at = to + 1, at + 1
+            while at < end and at[0] != c'"':
+                if at[0] == c'\n' or at[0] == c'\r':
+                    to[0], to[1] = c'\\', c'n' if at[0] == c'\n' else c'r'
+                    to, at, changed = to + 2, at + 1, True
+                    continue
+                if at[0] == c'\\' and end - at > 1:
+                    to[0] = at[0]
+                    to, at = to + 1, at + 1
+                to[0] = at[0]
+                to, at = to + 1, at + 1
+            before = c'"'
+            if at == end:
+                break
+        elif at[0] == c',' and before != c'[' and before != c'{' and before != c',' and before != c':':
+            behind = at + 1
+            while behind < end and _is_space(behind[0]):
+                behind += 1
+            if behind < end and (behind[0] == c']' or behind[0] == c'}'):
+                at, changed = at + 1, True
+                continue
+        if not _is_space(at[0]):
+            before = at[0]
+        to[0] = at[0]
+        to, at = to + 1, at + 1
+    buffer.size = to - buffer.data
+    return buffer.taken() if changed else text
+
+
+cdef inline bint _is_space(char char) noexcept:
+    return char == c' ' or char == c'\n' or char == c'\r' or char == c'\t'
 
 
 cdef uint32_t M = 0x5BD1E995

@@ -31,6 +31,7 @@ from bridge.receive.app import CALLBACK_PATH, public_app
 from bridge.receive.callbacks import Callbacks
 from bridge.receive.stats import CallbackStats
 from bridge.registry.ids import RegisteredIds
+from bridge.report.catalogue import load_catalogue
 from bridge.threads import in_daemon_thread
 from bridge.topics.check import TopicsCheck
 from bridge.topics.spec import declared_topics
@@ -53,11 +54,15 @@ class Service:
 
     Args:
         settings: the whole configuration.
+
+    Raises:
+        ConfigurationError: the secrets, or the file of error codes, can't be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._access = Access(path_secrets(settings.access))
+        self._catalogue = load_catalogue(settings.events.own_error_codes)
         self._stopping = False
 
     async def run(self) -> None:
@@ -90,7 +95,7 @@ class Service:
             await self.delivery.start()
         except SpoolError as error:
             raise type(error)(f"spool.directory: {error}") from error
-        self._callbacks = Callbacks(self._settings, self._access, self.delivery, CallbackStats())
+        self._callbacks = Callbacks(self._settings, self._access, self.delivery, CallbackStats(), self._catalogue)
         collector = MetricsCollector(
             self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, watcher=watcher
         )

@@ -1,7 +1,7 @@
 """What of the chart follows from something else: ``python helm/generate.py`` writes it anew.
 
-``values.schema.json``: its ``config`` and ``secrets``, from the bridge's own settings, and what is required, from the defaults
-of ``values.yaml``; all else in it is written by hand.
+``values.schema.json``: its ``config`` and ``secrets``, from the bridge's own settings; its ``errorCodes``, from the categories
+and retries there are; and what is required, from the defaults of ``values.yaml``. All else in it is written by hand.
 ``README.md``: the table of values, from the comments of ``values.yaml``.
 """
 
@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from bridge.config import Settings
+from bridge.report.symbols import ErrorCategory, ErrorRetry
 
 CHART = Path(__file__).parent / "chatapp-bridge"
 SCHEMA, VALUES, README = CHART / "values.schema.json", CHART / "values.yaml", CHART / "README.md"
@@ -34,7 +35,7 @@ def schema() -> str:
         }
         if files:
             secrets[section] = _closed(files)
-    document["properties"] |= {"config": _closed(config), "secrets": _closed(secrets)}
+    document["properties"] |= {"config": _closed(config), "secrets": _closed(secrets), "errorCodes": _error_codes()}
     _require(document, yaml.safe_load(VALUES.read_text()), document["definitions"])
     return json.dumps(document, indent=2) + "\n"
 
@@ -65,6 +66,16 @@ def values_table() -> str:
         else:
             comment = []
     return "\n".join(rows) + "\n"
+
+
+def _error_codes() -> dict[str, Any]:
+    """An entry a code, as in ``config/error_codes.toml``; NONE is for reports without an error."""
+    symbols = {
+        name: {"enum": [each.value for each in kind if each.value != "NONE"]}
+        for name, kind in (("category", ErrorCategory), ("retry", ErrorRetry))
+    }
+    entry = _closed({**symbols, "what": {"type": "string"}}) | {"required": ["category", "retry"]}
+    return {"type": "object", "additionalProperties": entry}
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ ODD = [
     {"MessageId": 'q"\\\n\t\x01\b\f\r é中😀\x7f', "Status": "Sent", "StatusDescription": "a/b</&\u2028", "Timestamp": 1691043638},
     {"MessageId": "m-2", "Status": " delivered ", "TaskId": " ", "To": "", "FromUserId": "U", "ConversationType": " Mark-Et "},
     {"MessageId": "m-3", "Status": "Failed", "ErrorDescription": "131049:not delivered", "To": "8613800000000"},
+    {"MessageId": "m-3", "Status": "Failed", "ErrorDescription": "(#131026) not delivered", "UserId": "u", "FromUserName": "中"},
+    {"MessageId": "m-3", "Status": "Delivered", "ErrorCode": "200", "ErrorDescription": "https://example.com"},
+    {"MessageId": "m-3", "Status": "Unsubscribed", "ErrorCode": "DELIVRD", "UserId": "u", "FromUserId": "u"},
     {"MessageId": "m-4", "Status": "Failed", "ErrorCode": " 131026 ", "ErrorDescription": "x", "Type": "IMAGE"},
     {"MessageId": "m-5", "Status": "Failed", "ErrorCode": "0"},
     {"MessageId": "m-6", "Status": "Read", "ErrorCode": "OK", "FromUserName": "A", "FromParentUserId": "B"},
@@ -33,7 +36,7 @@ ODD = [
 def bodies() -> list[bytes]:
     """Some callbacks: a plain campaign with failures, odd numbers and unknown statuses, and the odd ones."""
     mix = msgspec.structs.replace(
-        Mix.plain(), failed=0.3, unknown_status=0.1, shared=0.1, odd_numbers=0.2, out_of_order=0.1
+        Mix.plain(), failed=0.3, unknown_status=0.1, shared=0.1, no_number=0.2, odd_numbers=0.1, out_of_order=0.1
     )
     options = CampaignOptions(messages=None, max_reports=1000, seed=7, size=(1, 40), reports_per_second=1e9, mix=mix)
     return [msgspec.json.encode(ODD), *(push.body for push in Campaign(options).pushes())]

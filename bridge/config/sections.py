@@ -1,5 +1,6 @@
 """The sections of the configuration and the types of their keys. What a key means is the comment above it in ``bridge.toml``."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -93,6 +94,12 @@ class Events(msgspec.Struct, frozen=True):
 
     format: Literal["json", "avro"]
     source: Annotated[str, Meta(pattern=_URI_REFERENCE)]
+    error_codes: str
+
+    @property
+    def own_error_codes(self) -> Path | None:
+        """The operator's own file of error codes, if one is named."""
+        return Path(self.error_codes) if self.error_codes else None
 
 
 class Delivery(msgspec.Struct, frozen=True):

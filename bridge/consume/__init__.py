@@ -19,16 +19,18 @@ For money a `Deduplicator` is not enough, see there. What the events promise: ``
 decoder.py      bytes to an event
 schemas.py      the schemas an Avro value may name: released ones by fingerprint, others by a registry's id
 duplicates.py   ids seen lately
+people.py       how many messages share a message_id, and to whom an event belongs
 record.py       reading aiokafka's records and confluent-kafka's messages alike
 """
 
 from bridge.consume.decoder import Decoder
 from bridge.consume.duplicates import Deduplicator
+from bridge.consume.people import Named, count_people, people
 from bridge.consume.record import Record, event_id, header
 from bridge.consume.schemas import registry_schemas
 from bridge.errors import RegistryError, RegistryUnavailable, Undecodable
-from bridge.report.event import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 from bridge.report.event import StatusEvent as Event
+from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 
 __all__ = [
     "Decoder",
@@ -37,12 +39,15 @@ __all__ = [
     "ErrorRetry",
     "Event",
     "MessageTimeSource",
+    "Named",
     "Record",
     "RegistryError",
     "RegistryUnavailable",
     "Status",
     "Undecodable",
+    "count_people",
     "event_id",
     "header",
+    "people",
     "registry_schemas",
 ]

@@ -1,4 +1,7 @@
-"""The fast path: the compiled encoder (``bridge/_compiled.pyx``) of reports that need no decision; others take the slow path."""
+"""The fast path: the compiled encoder (``bridge/_compiled.pyx``) of reports that need no decision.
+
+Others take the slow path: a status that is not documented, a name in another spelling, a value of another type.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,47 +13,65 @@ from bridge.compiled import COMPILED, module
 from bridge.encode.headers import CE_TYPES, CallbackHeaders
 from bridge.encode.values import ValueFormat
 from bridge.record import Record
-from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR
-from bridge.report.event import MessageTimeSource, Status, status_rank
-from bridge.report.report import error_of, normalized
+from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR, Catalogue
+from bridge.report.fields import FIELDS, Field
+from bridge.report.report import unknown_name
+from bridge.report.symbols import STATUSES, MessageTimeSource, Status, status_rank
+from bridge.report.values import error_of, word
 from bridge.schemas import written_schema
 
-FastEncoder: TypeAlias = Callable[[list[msgspec.Raw], CallbackHeaders], tuple[list[Record | None], list[str | None]]]
+FastEncoder: TypeAlias = Callable[
+    [list[msgspec.Raw] | list[bytes], CallbackHeaders], tuple[list[Record | None], list[str | None]]
+]
 """The record of each item and its status, both None where it needs the slow path."""
 
 
 def fast_encoder(
-    topic: str, values: ValueFormat, *, overhead_bytes: int, header_bytes: int, max_record_bytes: int
+    topic: str,
+    values: ValueFormat,
+    catalogue: Catalogue,
+    *,
+    overhead_bytes: int,
+    header_bytes: int,
+    max_record_bytes: int,
 ) -> FastEncoder | None:
     """An encoder of reports on the fast path; None where none was compiled.
 
     Args:
         topic: where events go.
         values: how an event becomes a value.
+        catalogue: of error codes.
         overhead_bytes: of a record, beside its key, value and headers.
         header_bytes: of a header, beside its name and value.
         max_record_bytes: a report whose record could be larger is left to others.
 
     Raises:
-        ValueError: it was compiled for another schema.
+        ValueError: the event has more fields, or longer names, than there is room for.
     """
     if not COMPILED:
         return None
+
+    def meaning_of(wire_code: str | None, description: str | None, failed: bool) -> tuple[str | None, str, str]:
+        status = Status.FAILED if failed else Status.SENT  # any of those that did not fail
+        code, meaning = error_of(wire_code, description, status, catalogue)
+        return code, meaning.category.value, meaning.retry.value
+
     encoder = module.FastEncoder(
         _layout(),
+        [(name, field.name, _reading(field)) for field in FIELDS for name in field.wire],
         avro=values.avro,
         head=values.head,
         statuses={
-            spelled: (status_rank(status), status.value, CE_TYPES[status], status.value.casefold().encode())
-            for status in Status
-            if status is not Status.UNKNOWN
-            for spelled in (status.value.capitalize(), status.value.casefold(), status.value)
+            spelled: (status_rank(status), status.value, CE_TYPES[status], wire.encode())
+            for wire, status in STATUSES.items()
+            for spelled in (wire, wire.capitalize(), wire.upper())
         },
         failed=Status.FAILED.value,
         no_error=(NO_ERROR.category.value, NO_ERROR.retry.value),
         unknown_error=(UNKNOWN_ERROR.category.value, UNKNOWN_ERROR.retry.value),
-        error_of=_error_of,
-        normalize=normalized,
+        error_of=meaning_of,
+        word=word,
+        unknown_name=unknown_name,
         sources=(MessageTimeSource.PROVIDER.value, MessageTimeSource.RECEIVED.value),
         topic=topic,
         schema=values.schema,
@@ -59,15 +80,16 @@ def fast_encoder(
         max_record_bytes=max_record_bytes,
     )
 
-    def encode(items: list[msgspec.Raw], headers: CallbackHeaders) -> tuple[list[Record | None], list[str | None]]:
+    def encode(
+        items: list[msgspec.Raw] | list[bytes], headers: CallbackHeaders
+    ) -> tuple[list[Record | None], list[str | None]]:
         return encoder.records(items, headers.common)
 
     return encode
 
 
-def _error_of(error_code: str | None, description: str | None, failed: bool) -> tuple[str | None, str, str]:
-    code, meaning = error_of(error_code, description, failed=failed)
-    return code, meaning.category.value, meaning.retry.value
+def _reading(field: Field) -> str:
+    return "time" if field.is_time else "word" if field.is_word else "text"
 
 
 def _layout() -> list[tuple[str, str, bool, list[str]]]:

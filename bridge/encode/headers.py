@@ -25,8 +25,9 @@ from bridge.headers import (
     RECEIVED_AT,
     TRACEPARENT,
 )
-from bridge.report.event import Status, StatusEvent
+from bridge.report.event import StatusEvent
 from bridge.report.report import Quarantined
+from bridge.report.symbols import Status
 
 Header = tuple[str, bytes]
 

@@ -7,6 +7,7 @@ from bridge.encode.fast import fast_encoder
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.values import JSON, ValueFormat
 from bridge.record import Record
+from bridge.report.catalogue import Catalogue, shipped_catalogue
 from bridge.report.report import Item, Quarantined, Reason, Report, read_body, read_item, split_for_fast_path
 
 MAX_QUARANTINE_KEY_BYTES: Final = 1024
@@ -39,6 +40,8 @@ class Encoded(NamedTuple):
     statuses: list[str | None]
     #: Reason and path of each record that is quarantined, in their order.
     faults: list[tuple[str, str]]
+    #: How many took the fast path.
+    fast: int
 
 
 class RecordEncoder:
@@ -50,6 +53,7 @@ class RecordEncoder:
         source: the name of this account's callback, as ``ce_source``.
         max_record_bytes: an event whose record could be larger is quarantined as ``too_large`` instead.
         values: how an event becomes a value.
+        catalogue: of error codes; None for the one that the bridge comes with.
     """
 
     def __init__(
@@ -59,15 +63,19 @@ class RecordEncoder:
         source: str,
         max_record_bytes: int,
         values: ValueFormat = JSON,
+        *,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._status_topic: Final = status_topic
         self._quarantine_topic: Final = quarantine_topic
         self._source: Final = source.encode()
         self._max_record_bytes: Final = max_record_bytes
         self._values: Final = values
+        self._catalogue: Final = catalogue or shipped_catalogue()
         self._fast: Final = fast_encoder(
             status_topic,
             values,
+            self._catalogue,
             overhead_bytes=_BATCH_BYTES + _RECORD_BYTES + _SCHEMA_ID_BYTES * (values.schema is not None),
             header_bytes=_HEADER_BYTES,
             max_record_bytes=max_record_bytes,
@@ -78,20 +86,21 @@ class RecordEncoder:
 
         Where there is a compiled encoder it makes those of reports on the fast path, the same to the byte.
         """
-        texts = split_for_fast_path(body) if self._fast is not None else None
-        if self._fast is None or texts is None:
-            items = read_body(body, received_at_ms)
+        split = split_for_fast_path(body) if self._fast is not None else None
+        if self._fast is None or split is None:
+            items = read_body(body, received_at_ms, self._catalogue)
             made = self.encode(items, callback_id=callback_id, received_at_ms=received_at_ms, traceparent=traceparent)
-            return Encoded(made, [_status_in(item) for item in items], self.quarantined(made))
-        headers = self._headers(callback_id, received_at_ms, len(texts), traceparent)
-        records, statuses = self._fast(texts, headers)
+            return Encoded(made, [_status_in(item) for item in items], self.quarantined(made), fast=0)
+        headers = self._headers(callback_id, received_at_ms, len(split.texts), traceparent)
+        records, statuses = self._fast(split.texts, headers)
         others = [index for index, record in enumerate(records) if record is None]
+        exact = split.exact() if others else []
         for index in others:
-            item = read_item(bytes(texts[index]), index, received_at_ms)
+            item = read_item(bytes(exact[index]), index, received_at_ms, self._catalogue)
             records[index] = self._record(item, headers, index + 1, received_at_ms)
             statuses[index] = _status_in(item)
         whole = cast("list[Record]", records)
-        return Encoded(whole, statuses, self.quarantined(whole) if others else [])
+        return Encoded(whole, statuses, self.quarantined(whole) if others else [], fast=len(records) - len(others))
 
     def encode(
         self,

@@ -90,6 +90,8 @@ class MetricsCollector:
             for status, count in by_status.items():
                 text = "Reports by what made the answer to their callback, and by status."
                 yield counter("reports_answered", text, count, outcome=outcome, status=status)
+        for path, count in stats.by_path.items():
+            yield counter("reports_encoded", "Reports made into records, by the path they took.", count, path=path)
         for reason, count in stats.quarantined.items():
             text = "Reports that could not be understood, by reason."
             yield counter("reports_quarantined", text, count, reason=reason)

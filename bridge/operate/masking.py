@@ -6,9 +6,7 @@ from typing import Any, Final
 import msgspec
 
 # Of an event: whose value is a person's number, id or name. Of the others, these hold free text.
-_PEOPLE: Final = frozenset(
-    {"sender", "recipient", "origin_phone_number", "user_id", "parent_user_id", "user_name"}
-)
+_PEOPLE: Final = frozenset({"sender", "recipient", "origin_phone_number", "user_id", "parent_user_id", "user_name"})
 _FREE: Final = frozenset({"extras", "status_description", "error_description"})
 _RAW: Final = ("value_text", "value_base64", "headers_exact")
 _DIGITS: Final = re.compile(r"\d{6,}")

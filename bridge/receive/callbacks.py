@@ -27,6 +27,7 @@ from bridge.errors import DeliveryError
 from bridge.receive.access import Access
 from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, LoopLagGuard, Refusal
 from bridge.receive.stats import ABORTED, CallbackStats, Fault
+from bridge.report.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from bridge.delivery.lane import PendingAck
@@ -89,9 +90,17 @@ class Callbacks:
         access: who may push.
         delivery: where records go.
         stats: where answers are counted.
+        catalogue: of error codes; None for the one that the bridge comes with.
     """
 
-    def __init__(self, settings: Settings, access: Access, delivery: Delivery, stats: CallbackStats) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        access: Access,
+        delivery: Delivery,
+        stats: CallbackStats,
+        catalogue: Catalogue | None = None,
+    ) -> None:
         self._limits = settings.limits
         self._deadline_seconds = settings.delivery.ack_deadline_seconds
         self._access = access
@@ -105,6 +114,7 @@ class Callbacks:
             settings.events.source,
             settings.kafka.max_record_bytes,
             value_format(settings.events.format, registry=bool(settings.registry.url)),
+            catalogue=catalogue,
         )
         self._loop = asyncio.get_running_loop()
         # Ids of callbacks: unique over replicas and restarts, and cheap.
@@ -194,14 +204,15 @@ class Callbacks:
         if traceparent is not None:
             visit.trace_id = traceparent[_TRACE_ID].decode()
         visit.callback = f"{self._instance}-{next(self._numbers)}"
-        records, statuses, faults = self._encoder.encode_body(
+        encoded = self._encoder.encode_body(
             body, callback_id=visit.callback, received_at_ms=received_at_ms, traceparent=traceparent
         )
-        if not records:
+        if not encoded.records:
             return
-        visit.ack = self._delivery.submit(records, visit.arrived + self._deadline_seconds)
-        visit.statuses = statuses
-        if faults:
-            self.stats.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in faults])
-            visit.quarantined = len(faults)
+        visit.ack = self._delivery.submit(encoded.records, visit.arrived + self._deadline_seconds)
+        visit.statuses = encoded.statuses
+        self.stats.encoded(encoded.fast, len(encoded.records) - encoded.fast)
+        if encoded.faults:
+            self.stats.quarantine([Fault(received_at_ms, *fault, visit.callback) for fault in encoded.faults])
+            visit.quarantined = len(encoded.faults)
         await visit.ack.outcome

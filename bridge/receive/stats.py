@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from bridge.observe.metrics import Histogram
-from bridge.report.event import Status
 from bridge.report.report import Reason
+from bridge.report.symbols import Status
 
 ABORTED: Final = "aborted"
 """In place of an HTTP status: the client ended before its body was whole."""
@@ -40,6 +40,8 @@ class CallbackStats:
         self.callbacks = dict.fromkeys(ANSWERS, 0)
         #: reports by what their callback was answered for, and by status
         self.reports = {outcome: dict.fromkeys(STATUSES, 0) for outcome in OUTCOMES}
+        #: reports by the path that their records were made on
+        self.by_path = {"fast": 0, "slow": 0}
         self.quarantined = dict.fromkeys((reason.value for reason in Reason), 0)
         self.faults: deque[Fault] = deque(maxlen=_KEPT_FAULTS)
         #: when a callback was last answered 200, seconds since the epoch; 0: never
@@ -62,6 +64,11 @@ class CallbackStats:
         counts = self.reports[outcome]
         for status in statuses:
             counts[status or NOT_UNDERSTOOD] += 1
+
+    def encoded(self, fast: int, slow: int) -> None:
+        """A callback's reports were made into records: so many on the fast path, so many on the slow one."""
+        self.by_path["fast"] += fast
+        self.by_path["slow"] += slow
 
     def quarantine(self, faults: Sequence[Fault]) -> None:
         """Items that were not understood."""

@@ -1,23 +1,28 @@
 """The wire format, taken tolerantly: each thing in a callback's body becomes an event or is quarantined.
 
-    body ─ split ─► items ─┬─► fast: typed decode of an item that is as documented ──┬─► _event: what it means
-                           └─► tolerant: any spelling, type or extra field ──────────┘
+    body ─ split ─► items ─┬─► typed decode of an item that is as documented ─────────┬─► _event: what it means
+                           └─► tolerant: any spelling, type or extra field; lenient ──┘
 
-Both ways end in the same :class:`_Fields`, and only :func:`_event` gives them a meaning; the fast one merely
+Both ways end in the same :class:`WireReport`, and only :func:`_event` gives it a meaning; the typed one merely
 refuses whatever needs a decision. Nothing here raises for any bytes, and no item is lost: what can't be
 understood is kept, byte for byte.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 from bridge.report import scan
-from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR, ErrorMeaning, error_meaning
-from bridge.report.event import MessageTimeSource, Status, StatusEvent, event_id, status_of, status_rank
+from bridge.report.catalogue import Catalogue, shipped_catalogue
+from bridge.report.event import StatusEvent, event_id
+from bridge.report.fields import FIELDS
+from bridge.report.generated import WireReport
+from bridge.report.lenient import replace_unstorable, strict_json
+from bridge.report.symbols import MessageTimeSource, status_of, status_rank
+from bridge.report.values import Time, error_of, optional_time_ms, present, time_ms, word
 
 MAX_DEPTH: Final = 256
 """An item with brackets nested deeper is quarantined: consumers' parsers have such limits too."""
@@ -61,117 +66,121 @@ class Quarantined(msgspec.Struct, frozen=True, gc=False):
 
 
 Item: TypeAlias = Report | Quarantined
-_Time: TypeAlias = int | float | str
 
 
-class _Fields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A report's known fields, blank text not yet told from absent. The schema of the fast way as well."""
+class _Name(NamedTuple):
+    """A known name on the wire: the field it is of, and which of its names it is."""
 
-    message_id: str | None = msgspec.field(default=None, name="MessageId")
-    sender: str | None = msgspec.field(default=None, name="From")
-    recipient: str | None = msgspec.field(default=None, name="To")
-    timestamp: _Time | None = msgspec.field(default=None, name="Timestamp")
-    status: str | None = msgspec.field(default=None, name="Status")
-    status_description: str | None = msgspec.field(default=None, name="StatusDescription")
-    error_code: str | None = msgspec.field(default=None, name="ErrorCode")
-    error_description: str | None = msgspec.field(default=None, name="ErrorDescription")
-    conversation_type: str | None = msgspec.field(default=None, name="ConversationType")
-    conversation_id: str | None = msgspec.field(default=None, name="ConversationId")
-    conversation_expires: _Time | None = msgspec.field(default=None, name="ConversationExpirationTime")
-    frame_type: str | None = msgspec.field(default=None, name="MsgFrameType")
-    content_type: str | None = msgspec.field(default=None, name="Type")
-    task_id: str | None = msgspec.field(default=None, name="TaskId")
-    origin_phone_number: str | None = msgspec.field(default=None, name="OriginPhoneNumber")
-    template_code: str | None = msgspec.field(default=None, name="TemplateCode")
-    template_name: str | None = msgspec.field(default=None, name="TemplateName")
-    language: str | None = msgspec.field(default=None, name="Language")
-    user_id: str | None = msgspec.field(default=None, name="FromUserId")
-    parent_user_id: str | None = msgspec.field(default=None, name="FromParentUserId")
-    user_name: str | None = msgspec.field(default=None, name="FromUserName")
-
-
-class _Field(NamedTuple):
-    """A known name on the wire."""
-
-    attribute: str
+    field: str
     is_time: bool
-    is_alias: bool
+    order: int
 
 
-_TIMES: Final = frozenset({"timestamp", "conversation_expires"})
 _KNOWN: Final = {
-    field.encode_name: _Field(field.name, field.name in _TIMES, is_alias=False)
-    for field in msgspec.structs.fields(_Fields)
-} | {
-    "Error": _Field("error_code", is_time=False, is_alias=True),
-    "ConversionExpirationTime": _Field("conversation_expires", is_time=True, is_alias=True),
+    name: _Name(field.name, field.is_time, order) for field in FIELDS for order, name in enumerate(field.wire)
 }
-_BY_FOLDED_NAME: Final = {name.casefold(): field for name, field in _KNOWN.items()}
+_BY_FOLDED_NAME: Final = {name.casefold(): known for name, known in _KNOWN.items()}
+# Of those, what can't be used when a character of it was replaced.
+_EXACT: Final = frozenset({"message_id", "provider_status"})
+_SPECIAL: Final = _EXACT | {"task_id", "message_time", "error_code", "message_frame_type"}
+# All others become what their type says, each by itself.
+_PLAIN: Final[list[tuple[str, Callable[[Any], object]]]] = [
+    (field.name, optional_time_ms if field.is_time else word if field.is_word else present)
+    for field in FIELDS
+    if field.wire and field.name not in _SPECIAL
+]
 
 _decode_items: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_fields: Final = msgspec.json.Decoder(_Fields).decode
+_decode_fields: Final = msgspec.json.Decoder(WireReport).decode
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str | None).decode
-_decode_time: Final = msgspec.json.Decoder(_Time | None).decode
-_encode_text: Final = msgspec.json.Encoder().encode
+_decode_time: Final = msgspec.json.Decoder(Time | None).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_ESCAPED_NUL: Final = b"\\u0000"
 _integer: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)").fullmatch
-# No more digits than a time can have, so that thousands of them are never made an int.
-_digits: Final = re.compile(r"0*([0-9]{1,13})", re.ASCII).fullmatch
-_code_in_description: Final = re.compile(r"(\w+):").match
 _RECEIVED: Final = MessageTimeSource.RECEIVED
 _PROVIDER: Final = MessageTimeSource.PROVIDER
-_NO_ERROR_CODES: Final = frozenset({"0", "ok"})
-# Ten digits are seconds, thirteen milliseconds: both are 2001-09-09 to 2286-11-20. All else is absurd.
-_MIN_SECONDS: Final = 10**9
-_END_SECONDS: Final = 10**10
-_MIN_MS: Final = 10**12
-_END_MS: Final = 10**13
 
 
-def read_body(body: bytes, received_at_ms: int) -> list[Item]:
+class _Receipt(NamedTuple):
+    """What the items of a body have in common."""
+
+    received_at_ms: int
+    catalogue: Catalogue
+
+
+def read_body(body: bytes, received_at_ms: int, catalogue: Catalogue | None = None) -> list[Item]:
     """Everything a callback's body holds, in its order. Never raises, whatever the bytes.
 
     Args:
         body: the whole body as it came; an empty one holds nothing.
         received_at_ms: when it was received, milliseconds since the epoch.
+        catalogue: of error codes; None for the one that the bridge comes with.
 
     Returns:
         One element for each item of an array, one for a lone object, one for a body that is neither.
     """
     if not body:
         return []
+    receipt = _Receipt(received_at_ms, catalogue or shipped_catalogue())
     text = body.removeprefix(_BYTE_ORDER_MARK)
     items = _split(text)
     if items is not None:
-        return [read_item(item, index, received_at_ms) for index, item in enumerate(items)]
+        return [_read_item(item, f"$[{index}]", receipt) for index, item in enumerate(items)]
     lone = scan.lone_object(text)
     if lone is not None:
-        return [_read_item(lone, "$", received_at_ms)]
+        return [_read_item(lone, "$", receipt)]
     return [_whole_body_quarantined(body, text)]
 
 
-def split_for_fast_path(body: bytes) -> list[msgspec.Raw] | None:
-    """The items of a body that is a well-formed array, each as it came; None of any other."""
+class Split(NamedTuple):
+    """The items of an array."""
+
+    #: The JSON of each, without what is read leniently.
+    texts: list[msgspec.Raw] | list[bytes]
+    #: Gives each exactly as it came.
+    exact: Callable[[], list[msgspec.Raw] | list[bytes]]
+
+
+def split_for_fast_path(body: bytes) -> Split | None:
+    """The items of a body that is an array; None of any other."""
+    text = body.removeprefix(_BYTE_ORDER_MARK)
+    items = _strict_items(text)
+    if items is not None:
+        found = items
+        return Split(found, lambda: found)
+    strict = strict_json(text)
+    mended = None if strict == text else _strict_items(strict)
+    if mended is not None:
+        return Split(mended, lambda: scan.split(text) or [])
+    raws = scan.split(text)
+    return None if raws is None else Split([strict_json(raw) for raw in raws], lambda: raws)
+
+
+def unknown_name(name: str) -> bytes | None:
+    """A name in extras, as JSON with its colon; None where it is a known one in another spelling."""
+    return None if name.strip().casefold() in _BY_FOLDED_NAME else _encode(name) + b":"
+
+
+def read_item(raw: bytes, index: int, received_at_ms: int, catalogue: Catalogue) -> Item:
+    """An array's item, as :func:`read_body` reads it; ``index`` counts from 0."""
+    return _read_item(raw, f"$[{index}]", _Receipt(received_at_ms, catalogue))
+
+
+def _strict_items(text: bytes) -> list[msgspec.Raw] | None:
     try:
-        return _decode_items(body)
+        return _decode_items(text)
     except (msgspec.MsgspecError, RecursionError):
         return None
 
 
-def read_item(raw: bytes, index: int, received_at_ms: int) -> Item:
-    """An array's item, as :func:`read_body` reads it; ``index`` counts from 0."""
-    return _read_item(raw, f"$[{index}]", received_at_ms)
-
-
 def _split(text: bytes) -> list[bytes] | None:
     """The items of an array, each exactly as it came; None if the text is no array."""
-    try:
-        return [bytes(item) for item in _decode_items(text)]
-    except (msgspec.MsgspecError, RecursionError):
-        # Perhaps for the sake of one item only.
-        return scan.split(text)
+    items = _strict_items(text)
+    # Else perhaps for the sake of one item only.
+    return scan.split(text) if items is None else [bytes(item) for item in items]
 
 
 def _whole_body_quarantined(body: bytes, text: bytes) -> Quarantined:
@@ -182,30 +191,30 @@ def _whole_body_quarantined(body: bytes, text: bytes) -> Quarantined:
     return Quarantined(body, Reason.NOT_AN_OBJECT, "The body is neither a JSON array nor an object.", "$")
 
 
-def _read_item(raw: bytes, path: str, received_at_ms: int) -> Item:
-    """An item by the fast way if it is as documented, else tolerantly; the result is the same."""
+def _read_item(raw: bytes, path: str, receipt: _Receipt) -> Item:
+    """An item by the typed way if it is as documented, else tolerantly; the result is the same."""
     try:
         fields = _decode_fields(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _read_tolerantly(raw, path, received_at_ms)
-    for time in (fields.timestamp, fields.conversation_expires):
+        return _read_tolerantly(raw, path, receipt)
+    for time in (fields.message_time, fields.conversation_expires_at):
         if time is not None and time_ms(time) is None:
             # Its JSON text belongs in extras, and only the tolerant way has that.
-            return _read_tolerantly(raw, path, received_at_ms)
-    return _event(fields, None, raw, path, received_at_ms)
+            return _read_tolerantly(raw, path, receipt)
+    if _ESCAPED_NUL in raw:
+        return _read_tolerantly(raw, path, receipt)
+    return _event(fields, None, raw, path, receipt)
 
 
-def _read_tolerantly(raw: bytes, path: str, received_at_ms: int) -> Item:
+def _read_tolerantly(raw: bytes, path: str, receipt: _Receipt) -> Item:
     """An item of any form: names by any spelling, text from integers, everything else kept in extras."""
     fault = _fault(raw)
     if fault is None:
-        try:
-            values = _decode_members(raw)
-        except (msgspec.MsgspecError, RecursionError):
-            fault = Reason.UNDECODABLE, "The item holds text or a number that JSON does not allow."
-        else:
-            fields, extras = _choose(values)
-            return _event(fields, extras, raw, path, received_at_ms)
+        members = _members(raw)
+        if members is not None:
+            fields, extras = _choose(members)
+            return _event(fields, extras, raw, path, receipt)
+        fault = Reason.UNDECODABLE, "The item is not JSON."
     reason, detail = fault
     return Quarantined(raw, reason, detail, path, _readable_message_id(raw))
 
@@ -223,44 +232,83 @@ def _fault(raw: bytes) -> tuple[Reason, str] | None:
     return None
 
 
+class _Members(NamedTuple):
+    """The members of an item, the last of each name; and the names of those in which a character was replaced."""
+
+    values: dict[str, msgspec.Raw]
+    replaced: list[str]
+
+
+def _members(raw: bytes) -> _Members | None:
+    """As the JSON has them, else leniently; None where neither is possible."""
+    try:
+        values = _decode_members(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        values = None
+    if values is not None and _ESCAPED_NUL not in raw:
+        return _Members(values, [])
+    strict = strict_json(raw)
+    storable = replace_unstorable(strict)
+    try:
+        values = _decode_members(storable)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return _Members(values, [] if storable == strict else _replaced(strict))
+
+
+def _replaced(item: bytes) -> list[str]:
+    changed: dict[str, bool] = {}
+    for key, value in scan.members(item):
+        storable = replace_unstorable(key)
+        changed[_decode_text(storable) or ""] = storable != key or replace_unstorable(value) != value
+    return [name for name, is_changed in changed.items() if is_changed]
+
+
 class _Candidate(NamedTuple):
     """A usable value for a known field: of several the lowest rank is taken, the last of those alike."""
 
     rank: int
     name: str
-    value: _Time
+    value: Time
+    #: The same as it is published, by which two of them are alike.
+    meaning: Time | None
 
 
-def _choose(values: dict[str, msgspec.Raw]) -> tuple[_Fields, str | None]:
+def _choose(members: _Members) -> tuple[WireReport, str | None]:
     """The known fields of an item's members, and what found no place in them as extras.
 
     For each field the first usable of: its name exactly, its name in another spelling, its alias exactly, its
-    alias in another spelling. What can't be used, or comes second, is kept in extras; a null or blank value
-    of a known field says nothing and is not.
+    alias in another spelling. What can't be used, or comes second and says something else, is kept in extras; a null or
+    blank value of a known field says nothing and is not.
     """
-    chosen: dict[str, _Candidate] = {}
-    said_nothing: set[str] = set()
-    for name, raw in values.items():
+    candidates: dict[str, list[_Candidate]] = {}
+    taken: set[str] = set()
+    for name, raw in members.values.items():
         exact = _KNOWN.get(name)
-        field = exact or _BY_FOLDED_NAME.get(name.strip().casefold())
-        if field is None:
+        known = exact or _BY_FOLDED_NAME.get(name.strip().casefold())
+        if known is None or (known.field in _EXACT and name in members.replaced):
             continue
-        value = _time(raw) if field.is_time else _text(raw)
+        value = _time(raw) if known.is_time else _text(raw)
         if value is None:
-            said_nothing.add(name)
+            taken.add(name)
         elif value is not _UNUSABLE:
-            rank = 2 * field.is_alias + (exact is None)
-            best = chosen.get(field.attribute)
-            if best is None or rank <= best.rank:
-                chosen[field.attribute] = _Candidate(rank, name, value)
-    taken = said_nothing.union(candidate.name for candidate in chosen.values())
-    fields = _Fields(**{attribute: candidate.value for attribute, candidate in chosen.items()})  # type: ignore[arg-type]
-    return fields, _extras((name, raw) for name, raw in values.items() if name not in taken)
+            rank = 2 * known.order + (exact is None)
+            meaning = time_ms(value) if known.is_time else value
+            candidates.setdefault(known.field, []).append(_Candidate(rank, name, value, meaning))
+    chosen: dict[str, Time] = {}
+    for field, of_field in candidates.items():
+        best = min(reversed(of_field), key=lambda candidate: candidate.rank)
+        chosen[field] = best.value
+        taken.update(candidate.name for candidate in of_field if candidate.meaning == best.meaning)
+    extras = [(name, raw) for name, raw in members.values.items() if name not in taken]
+    if members.replaced:
+        extras.append(("bridge_replaced", msgspec.Raw(_encode(members.replaced))))
+    return WireReport(**chosen), _extras(extras)  # type: ignore[arg-type]
 
 
 def _extras(members: Iterable[tuple[str, msgspec.Raw]]) -> str | None:
     """The text of a JSON object of these members, each value as it came; None if there are none."""
-    joined = b",".join([_encode_text(name) + b":" + bytes(raw) for name, raw in members])
+    joined = b",".join([_encode(name) + b":" + bytes(raw) for name, raw in members])
     return f"{{{joined.decode()}}}" if joined else None
 
 
@@ -281,10 +329,10 @@ def _text(raw: msgspec.Raw | bytes) -> str | _Unusables | None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         literal = bytes(raw)
         return literal.decode() if _integer(literal) else _UNUSABLE
-    return _present(text)
+    return present(text)
 
 
-def _time(raw: msgspec.Raw) -> _Time | _Unusables | None:
+def _time(raw: msgspec.Raw) -> Time | _Unusables | None:
     """A time field's value, if :func:`time_ms` can use it; None for null and blank."""
     try:
         value = _decode_time(raw)
@@ -308,106 +356,43 @@ def _readable_message_id(raw: bytes) -> str | None:
         if name is None or name.strip().casefold() != "messageid":
             continue
         text = _text(value)
-        if text is not None and text is not _UNUSABLE:
+        if text is not None and text is not _UNUSABLE and "\0" not in text:
             found[name == "MessageId"] = text
     return found.get(True, found.get(False))
 
 
-def time_ms(value: _Time) -> int | None:
-    """A time of the provider's in milliseconds since the epoch; None if it is no time, or an absurd one.
-
-    An integer, digits in a string, or an integral float; ten digits are seconds, thirteen milliseconds.
-    """
-    if isinstance(value, str):
-        digits = _digits(value.strip())
-        if digits is None:
-            return None
-        value = int(digits[1])
-    elif isinstance(value, float):
-        if not value.is_integer():
-            return None
-        value = int(value)
-    if _MIN_MS <= value < _END_MS:
-        return value
-    return value * 1000 if _MIN_SECONDS <= value < _END_SECONDS else None
-
-
-def _present(text: str | None) -> str | None:
-    """The text, or None where it is blank: that means absent."""
-    return text if text and not text.isspace() else None
-
-
-def normalized(text: str | None) -> str | None:
-    """A word of one of the open lists."""
-    return text.strip().casefold().replace("-", "_") if text and not text.isspace() else None
-
-
-def error_of(error_code: str | None, description: str | None, *, failed: bool) -> tuple[str | None, ErrorMeaning]:
-    """The code as it came, else the word before a colon that begins the description; None for no error. And what it means.
-
-    Args:
-        error_code: ErrorCode, None where it is blank.
-        description: ErrorDescription, None where it is blank.
-        failed: whether the status says so, without a code, too.
-    """
-    if error_code is None and description is not None:
-        match = _code_in_description(description)
-        error_code = match[1] if match else None
-    if error_code is None or error_code.strip().casefold() in _NO_ERROR_CODES:
-        return None, UNKNOWN_ERROR if failed else NO_ERROR
-    return error_code, error_meaning(error_code)
-
-
-def _event(fields: _Fields, extras: str | None, raw: bytes, path: str, received_at_ms: int) -> Item:
+def _event(fields: WireReport, extras: str | None, raw: bytes, path: str, receipt: _Receipt) -> Item:
     """What a report means: the one definition of it."""
-    present = _present
     message_id = present(fields.message_id)
     if message_id is None:
         return Quarantined(raw, Reason.NO_MESSAGE_ID, "The item has no usable MessageId.", f"{path}.MessageId")
-    provider_status = present(fields.status)
+    provider_status = present(fields.provider_status)
     if provider_status is None:
         detail = "The item has no usable Status."
         return Quarantined(raw, Reason.NO_STATUS, detail, f"{path}.Status", message_id)
     provider_status = provider_status.strip()
     status = status_of(provider_status)
-    recipient = present(fields.recipient)
-    user_id = present(fields.user_id)
-    error_description = present(fields.error_description)
-    error_code, meaning = error_of(present(fields.error_code), error_description, failed=status is Status.FAILED)
+    plain: dict[str, Any] = {name: become(getattr(fields, name)) for name, become in _PLAIN}
+    wire_code = present(fields.error_code)
+    error_code, meaning = error_of(wire_code, plain["error_description"], status, receipt.catalogue)
     task_id = present(fields.task_id)
-    message_time = None if fields.timestamp is None else time_ms(fields.timestamp)
-    expires = fields.conversation_expires
-    template_code = present(fields.template_code)
+    message_time = optional_time_ms(fields.message_time)
     event = StatusEvent(
-        event_id=event_id(message_id, recipient or user_id, provider_status, error_code),
+        event_id=event_id(message_id, plain["recipient"] or plain["user_id"], provider_status, wire_code),
         message_id=message_id,
         task_id=task_id or message_id,
         task_id_defaulted=task_id is None,
-        sender=present(fields.sender),
-        recipient=recipient,
-        origin_phone_number=present(fields.origin_phone_number),
-        user_id=user_id,
-        parent_user_id=present(fields.parent_user_id),
-        user_name=present(fields.user_name),
         status=status,
         provider_status=provider_status,
         status_rank=status_rank(status),
-        status_description=present(fields.status_description),
-        message_time=received_at_ms if message_time is None else message_time,
+        message_time=receipt.received_at_ms if message_time is None else message_time,
         message_time_source=_RECEIVED if message_time is None else _PROVIDER,
-        received_at=received_at_ms,
+        received_at=receipt.received_at_ms,
         error_code=error_code,
-        error_description=error_description,
         error_category=meaning.category,
         error_retry=meaning.retry,
-        conversation_id=present(fields.conversation_id),
-        conversation_type=normalized(fields.conversation_type),
-        conversation_expires_at=None if expires is None else time_ms(expires),
-        message_frame_type=normalized(fields.frame_type) or ("template" if template_code else None),
-        content_type=normalized(fields.content_type),
-        template_code=template_code,
-        template_name=present(fields.template_name),
-        template_language=present(fields.language),
+        message_frame_type=word(fields.message_frame_type) or ("template" if plain["template_code"] else None),
         extras=extras,
+        **plain,
     )
     return Report(event, raw, path)

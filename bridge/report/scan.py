@@ -1,9 +1,9 @@
 """Where the items of a body begin and end, also when a strict decoder refuses the body for one of them.
 
-A strict decoder gives up the whole body for a lone surrogate, a bad escape or deep nesting in one item. This
-scanner needs only the *structure* to be whole: every bracket, comma, colon and quote in its place. What is
-between two quotes, and a bare word such as NaN inside an item, is left for whoever decodes that item. Where
-the structure itself is broken (text cut off, text after the end, a missing value) nothing says for sure which
+A strict decoder gives up the whole body for a bad escape, a missing colon or deep nesting in one item. This scanner
+finds items by their brackets: it needs every bracket closed by its like, every string closed by a quote, and between the
+items of the array a comma, of which the last may trail. What else stands in an item is left for whoever decodes that item.
+Where that much is not whole (text cut off, text after the end, two items without a comma) nothing says for sure which
 bytes belong to which item, and guessing could publish what was only part of a text: it has no items.
 
 It works on bytes, without recursion, in linear time.
@@ -17,25 +17,20 @@ from typing import Final
 _WS: Final = rb"[ \t\n\r]*+"
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*"'
 _NUMBER: Final = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?"
-# Inside an item; at the top of the array a bare word is no JSON at all.
 _SCALAR: Final = rb"(?:" + _STRING + rb"|[-+.0-9A-Za-z_]++)"
-_MEMBER: Final = _STRING + _WS + rb":" + _WS + _SCALAR + _WS
-_FLAT_OBJECT: Final = rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb")*)?\}"
-_FLAT_ARRAY: Final = rb"\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb")*)?\]"
+_BETWEEN_BRACKETS: Final = rb'(?:[^"\[\]{}]++|' + _STRING + rb")*"
 
 _match_space: Final = re.compile(_WS).match
 _match_plain_item: Final = re.compile(_STRING + rb"|" + _NUMBER + rb"|true|false|null", re.DOTALL).match
-# What the engine swallows in one go: a scalar, or a container of scalars only, as reports are.
-_match_flat: Final = re.compile(
-    _WS + rb"(?:" + _SCALAR + rb"|" + _FLAT_OBJECT + rb"|" + _FLAT_ARRAY + rb")", re.DOTALL
-).match
-_match_open: Final = re.compile(_WS + rb"([\[{])").match
+# What the engine takes in one go: an object without another bracket in it, as reports are.
+_match_flat: Final = re.compile(rb"\{" + _BETWEEN_BRACKETS + rb"\}", re.DOTALL).match
+_match_until_bracket: Final = re.compile(_BETWEEN_BRACKETS + rb'([\[\]{}"])', re.DOTALL).match
+_match_scalar: Final = re.compile(_SCALAR, re.DOTALL).match
 _match_key: Final = re.compile(_WS + rb"(" + _STRING + rb")" + _WS + rb":" + _WS, re.DOTALL).match
-_match_mark: Final = re.compile(_WS + rb"([,\]}])").match
+# What comes after a value; a comma that trails is passed over.
+_match_mark: Final = re.compile(_WS + rb"(?:," + _WS + rb"(?=[\]}]))?([,\]}])").match
 _find_brackets: Final = re.compile(_STRING + rb"|([\[{])|[\]}]", re.DOTALL).finditer
 
-_ARRAY: Final = ord("[")
-_COMMA: Final = ord(",")
 # In ASCII a closing bracket is its opening one and two, for both kinds.
 _CLOSING: Final = 2
 
@@ -73,7 +68,7 @@ def members(item: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Each key, with its quotes, and value of an object that ``split`` or ``lone_object`` found."""
     position = 1
     while key := _match_key(item, position):
-        end = _value_end(item, key.end())
+        end = _member_end(item, key.end())
         yield key[1], item[key.end() : end]
         mark = _match_mark(item, end)
         position = mark.end() if mark else len(item)
@@ -111,40 +106,26 @@ def _item_end(body: bytes, start: int) -> int:
     return plain.end() if plain else -1
 
 
+def _member_end(item: bytes, start: int) -> int:
+    if item[start : start + 1] in (b"{", b"["):
+        return _value_end(item, start)
+    scalar = _match_scalar(item, start)
+    return scalar.end() if scalar else len(item)
+
+
 def _value_end(body: bytes, start: int) -> int:
-    """Where the value that starts at ``start`` ends; -1 if its structure is not whole. Never 0."""
-    position = start
+    """Where the object or array that starts at ``start`` ends; -1 if its brackets or quotes are not whole. Never 0."""
+    flat = _match_flat(body, start)
+    if flat:
+        return flat.end()
     open_brackets = bytearray()
-    while True:
-        if flat := _match_flat(body, position):
-            position = flat.end()
-        elif bracket := _match_open(body, position):
-            open_brackets += bracket[1]
-            position = _next_value(body, bracket.end(), open_brackets[-1])
-            if position < 0:
-                return -1
-            continue
-        else:
+    position = start
+    while found := _match_until_bracket(body, position):
+        bracket, position = found[1][0], found.end()
+        if bracket in b"[{":
+            open_brackets.append(bracket)
+        elif bracket not in b"]}" or bracket != open_brackets.pop() + _CLOSING:
             return -1
-        while open_brackets:
-            mark = _match_mark(body, position)
-            if mark is None:
-                return -1
-            position = mark.end()
-            if mark[1][0] == _COMMA:
-                position = _next_value(body, position, open_brackets[-1])
-                break
-            if mark[1][0] != open_brackets.pop() + _CLOSING:
-                return -1
-        else:
+        elif not open_brackets:
             return position
-        if position < 0:
-            return -1
-
-
-def _next_value(body: bytes, position: int, container: int) -> int:
-    """Where the container's next value is looked for: behind the key, in an object; -1 if there is no key."""
-    if container == _ARRAY:
-        return position
-    key = _match_key(body, position)
-    return key.end() if key else -1
+    return -1

@@ -33,45 +33,92 @@ from bridge.lab.demo.reckoning import Expected
 
 MESSAGES, RATE = 500, 2500.0
 Key = tuple[str, str]
+Charge = tuple[str, int]
 
 
 class Tables(NamedTuple):
     """What the three teams' tables have to be."""
 
     states: dict[Key, str]
-    charges: dict[Key, str]
+    charges: dict[Charge, str]
     rate_by_category: dict[str, Fraction]
     rate_by_template: dict[str, Fraction]
 
     @classmethod
     def of(cls, records: Sequence[ConsumerRecord]) -> "Tables":
         """From the raw JSON of a topic, in the order of each partition; charges are by the event that made them."""
-        first: dict[str, dict[str, Any]] = {}
+        first: dict[str, Any] = {}
         for event in (json.loads(record.value) for record in records):
             first.setdefault(event["event_id"], event)
-        by_message: dict[Key, list[dict[str, Any]]] = {}
-        for event in first.values():
-            who = event["recipient"] or event["user_id"] or ""
-            by_message.setdefault((event["message_id"], who), []).append(event)
-        templates = {
-            key: next((e["template_name"] for e in own if e["template_name"]), None) for key, own in by_message.items()
+        events = Events(first.values())
+        failed = events.where("status", "FAILED")
+        templates = {message_id: max(e["template_name"] or "" for e in own) for message_id, own in events.by_id.items()}
+        of_template: Counter[str] = Counter()
+        failed_of_template: Counter[str] = Counter()
+        for message_id, template in templates.items():
+            if template:
+                of_template[template] += events.messages[message_id]
+                failed_of_template[template] += failed.messages.get(message_id, 0)
+        by_category = {
+            category: failed.where("error_category", category)
+            for category in {event["error_category"] for event in failed.all}
         }
-        categories = {
-            key: {e["error_category"] for e in own if e["status"] == "FAILED"} for key, own in by_message.items()
-        }
-        kinds = [kind for own in categories.values() for kind in own]
-        used = [template for template in templates.values() if template]
-        failed = [template for key, template in templates.items() if template and categories[key]]
         return cls(
-            {key: _state({event["status"] for event in own}) for key, own in by_message.items()},
             {
-                key: next(event["event_id"] for event in own if event["status"] in {"DELIVERED", "READ"})
-                for key, own in by_message.items()
-                if any(event["status"] in {"DELIVERED", "READ"} for event in own)
+                (message_id, person): _state(statuses)
+                for message_id, own in events.by_id.items()
+                for person, statuses in _statuses(own).items()
             },
-            {kind: Fraction(kinds.count(kind), len(by_message)) for kind in kinds},
-            {template: Fraction(failed.count(template), used.count(template)) for template in used},
+            {
+                (message_id, number): event["event_id"]
+                for message_id, own in events.where("status", "DELIVERED", "READ").by_id.items()
+                for number, event in _charged(own).items()
+            },
+            {category: Fraction(own.total, events.total) for category, own in by_category.items()},
+            {template: Fraction(failed_of_template[template], used) for template, used in of_template.items()},
         )
+
+
+class Events:
+    """Some events, and the messages that they are about."""
+
+    def __init__(self, events: Iterable[dict[str, Any]]) -> None:
+        self.all = list(events)
+        self.by_id: dict[str, list[dict[str, Any]]] = {}
+        for event in self.all:
+            self.by_id.setdefault(event["message_id"], []).append(event)
+        self.messages = {message_id: _people(own) for message_id, own in self.by_id.items()}
+        self.total = sum(self.messages.values())
+
+    def where(self, field: str, *values: str) -> "Events":
+        """Those of them that have one of these values there."""
+        return Events(event for event in self.all if event[field] in values)
+
+
+def _people(events: Sequence[dict[str, Any]]) -> int:
+    """How many people share a message_id, by its events."""
+    return max(1, *(len({event[name] for event in events} - {None}) for name in ("recipient", "user_id")))
+
+
+def _charged(delivered: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Which event of a message_id made which charge, in the order in which they came."""
+    charged: dict[int, dict[str, Any]] = {}
+    for position, event in enumerate(delivered):
+        charged.setdefault(_people(delivered[: position + 1]), event)
+    return charged
+
+
+def _statuses(events: Sequence[dict[str, Any]]) -> dict[str, set[str]]:
+    """What happened to each person who shares a message_id, of whom the campaign names no more by user id than by number."""
+    names = [(event["recipient"], event["user_id"]) for event in events]
+    number_of = {user_id: number for number, user_id in names if number and user_id}
+    alone = {user_id for _, user_id in names} - number_of.keys() - {None}
+    free = {number for number, _ in names} - set(number_of.values()) - {None}
+    number_of |= dict(zip(sorted(alone), sorted(free), strict=False))
+    statuses: dict[str, set[str]] = {}
+    for (number, user_id), event in zip(names, events, strict=True):
+        statuses.setdefault(number or number_of.get(user_id, user_id) or "", set()).add(event["status"])
+    return statuses
 
 
 def _state(statuses: set[str]) -> str:
@@ -136,11 +183,16 @@ def teams(kafka_bootstrap: str, tmp_path: Path) -> Iterator[Any]:
         team.kill()
 
 
-def charges(billing: Team) -> dict[Key, str]:
+def charges(billing: Team) -> dict[Charge, str]:
     """Every charge, with the event that it was made for."""
-    rows = billing.rows("SELECT message_id, recipient, event_id, cents FROM charges")
+    rows = billing.rows("SELECT message_id, number, event_id, cents FROM charges")
     assert {cents for *_, cents in rows} <= {4}
-    return {(message_id, recipient): event_id for message_id, recipient, event_id, _ in rows}
+    return {(message_id, number): event_id for message_id, number, event_id, _ in rows}
+
+
+def by_message_id(charged: Iterable[Charge]) -> dict[str, int]:
+    """How many charges each message_id has."""
+    return dict(Counter(message_id for message_id, _ in charged))
 
 
 def rates(rows: list[tuple[str, float]]) -> dict[str, Fraction]:
@@ -178,12 +230,17 @@ async def test_three_groups_come_to_their_tables_while_the_bridge_pushes(
 def test_the_demo_s_teams_come_to_the_same_tables(pushed: Pushed) -> None:
     """They are these in memory, without Kafka."""
     crm, billing, alerting = Crm(), Billing(), Alerting()
+    values = [record.value for record in pushed.records]
     for team in (crm, billing, alerting):
         for record in pushed.records:
             team.receive(dict(record.headers)["ce_id"].decode(), record.value)
     tables = Tables.of(pushed.records)
+    names = {
+        (event["message_id"], event[name]) for event in map(json.loads, values) for name in ("recipient", "user_id")
+    }
+    assert len({name for name in names if name[1]}) > len(tables.states), "nobody comes by number and by user id"
     assert {key: state.name for key, state in crm.messages.items()} == tables.states
-    assert billing.charged == tables.charges.keys()
+    assert billing.total == len(tables.charges)
     assert {kind for kind in alerting.failures if alerting.failures[kind]} == tables.rate_by_category.keys()
 
 
@@ -199,7 +256,7 @@ def test_the_cloudevents_sdk_reads_every_record(pushed: Pushed) -> None:
 async def test_billing_is_exact_when_it_is_killed_at_the_worst_moments(pushed: Pushed, teams: Any) -> None:
     """Three kill -9: rows written and not committed; committed, and Kafka not told; Kafka just told."""
     billing = teams("billing", pushed.topic)
-    seen: dict[Key, str] = {}
+    seen: dict[Charge, str] = {}
     for moment in MOMENTS:
         billing.start_dying(moment)
         assert await billing.ended() == -9
@@ -210,7 +267,7 @@ async def test_billing_is_exact_when_it_is_killed_at_the_worst_moments(pushed: P
     billing.start()
     await billing.caught_up()
     assert charges(billing) == Tables.of(pushed.records).charges
-    assert charges(billing).keys() == pushed.expected.delivered
+    assert by_message_id(charges(billing)) == pushed.expected.delivered.counts()
 
 
 async def test_billing_is_exact_under_repeats_reordering_and_a_replay(
@@ -225,7 +282,7 @@ async def test_billing_is_exact_under_repeats_reordering_and_a_replay(
     await billing.caught_up()
     charged = charges(billing)
     assert charged == Tables.of(await consume_all(kafka_bootstrap, stirred)).charges
-    assert charged.keys() == pushed.expected.delivered
+    assert by_message_id(charged) == pushed.expected.delivered.counts()
 
     await replay(kafka_bootstrap, stirred, tmp_path)
     await billing.caught_up()

@@ -74,14 +74,15 @@ def test_what_was_only_sent_or_failed_is_not_charged() -> None:
 
 
 def test_two_recipients_under_one_message_id_are_two_messages() -> None:
-    """A message is its id and its recipient, which may be a user id at some channels."""
+    """And a user id alone may be either of them: more in ``test_consumer_people.py``."""
     events = [
         _event("m", "DELIVERED", "12005550101"),
-        _event("m", "DELIVERED", "12005550102"),
-        _event("m", "DELIVERED", None, user_id="US.1"),
+        _event("m", "SENT", "12005550102"),
+        _event("m", "READ", None, user_id="US.1"),
     ]
-    assert _fed(Billing(), events).total == 3
-    assert _fed(Crm(), events).states() == {"DELIVERED": 3}
+    assert _fed(Billing(), events).total == 1
+    assert _fed(Crm(), events).states() == {"READ": 1, "SENT": 1}
+    assert _fed(Billing(), [*events, _event("m", "READ", "12005550102")]).total == 2
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["SENT", "DELIVERED", "FAILED"])))
@@ -118,6 +119,8 @@ def test_alerting_counts_failures_by_category_and_template() -> None:
     assert alerting.rate("OPT_OUT") == 0.25
     assert alerting.rate("PAYMENT") == 0
     assert alerting.templates.most_common() == [("offer", 2)]
+    alerting = _fed(alerting, [_event("a", "FAILED", None, error_category="UNDELIVERABLE", user_id="US.1")])
+    assert (alerting.total, alerting.rate()) == (2, 0.5)
 
 
 def test_no_messages_have_no_failure_rate() -> None:
@@ -153,4 +156,4 @@ def test_what_the_bridge_publishes_is_what_the_teams_read() -> None:
     assert isinstance(item, Report)
     billing = Billing()
     billing.receive(item.event.event_id, encode_event(item.event))
-    assert billing.charged == {("m", "12005550101")}
+    assert billing.total == 1

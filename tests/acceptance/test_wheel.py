@@ -60,6 +60,7 @@ def test_it_carries_the_files_that_are_read_at_run_time(wheel: Path) -> None:
         "bridge/py.typed",
         "bridge/health/page.html",
         "bridge/data/config/bridge.toml",
+        "bridge/data/config/error_codes.toml",
         "bridge/data/config/topics.toml",
     } <= names
     assert [name for name in names if name.startswith(("tests/", "benchmarks/"))] == []

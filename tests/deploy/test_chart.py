@@ -15,6 +15,7 @@ import referencing
 from support import helm
 
 from bridge import config
+from bridge.report.catalogue import load_catalogue
 from bridge.topics.spec import declared_topics
 
 Object = dict[str, Any]
@@ -42,6 +43,10 @@ OWN_SPREAD = {
     "whenUnsatisfiable": "DoNotSchedule",
     "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "bridge"}},
 }
+ERROR_CODES = {
+    "131021": {"category": "UNDELIVERABLE", "retry": "LATER"},
+    "Own.Code": {"category": "OPT_OUT", "retry": "NO", "what": 'said "no"'},
+}
 # Each option with its alternatives to the defaults; what is not among the defaults may stand beside any other.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "names": [{"nameOverride": "other"}, {"fullnameOverride": "a-name-that-is-as-long-as-names-may-be-in-kubernetes"}],
@@ -50,6 +55,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "spool": [{"spool": {"enabled": False}}, {"spool": {"storageClassName": "fast", "drain": [6, 7]}}],
     "config": [{"config": CONFIG_VALUES}],
     "topics": [{"topics": {"status": {"partitions": 24, "config": {"retention.ms": 604_800_000, "cleanup.policy": ""}}}}],
+    "error codes": [{"errorCodes": ERROR_CODES}],
     "kafka": [{"config": TLS, "secrets": {"kafka": TLS_SECRETS}}],
     "registry": [{"config": {"registry": {"url": "https://registry:8443,http://other"}}}],
     "service": [{"service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}}}],
@@ -355,12 +361,20 @@ def test_the_bridge_takes_the_configuration(objects: list[Object], values: dict[
     for path in topics:
         (tmp_path / "topics.toml").write_text(maps[0]["data"]["topics.toml"])
         text = text.replace(path, str(tmp_path / "topics.toml"))
+    own = maps[0]["data"].get("error_codes.toml")
+    assert (own is not None) is ("error_codes" in document.get("events", {})) is bool(values["errorCodes"])
+    if own is not None:
+        (tmp_path / "error_codes.toml").write_text(own)
+        text = text.replace(document["events"]["error_codes"], str(tmp_path / "error_codes.toml"))
     (tmp_path / "bridge.toml").write_text(text)
     settings = config.load(tmp_path / "bridge.toml", environment={}, serving=True).settings
     assert settings.spool.enabled is values["spool"]["enabled"]
     declared = declared_topics(settings.topics)[settings.topics.status]
     assert declared.partitions == (24 if values["topics"] else 12)
     assert declared.config["retention.ms"] == ("604800000" if values["topics"] else "3024000000")
+    catalogue = load_catalogue(settings.events.own_error_codes)
+    for code, entry in values["errorCodes"].items():
+        assert catalogue.meaning(code) == (entry["category"], entry["retry"])
 
 
 def projected(pod: Object) -> dict[str, tuple[str, str]]:
@@ -382,6 +396,7 @@ def test_a_changed_configuration_rolls_the_pods_and_a_changed_secret_does_not() 
     before = template({})
     assert template({"config": {"log": {"level": "debug"}}}) != before
     assert template({"topics": {"status": {"partitions": 24}}}) != before
+    assert template({"errorCodes": ERROR_CODES}) != before
     assert template({"metrics": {"dashboard": {"enabled": True}}, "service": {"port": 81}, "replicas": 9}) == before
 
 

@@ -178,7 +178,7 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
     text = {"path_secrets": ["hush-hush-hush-hush"]}
     secrets = {key: text["path_secrets"] if key == "access.path_secrets" else "hush" for key in config.SECRET_KEYS}
     chart = {"server.port": 1, "server.host": "::", "server.admin_port": 2, "server.admin_host": "::"}
-    chart |= {"spool.enabled": False, "spool.directory": "/x", "topics.file": "/x"}
+    chart |= {"spool.enabled": False, "spool.directory": "/x", "topics.file": "/x", "events.error_codes": "/x"}
     values: dict[str, Any] = {}
     for key, value in {**secrets, **chart}.items():
         section, name = key.split(".")

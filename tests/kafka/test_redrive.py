@@ -198,8 +198,8 @@ def test_a_whole_body_gives_each_of_its_reports_once_also_when_more_of_it_is_und
 
     today: Any = read_body
 
-    def better(body: bytes, received_at_ms: int) -> Any:
-        return today(body.replace(b'{"Key":"new"}', item(3)), received_at_ms)
+    def better(body: bytes, received_at_ms: int, catalogue: Any) -> Any:
+        return today(body.replace(b'{"Key":"new"}', item(3)), received_at_ms, catalogue)
 
     monkeypatch.setattr(redecode, "read_body", better)
     assert topics.redrive("--execute") == 0

@@ -14,6 +14,7 @@ import pytest
 from bridge import cli, config
 from bridge.compiled import module
 from bridge.errors import BridgeError, ConfigurationError, TopicsError
+from bridge.service import Service
 
 SECRET = "a-secret-nobody-may-see-1"  # noqa: S105 - opens nothing
 PASSWORD = "pass-phrase-of-the-tests"  # noqa: S105 - opens nothing
@@ -58,6 +59,20 @@ def test_config_masks_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     assert "kafka.sasl_plain_password = <masked>" in said
     assert SECRET not in said
     assert PASSWORD not in said
+
+
+def test_serve_refuses_to_start_with_error_codes_that_can_t_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it listens anywhere; the message names the key, the file and the entry."""
+    monkeypatch.setattr(Service, "run", None)
+    file = tmp_path / "codes.toml"
+    file.write_text("[codes]\n7 = { category = 'POLICE', retry = 'NO' }\n")
+    assignments = ["access.allow_unauthenticated=true", f"events.error_codes={file}"]
+    assert cli.main(["serve", *(word for each in assignments for word in ("--set", each))]) == 2
+    said = capsys.readouterr().err
+    assert f"events.error_codes: {file} can't be used:" in said
+    assert "codes.7: category is 'POLICE'" in said
 
 
 def test_serve_refuses_to_start_without_a_secret(capsys: pytest.CaptureFixture[str]) -> None:

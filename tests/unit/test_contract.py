@@ -5,20 +5,24 @@ import re
 import sqlite3
 import textwrap
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.contract_document import SECTIONS, TEXT, blocks, row_of, table
 
 from bridge import config
-from bridge.consume import Decoder, Event, Status
+from bridge.consume import Decoder, Event, Status, count_people, people
 from bridge.encode.headers import CallbackHeaders
 from bridge.encode.json import CONTENT_TYPE, encode_event
-from bridge.report.catalogue import _MEANINGS, ErrorMeaning, error_meaning
-from bridge.report.event import ErrorCategory, ErrorRetry, MessageTimeSource, event_id, status_rank
+from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR, ErrorMeaning, shipped_catalogue
+from bridge.report.event import event_id
 from bridge.report.report import Quarantined, Reason, Report, read_body
+from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, status_rank
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "avro/status-event.avsc").read_text())
@@ -130,14 +134,19 @@ def test_every_symbol_stands_there() -> None:
 
 
 def test_every_code_stands_there_with_what_it_means() -> None:
-    """The table is the catalogue, no code more or less."""
+    """Every code that a receipt may carry and that has a category, as the shipped catalogue has it, and no other."""
     listed: dict[str, ErrorMeaning] = {}
     for category, retry, codes, _ in table("error_category and error_retry", "error_category"):
         meaning = ErrorMeaning(ErrorCategory[category.strip("`")], ErrorRetry[retry.strip("`")])
-        for first, last in re.findall(r"\b(\d+)(?: to (\d+))?", codes):
-            listed |= {str(code): meaning for code in range(int(first), int(last or first) + 1)}
-    assert listed == _MEANINGS
-    assert error_meaning(None) == (ErrorCategory.NONE, ErrorRetry.NONE)
+        if meaning in {NO_ERROR, UNKNOWN_ERROR}:
+            continue
+        for code in codes.split(", "):
+            first, _, last = code.partition(" to ")
+            listed |= {str(each): meaning for each in range(int(first), int(last) + 1)} if last else {code: meaning}
+    shipped = shipped_catalogue()
+    expected = {code: meaning for code, meaning in shipped.meanings.items() if meaning != UNKNOWN_ERROR}
+    assert listed == {code: meaning for code, meaning in expected.items() if re.fullmatch(r"[0-9]{1,6}", code)}
+    assert shipped.meaning(None) == (ErrorCategory.NONE, ErrorRetry.NONE)
 
 
 def test_the_topics_are_those_that_are_declared() -> None:
@@ -177,8 +186,19 @@ def test_the_example_event_is_one() -> None:
     assert Decoder().decode(json.dumps(json.loads(example)).encode()) == event_of(REPORT)
 
 
+def asked(events: Iterable[Event]) -> tuple[set[tuple[Any, ...]], ...]:
+    """What the SQL examples answer on the table that a JDBC sink makes of these."""
+    database = sqlite3.connect(":memory:")
+    names = Event.__struct_fields__
+    database.execute(f"CREATE TABLE events ({', '.join(names)}, PRIMARY KEY (event_id))")
+    marks = ", ".join("?" * len(names))
+    for values in map(msgspec.to_builtins, events):
+        database.execute(f"INSERT OR REPLACE INTO events VALUES ({marks})", [values[name] for name in names])  # noqa: S608
+    return tuple(set(database.execute(query)) for query in blocks("sql"))
+
+
 def test_the_sql_examples_answer_as_they_say() -> None:
-    """On the table that a JDBC sink makes, with all states, a repeat that was upserted, and a check."""
+    """With all states, people of both kinds, a repeat that was upserted, and a check."""
     reports = [
         {"MessageId": "a", "To": "1", "Status": "Read"},
         {"MessageId": "a", "To": "1", "Status": "Delivered"},
@@ -187,18 +207,55 @@ def test_the_sql_examples_answer_as_they_say() -> None:
         {"MessageId": "b", "FromUserId": "u", "Status": "Sent"},
         {"MessageId": "c", "To": "1", "Status": "Failed", "ErrorCode": "131042", "TemplateName": "t"},
         {"MessageId": "d", "To": "1", "Status": "BridgeTest"},
+        # Two people without a number; one by number first and by user id alone later.
+        {"MessageId": "e", "FromUserId": "u", "Status": "Delivered"},
+        {"MessageId": "e", "FromUserId": "v", "Status": "Read"},
+        {"MessageId": "f", "To": "1", "Status": "Delivered"},
+        {"MessageId": "f", "FromUserId": "u", "Status": "Read"},
+        {"MessageId": "g", "To": "1", "Status": "Failed", "ErrorCode": "131042", "TemplateName": "t"},
+        {"MessageId": "g", "FromUserId": "u", "Status": "Failed", "ErrorCode": "131042", "TemplateName": "t"},
+        {"MessageId": "h", "Status": "Delivered"},
     ]
-    database = sqlite3.connect(":memory:")
-    names = Event.__struct_fields__
-    database.execute(f"CREATE TABLE events ({', '.join(names)}, PRIMARY KEY (event_id))")
-    for report in (*reports, reports[0]):
-        values = msgspec.to_builtins(event_of(report))
-        marks = ", ".join("?" * len(names))
-        database.execute(f"INSERT OR REPLACE INTO events VALUES ({marks})", [values[name] for name in names])  # noqa: S608
-    states, charges, failures = (set(database.execute(query)) for query in blocks("sql"))
-    assert states == {("a", "1", "READ"), ("a", "2", "DELIVERED"), ("b", "u", "SENT"), ("c", "1", "FAILED")}
-    assert charges == {(2,)}
-    assert failures == {("UNDELIVERABLE", None, 1), ("PAYMENT", "t", 1)}
+    states, charges, failures = asked(event_of(report) for report in (*reports, reports[0]))
+    assert states == {
+        ("a", "1", "READ"),
+        ("a", "2", "DELIVERED"),
+        ("b", "u", "SENT"),
+        ("c", "1", "FAILED"),
+        ("e", "u", "DELIVERED"),
+        ("e", "v", "READ"),
+        ("f", "1", "READ"),
+        ("g", "1", "FAILED"),
+        ("h", "", "DELIVERED"),
+    }
+    assert charges == {(2 + 2 + 1 + 1,)}
+    assert failures == {("UNDELIVERABLE", None, 1), ("PAYMENT", "t", 2)}
+    assert asked([]) == (set(), {(0,)}, set())
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda status, to, user_id: event_of({"MessageId": "m", "Status": status, "To": to, "FromUserId": user_id}),
+            st.sampled_from(["Sent", "Delivered", "Read"]),
+            st.sampled_from([None, "1", "2", "3"]),
+            st.sampled_from([None, "u", "v", "w"]),
+        ),
+        min_size=1,
+        unique_by=lambda event: event.event_id,
+    )
+)
+@settings(deadline=None)
+def test_the_sql_examples_tell_people_apart_as_the_package_does(events: list[Event]) -> None:
+    """Whatever the events name."""
+    states, charges, _ = asked(events)
+    ranks: dict[str, int] = {}
+    person_of = people([(event.recipient, event.user_id) for event in events])
+    for event in events:
+        person = person_of[event.recipient, event.user_id]
+        ranks[person] = max(ranks.get(person, 0), event.status_rank)
+    assert states == {("m", person, ("SENT", "DELIVERED", "READ")[rank - 1]) for person, rank in ranks.items()}
+    assert charges == {(count_people([(event.recipient, event.user_id) for event in events if event.is_delivered]),)}
 
 
 def test_the_java_example_is_of_a_program_that_is_run() -> None:

@@ -40,12 +40,13 @@ class Publisher:
 
     async def publish(self, body: bytes) -> bool:
         """Whether every report of a body is on Kafka."""
-        records, _, _ = self._encoder.encode_body(
+        encoded = self._encoder.encode_body(
             body,
             callback_id=f"{self._instance}-{next(self._numbers)}",
             received_at_ms=time.time_ns() // 1_000_000,
             traceparent=None,
         )
+        records = encoded.records
         publish = self._broker.publish
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):

@@ -9,30 +9,15 @@ import (
 	"strings"
 )
 
-// A report as documented: strings are strings, times are numbers. The bridge's tolerant way is not rebuilt here; a body that
+// What of a report's event is derived; fields.go has the fields. The bridge's tolerant way is not rebuilt here; a body that
 // needs it is refused, and the comparison has none.
-type report struct {
-	MessageID          string `json:"MessageId"`
-	From               string
-	To                 string
-	Timestamp          *int64
-	Status             string
-	StatusDescription  string
-	ErrorCode          string
-	ErrorDescription   string
-	ConversationType   string
-	ConversationID     string `json:"ConversationId"`
-	ConversationExpiry *int64 `json:"ConversationExpirationTime"`
-	MsgFrameType       string
-	Type               string
-	TaskID             string `json:"TaskId"`
-	OriginPhoneNumber  string
-	TemplateCode       string
-	TemplateName       string
-	Language           string
-	FromUserID         string `json:"FromUserId"`
-	FromParentUserID   string `json:"FromParentUserId"`
-	FromUserName       string
+type made struct {
+	id               [32]byte
+	status           *status
+	code             string
+	meaning          meaning
+	source, frame    string
+	sent, receivedAt int64
 }
 
 type status struct {
@@ -49,14 +34,17 @@ var (
 	meanings = map[string]meaning{}
 	none     = meaning{"NONE", "NONE"}
 	notKnown = meaning{"UNKNOWN", "UNKNOWN"}
-	leading  = regexp.MustCompile(`^([\pL\pN_]+):`)
+	leading  = regexp.MustCompile(`^\s*(?:\(#([0-9]+)\)|([0-9]+)(?:[:\x{ff1a}\s]|$))`)
+	noErrors = map[string]bool{
+		"": true, "0": true, "ok": true, "success": true, "00000": true, "delivered": true, "delivrd": true, "null": true,
+	}
 )
 
 func init() {
 	for _, each := range []struct {
 		symbol string
 		rank   byte
-	}{{"SENT", '1'}, {"DELIVERED", '2'}, {"READ", '3'}, {"FAILED", '0'}, {"DELETED", '0'}} {
+	}{{"SENT", '1'}, {"DELIVERED", '2'}, {"READ", '3'}, {"FAILED", '0'}, {"DELETED", '0'}, {"SUBSCRIBED", '0'}, {"UNSUBSCRIBED", '0'}} {
 		folded := strings.ToLower(each.symbol)
 		of := &status{each.symbol, folded, each.rank, []byte("chatapp.status." + folded)}
 		statuses[folded], statuses[each.symbol], statuses[each.symbol[:1]+folded[1:]] = of, of, of
@@ -101,14 +89,12 @@ func folded(text string) string {
 
 // plain tidies the report in place; whether it can be published.
 func (r *report) plain() bool {
-	for _, text := range []*string{
-		&r.MessageID, &r.From, &r.To, &r.Status, &r.StatusDescription, &r.ErrorCode, &r.ErrorDescription, &r.ConversationID, &r.TaskID,
-		&r.OriginPhoneNumber, &r.TemplateCode, &r.TemplateName, &r.Language, &r.FromUserID, &r.FromParentUserID, &r.FromUserName,
-	} {
+	for _, text := range r.texts() {
 		*text = present(*text)
 	}
+	r.aliases()
 	r.Status = strings.TrimSpace(r.Status)
-	return r.MessageID != "" && r.Status != "" && isTime(r.Timestamp) && isTime(r.ConversationExpiry)
+	return r.MessageID != "" && r.Status != "" && isTime(r.Timestamp) && isTime(r.ConversationExpirationTime)
 }
 
 func isTime(at *int64) bool {
@@ -126,75 +112,37 @@ func (r *report) event(to []byte, receivedAt int64) ([]byte, *status) {
 			of = unknown
 		}
 	}
-	code, means := r.failure(of)
-	id := eventID(r.MessageID, or(r.To, r.FromUserID), r.Status, of, code)
-	to = append(append(append(to, `{"event_id":"`...), id[:]...), '"')
-	to = text(to, "message_id", r.MessageID)
-	to = text(to, "task_id", or(r.TaskID, r.MessageID))
-	to = append(to, `,"task_id_defaulted":`...)
-	to = strconv.AppendBool(to, r.TaskID == "")
-	to = text(to, "sender", r.From)
-	to = text(to, "recipient", r.To)
-	to = text(to, "origin_phone_number", r.OriginPhoneNumber)
-	to = text(to, "user_id", r.FromUserID)
-	to = text(to, "parent_user_id", r.FromParentUserID)
-	to = text(to, "user_name", r.FromUserName)
-	to = text(to, "status", of.symbol)
-	to = text(to, "provider_status", r.Status)
-	to = append(append(to, `,"status_rank":`...), of.rank)
-	to = text(to, "status_description", r.StatusDescription)
-	sent, source := receivedAt, "RECEIVED"
+	made := made{status: of, receivedAt: receivedAt, sent: receivedAt, source: "RECEIVED", frame: folded(r.MsgFrameType)}
+	made.code, made.meaning = r.failure(of)
+	made.id = eventID(r.MessageID, or(r.To, r.UserID), r.Status, of, strings.TrimSpace(r.ErrorCode))
 	if r.Timestamp != nil {
-		sent, source = *r.Timestamp, "PROVIDER"
+		made.sent, made.source = *r.Timestamp, "PROVIDER"
 	}
-	to = strconv.AppendInt(append(to, `,"message_time":`...), sent, 10)
-	to = text(to, "message_time_source", source)
-	to = strconv.AppendInt(append(to, `,"received_at":`...), receivedAt, 10)
-	to = text(to, "error_code", code)
-	to = text(to, "error_description", r.ErrorDescription)
-	to = text(to, "error_category", means.category)
-	to = text(to, "error_retry", means.retry)
-	to = text(to, "conversation_id", r.ConversationID)
-	to = text(to, "conversation_type", folded(r.ConversationType))
-	to = append(to, `,"conversation_expires_at":`...)
-	if r.ConversationExpiry == nil {
-		to = append(to, "null"...)
-	} else {
-		to = strconv.AppendInt(to, *r.ConversationExpiry, 10)
+	if made.frame == "" && r.TemplateCode != "" {
+		made.frame = "template"
 	}
-	frame := folded(r.MsgFrameType)
-	if frame == "" && r.TemplateCode != "" {
-		frame = "template"
-	}
-	to = text(to, "message_frame_type", frame)
-	to = text(to, "content_type", folded(r.Type))
-	to = text(to, "template_code", r.TemplateCode)
-	to = text(to, "template_name", r.TemplateName)
-	to = text(to, "template_language", r.Language)
-	to = append(to, `,"extras":null}`...)
-	return append(to, id[:]...), of
+	return append(r.members(to, &made), made.id[:]...), of
 }
 
 func (r *report) failure(of *status) (string, meaning) {
 	code := r.ErrorCode
-	if code == "" && r.ErrorDescription != "" {
+	if noErrors[strings.ToLower(strings.TrimSpace(code))] {
+		code = ""
+	}
+	failed := of.symbol == "FAILED"
+	if code == "" && failed && r.ErrorDescription != "" {
 		if found := leading.FindStringSubmatch(r.ErrorDescription); found != nil {
-			code = found[1]
+			if _, known := meanings[or(found[1], found[2])]; known {
+				code = or(found[1], found[2])
+			}
 		}
 	}
-	if code == "" && of.symbol != "FAILED" {
-		return "", none
-	}
-	switch trimmed := strings.TrimSpace(code); {
-	case code == "" || trimmed == "0" || strings.EqualFold(trimmed, "ok"):
-		if of.symbol == "FAILED" {
-			return "", notKnown
-		}
-		return "", none
+	switch means, known := meanings[strings.TrimSpace(code)]; {
+	case !failed && (of != unknown || code == ""):
+		return code, none
+	case known:
+		return code, means
 	default:
-		if means, known := meanings[trimmed]; known {
-			return code, means
-		}
 		return code, notKnown
 	}
 }
@@ -223,9 +171,16 @@ func or(first, second string) string {
 
 const digits = "0123456789abcdef"
 
-// text appends a member; null where it is absent. Escaped as the bridge does.
-func text(to []byte, name, value string) []byte {
-	to = append(append(append(to, `,"`...), name...), `":`...)
+// number appends a time; null where it is absent.
+func number(to []byte, value *int64) []byte {
+	if value == nil {
+		return append(to, "null"...)
+	}
+	return strconv.AppendInt(to, *value, 10)
+}
+
+// text appends a text; null where it is absent. Escaped as the bridge does.
+func text(to []byte, value string) []byte {
 	if value == "" {
 		return append(to, "null"...)
 	}

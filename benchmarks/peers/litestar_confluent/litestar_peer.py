@@ -81,12 +81,13 @@ class Publisher:
 
     async def publish(self, body: bytes) -> bool:
         """Whether every report of a body is on Kafka."""
-        records, _, _ = self._encoder.encode_body(
+        encoded = self._encoder.encode_body(
             body,
             callback_id=f"{self._instance}-{next(self._numbers)}",
             received_at_ms=time.time_ns() // 1_000_000,
             traceparent=None,
         )
+        records = encoded.records
         if not records:
             return True
         sent = Sent(len(records), self._loop)

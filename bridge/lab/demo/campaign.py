@@ -13,8 +13,8 @@ from bridge.lab.simulate.run import new_run
 RETRY_SCALE = 0.05
 """Times the provider's 1 and 5 minutes: 3 and 15 s, so that nobody has to wait for them."""
 
-# Enough that some need quarantine in a short campaign, too.
-_MIX = Mix(undecodable=0.006)
+# Enough that some need quarantine in a short campaign, too, and some people hide their number in the middle of it.
+_MIX = Mix(undecodable=0.006, hidden=0.05)
 _ENDLESS = 10_000_000
 
 

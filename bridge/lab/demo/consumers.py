@@ -6,16 +6,13 @@ from the event belong in one transaction, as ``tests/acceptance/consumers`` show
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 
 import msgspec
 
-from bridge.consume import Decoder, Event, Status
+from bridge.consume import Decoder, Event, Named, Status, count_people, people
 
 _DELIVERED_RANK = 2
-
-Message = tuple[str, str]
-"""One message: its id and its recipient, as two recipients may share an id."""
 
 _decode = Decoder().decode
 
@@ -56,12 +53,37 @@ class Consumer(ABC):
         """The number this team answers for."""
 
 
+class Messages:
+    """Counts messages: people may share a message_id, and one person may be named by number, by user id or by both.
+
+    Attributes:
+        count: how many they are; it never shrinks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._named: dict[str, set[Named]] = {}
+
+    def add(self, event: Event) -> None:
+        """Count the message that the event is about, unless it is counted already."""
+        named = self._named.setdefault(event.message_id, set())
+        before = count_people(named)
+        named.add((event.recipient, event.user_id))
+        self.count += count_people(named) - before
+
+
 class MessageState(msgspec.Struct):
     """What is known of one message, whatever the order in which it became known."""
 
     rank: int = 0
     failed: bool = False
     deleted: bool = False
+
+    def merge(self, other: "MessageState") -> None:
+        """Know what the other one knows, too."""
+        self.rank = max(self.rank, other.rank)
+        self.failed |= other.failed
+        self.deleted |= other.deleted
 
     @property
     def name(self) -> str:
@@ -76,28 +98,39 @@ class MessageState(msgspec.Struct):
 class Crm(Consumer):
     """The latest state of every message: the highest rank counts, not the last to arrive.
 
-    Failed and Deleted have no rank: they are kept beside the ladder.
+    Failed and Deleted have no rank: they are kept beside the ladder. What is known is kept by the names it came with, since
+    to whom it belongs may become clear later.
     """
 
     name = "CRM"
 
     def __init__(self) -> None:
         super().__init__()
-        self.messages: dict[Message, MessageState] = {}
         self.last: Event | None = None
+        self._messages = Messages()
+        self._known: dict[str, dict[Named, MessageState]] = {}
 
     def apply(self, event: Event) -> None:
         """Move the message up the ladder, never down."""
-        state = self.messages.setdefault(event.message, MessageState())
-        state.rank = max(state.rank, event.status_rank)
-        state.failed |= event.status is Status.FAILED
-        state.deleted |= event.status is Status.DELETED
+        known = self._known.setdefault(event.message_id, {})
+        state = known.setdefault((event.recipient, event.user_id), MessageState())
+        state.merge(MessageState(event.status_rank, event.status is Status.FAILED, event.status is Status.DELETED))
+        self._messages.add(event)
         self.last = event
 
     @property
     def total(self) -> int:
         """Messages known."""
-        return len(self.messages)
+        return self._messages.count
+
+    @property
+    def messages(self) -> dict[tuple[str, str], MessageState]:
+        """The state of each message, by its message_id and the person it is for."""
+        messages: dict[tuple[str, str], MessageState] = {}
+        for message_id, known in self._known.items():
+            for named, person in people(known).items():
+                messages.setdefault((message_id, person), MessageState()).merge(known[named])
+        return messages
 
     def states(self) -> Counter[str]:
         """How many messages are in which state."""
@@ -112,17 +145,17 @@ class Billing(Consumer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.charged: set[Message] = set()
+        self._delivered = Messages()
 
     def apply(self, event: Event) -> None:
         """Charge, unless this message was charged before."""
         if event.is_delivered:
-            self.charged.add(event.message)
+            self._delivered.add(event)
 
     @property
     def total(self) -> int:
         """Charges made."""
-        return len(self.charged)
+        return self._delivered.count
 
     @property
     def amount_cents(self) -> int:
@@ -137,27 +170,39 @@ class Alerting(Consumer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.messages: set[Message] = set()
-        self.failures: Counter[str] = Counter()
-        self.templates: Counter[str] = Counter()
+        self._messages = Messages()
+        self._failed = Messages()
+        self._by_category: defaultdict[str, Messages] = defaultdict(Messages)
+        self._by_template: defaultdict[str, Messages] = defaultdict(Messages)
 
     def apply(self, event: Event) -> None:
         """Count it, by category and by template, if it failed."""
-        self.messages.add(event.message)
+        self._messages.add(event)
         if event.status is Status.FAILED:
-            self.failures[event.error_category] += 1
+            self._failed.add(event)
+            self._by_category[event.error_category].add(event)
             if event.template_name is not None:
-                self.templates[event.template_name] += 1
+                self._by_template[event.template_name].add(event)
 
     @property
     def total(self) -> int:
-        """Failures seen."""
-        return self.failures.total()
+        """Messages that failed."""
+        return self._failed.count
+
+    @property
+    def failures(self) -> Counter[str]:
+        """How many messages failed, by category; one that failed twice for the same reason failed once."""
+        return Counter({category: messages.count for category, messages in self._by_category.items()})
+
+    @property
+    def templates(self) -> Counter[str]:
+        """How many messages failed, by template."""
+        return Counter({template: messages.count for template, messages in self._by_template.items()})
 
     def rate(self, category: str | None = None) -> float:
-        """Failures, of one category or of all, for each message."""
+        """Messages that failed, for one category or any, for each message."""
         failures = self.total if category is None else self.failures[category]
-        return failures / len(self.messages) if self.messages else 0.0
+        return failures / self._messages.count if self._messages.count else 0.0
 
 
 class Audit(Billing):

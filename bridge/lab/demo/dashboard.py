@@ -158,7 +158,7 @@ def _crm(crm: Crm) -> list[Cells]:
     rows: list[Cells] = [("messages", f"{crm.total:,}")]
     rows += [(name.lower(), f"{states[name]:,}") for name in ("SENT", "DELIVERED", "READ", "FAILED")]
     if crm.last is not None:
-        rows.append((masked(crm.last.message[1]), crm.last.status.lower()))
+        rows.append((masked(crm.last.recipient or crm.last.user_id or ""), crm.last.status.lower()))
     return rows
 
 

@@ -16,6 +16,7 @@ from bridge.lab.demo.consumers import Alerting, Billing, Consumer, Crm
 from bridge.lab.demo.groups import header
 from bridge.lab.simulate.check import CheckResult, Consumed, check
 from bridge.lab.simulate.ledger import Attempt, Entry
+from bridge.lab.simulate.push import Report
 
 ANSWER_SECONDS = 3.0
 # A connection that broke as the bridge died is noticed this much later at most.
@@ -47,41 +48,70 @@ class Reckoning(msgspec.Struct, frozen=True):
         return self.check.ok and all(row.agrees for row in self.rows)
 
 
+class People(msgspec.Struct, frozen=True):
+    """Whom the reports of each message_id name, by number and by user id: one person may come by both, and several may share it.
+
+    They are as many messages as there are different numbers, or different user ids where those are more, and at least one.
+    """
+
+    numbers: dict[str, set[str]]
+    user_ids: dict[str, set[str]]
+
+    @classmethod
+    def nobody(cls) -> "People":
+        """Before any report."""
+        return cls({}, {})
+
+    def add(self, report: Report) -> None:
+        """Count whom this report names."""
+        self.numbers.setdefault(report.message_id, set()).update({report.to} - {""})
+        self.user_ids.setdefault(report.message_id, set()).update({report.user_id} - {""})
+
+    def counts(self) -> dict[str, int]:
+        """How many messages each message_id is."""
+        return {each: max(1, len(numbers), len(self.user_ids[each])) for each, numbers in self.numbers.items()}
+
+    @property
+    def total(self) -> int:
+        """How many messages they are all together."""
+        return sum(self.counts().values())
+
+
 class Expected(msgspec.Struct, frozen=True):
     """What must come of what was pushed: each kind of fact once, however often it was pushed."""
 
     events: set[str]
     quarantined: set[str]
-    messages: set[tuple[str, str]]
-    delivered: set[tuple[str, str]]
-    failures: set[str]
+    messages: People
+    delivered: People
+    failed: People
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> "Expected":
         """From all callbacks."""
-        expected = cls(set(), set(), set(), set(), set())
+        expected = cls(set(), set(), People.nobody(), People.nobody(), People.nobody())
         for report in (report for entry in entries for report in entry.reports):
             if report.event_id is None:
                 expected.quarantined.add(report.raw_sha256 or "")
                 continue
-            message, status = (report.message_id, report.recipient), report.status.strip().casefold()
+            status = report.status.strip().casefold()
             expected.events.add(report.event_id)
-            expected.messages.add(message)
+            expected.messages.add(report)
             if status in {"delivered", "read"}:
-                expected.delivered.add(message)
+                expected.delivered.add(report)
             if status == "failed":
-                expected.failures.add(report.event_id)
+                expected.failed.add(report)
         return expected
 
     def of_team(self, consumer: Consumer) -> tuple[str, int]:
         """What this team counts, and how many that must be."""
         match consumer:
             case Crm():
-                return "messages known", len(self.messages)
+                return "messages known", self.messages.total
             case Billing():
-                return "charges", len(self.delivered)
+                return "charges", self.delivered.total
             case Alerting():
-                return "failures", len(self.failures)
+                return "messages failed", self.failed.total
         raise TypeError(type(consumer))
 
 

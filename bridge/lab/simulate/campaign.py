@@ -61,8 +61,9 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     Of messages: ``failed``, ``read`` (of those delivered), ``skip_delivered`` (of those read),
     ``out_of_order`` (two stages change places; a Failed comes after a Delivered), ``unknown_status`` (one
     more report, of a status nobody documented), ``shared`` (two recipients under one MessageId),
-    ``odd_numbers`` (numbers with +, or a user id for a number). Of reports: ``duplicate`` (the same again
-    later), ``odd`` (one deviation of ``oddities.ODDITIES``), ``undecodable`` (an item beside it that has to
+    ``no_number`` (of people: a user id stands for it), ``odd_numbers`` (numbers with +), ``hidden`` (the first report of a
+    recipient has a number, or both, later ones have a user id alone). Of reports: ``duplicate`` (the same again later),
+    ``odd`` (one deviation of ``oddities.ODDITIES``), ``undecodable`` (an item beside it that has to
     be quarantined). Of pushes: ``truncated`` (one more push, of a body that is no JSON).
     """
 
@@ -72,7 +73,9 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     out_of_order: float = 0.03
     unknown_status: float = 0.005
     shared: float = 0.03
-    odd_numbers: float = 0.03
+    no_number: float = 0.1
+    odd_numbers: float = 0.015
+    hidden: float = 0.0
     duplicate: float = 0.02
     odd: float = 0.1
     undecodable: float = 0.002
@@ -87,7 +90,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     def plain(cls) -> "Mix":
         """Lives and failures only: all as the page documents it, in order, once, nothing to quarantine."""
         return cls(
-            skip_delivered=0, out_of_order=0, unknown_status=0, shared=0, odd_numbers=0, duplicate=0, odd=0,
+            skip_delivered=0, out_of_order=0, unknown_status=0, shared=0, no_number=0, odd_numbers=0, duplicate=0, odd=0,
             undecodable=0, truncated=0,
         )  # fmt: skip
 
@@ -203,15 +206,17 @@ class _Lives:
         """Every report of one message with its delay: one life for each of its recipients."""
         chance, mix = self._chance, self._mix
         common = self._common_fields(index)
-        numbers = "plus" if chance.random() < mix.odd_numbers / 2 else "plain"
-        numbers = "user id" if chance.random() < mix.odd_numbers / 2 else numbers
+        numbers = "plus" if chance.random() < mix.odd_numbers else "plain"
+        numbers = "user id" if chance.random() < mix.no_number else numbers
+        if mix.hidden and chance.random() < mix.hidden:
+            numbers = chance.choice(("hidden", "hidden, linked"))
         for nth in range(2 if chance.random() < mix.shared else 1):
             delay = 0.0
             for stage, status in enumerate(self._stages()):
                 # Under one forced status the stages of a life would be one fact: a number each parts them.
                 person = index * 16 + nth * 8 + (stage if self._options.status is not None else 0)
                 delay += chance.expovariate(1 / _LAG.get(status, _OTHER_LAG))
-                item = self._report(common, status, person, numbers)
+                item = self._report(common, status, person, _named(numbers, stage))
                 yield delay, item
                 if chance.random() < mix.duplicate:
                     yield delay + chance.expovariate(1 / _DUPLICATE_LAG), item
@@ -257,10 +262,13 @@ class _Lives:
     def _report(self, common: dict[str, Any], status: str, person: int, numbers: str) -> _Item:
         chance, forced = self._chance, self._options.status
         fields = common | {"Status": forced or status}
-        recipient = telephone_number(person)
+        recipient, user_id = telephone_number(person), ""
+        if numbers in {"user id", "both"}:
+            # Both spellings of the names are about.
+            user_id, spelling = f"US.{person:016d}", chance.choice(("", "From"))
+            fields |= {f"{spelling}UserId": user_id, f"{spelling}UserName": "Simulated Person"}
         if numbers == "user id":
-            recipient = f"US.{person:016d}"
-            fields |= {"FromUserId": recipient, "FromUserName": "Simulated Person"}
+            recipient = user_id
         elif numbers == "plus":
             recipient = f"+{recipient}"
             fields |= {"To": recipient, "From": f"+{fields['From']}"}
@@ -273,12 +281,21 @@ class _Lives:
         draft = Draft(fields, fields["MessageId"], recipient, forced or status, code)
         if forced is None and chance.random() < self._mix.odd:
             chance.choice(ODDITIES)(draft, chance)
-        facts = (draft.message_id, draft.recipient, draft.status, draft.error_code)
-        return _Item(self._encode(draft.fields), Report(*facts, event_id(*facts)))
+        facts = (draft.message_id, draft.recipient, draft.status, draft.wire_error_code)
+        return _Item(draft.finish(self._encode(draft.fields)), Report(*facts, event_id(*facts), user_id=user_id))
 
     def _undecodable(self, fields: dict[str, Any]) -> _Item:
         raw = self._chance.choice(UNDECODABLE)(fields, f"{self._run}-undecodable-{next(self._marks)}")
         return _Item(raw, _to_quarantine(raw))
+
+
+def _named(numbers: str, stage: int) -> str:
+    """How a report of this stage names its recipient, whose number may be hidden after the first."""
+    if not numbers.startswith("hidden"):
+        return numbers
+    if stage > 0:
+        return "user id"
+    return "both" if numbers == "hidden, linked" else "plain"
 
 
 def _to_quarantine(raw: bytes) -> Report:

@@ -10,15 +10,16 @@ _LENGTH_BYTES = 4
 _ID_BYTES = 16
 
 
-def event_id(message_id: str, recipient: str, status: str, error_code: str | None) -> str:
+def event_id(message_id: str, recipient: str, status: str, wire_error_code: str | None) -> str:
     """The id of one fact: 32 lower-case hex digits.
 
-    ``recipient`` is To, else FromUserId, else empty; ``status`` as it was sent (it is trimmed and case folded
-    here); ``error_code`` is None where there is none. SHA-256 over the four texts, each preceded by its
-    length in UTF-8 bytes (4 bytes, big endian), of which the first 16 bytes count.
+    ``recipient`` is To, else UserId or FromUserId, else empty; ``status`` as it was sent (it is trimmed and case
+    folded here); ``wire_error_code`` is ErrorCode, else Error, as it was sent, whatever it means (it is trimmed
+    here), None where neither was. SHA-256 over the four texts, each preceded by its length in UTF-8 bytes (4 bytes,
+    big endian), of which the first 16 bytes count.
     """
     digest = hashlib.sha256()
-    for text in (message_id, recipient, status.strip().casefold(), error_code or ""):
+    for text in (message_id, recipient, status.strip().casefold(), (wire_error_code or "").strip()):
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(_LENGTH_BYTES, "big") + encoded)
     return digest.digest()[:_ID_BYTES].hex()

@@ -17,13 +17,14 @@ _DAY_MS = 86_400_000
 
 @dataclass(slots=True)
 class Draft:
-    """A report in the making: ``fields`` is what will be written, the others are what it means."""
+    """A report in the making: ``fields`` is what will be written, ``finish`` changes its JSON, the others are what it means."""
 
     fields: dict[str, Any]
     message_id: str
     recipient: str
     status: str
-    error_code: str | None
+    wire_error_code: str | None
+    finish: Callable[[bytes], bytes] = bytes
 
 
 Oddity = Callable[[Draft, random.Random], None]
@@ -75,28 +76,49 @@ def _no_task_id(draft: Draft, _: random.Random) -> None:
 
 def _old_error_field(draft: Draft, _: random.Random) -> None:
     """Older senders: ``Error`` in place of ``ErrorCode``; what says that nothing failed is no code."""
-    failed = draft.error_code is not None
+    failed = draft.wire_error_code is not None
     _no_code_at_all(draft, _)
-    draft.error_code = "OUT_OF_SERVICE" if failed else None
-    draft.fields["Error"] = draft.error_code or "OK"
+    draft.wire_error_code = "OUT_OF_SERVICE" if failed else "OK"
+    draft.fields["Error"] = draft.wire_error_code
 
 
 def _code_as_number(draft: Draft, _: random.Random) -> None:
-    code = draft.error_code
+    code = draft.wire_error_code
     if code is None:
-        draft.fields["ErrorCode"] = 0
+        draft.wire_error_code, draft.fields["ErrorCode"] = "0", 0
     elif code.isdigit():
         draft.fields["ErrorCode"] = int(code)
 
 
 def _code_in_description_only(draft: Draft, _: random.Random) -> None:
     draft.fields.pop("ErrorCode", None)
+    draft.wire_error_code = None
 
 
 def _no_code_at_all(draft: Draft, _: random.Random) -> None:
     draft.fields.pop("ErrorCode", None)
     draft.fields.pop("ErrorDescription", None)
-    draft.error_code = None
+    draft.wire_error_code = None
+
+
+def _code_without_a_failure(draft: Draft, _: random.Random) -> None:
+    """A code of the channel's that says how well it went."""
+    if draft.wire_error_code is None:
+        draft.wire_error_code = draft.fields["ErrorCode"] = "200"
+
+
+def _cut_emoji(draft: Draft, _: random.Random) -> None:
+    draft.fields["UserName"] = "Simulated Person 😀"
+    draft.finish = lambda raw: raw.replace("😀".encode(), b"\\ud83d")
+
+
+def _raw_line_break(draft: Draft, _: random.Random) -> None:
+    draft.fields["StatusDescription"] = "The first line.\nThe second."
+    draft.finish = lambda raw: raw.replace(b"\\n", b"\n")
+
+
+def _trailing_comma(draft: Draft, _: random.Random) -> None:
+    draft.finish = lambda raw: raw[:-1] + b",}"
 
 
 ODDITIES: tuple[Oddity, ...] = (
@@ -114,6 +136,10 @@ ODDITIES: tuple[Oddity, ...] = (
     _code_as_number,
     _code_in_description_only,
     _no_code_at_all,
+    _code_without_a_failure,
+    _cut_emoji,
+    _raw_line_break,
+    _trailing_comma,
 )
 
 

@@ -8,16 +8,22 @@ class Report(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     ``message_id``, ``recipient`` and ``status`` (trimmed) stand as they were sent, empty where the item has
     none. Exactly one of ``event_id`` (it has to become that event) and ``raw_sha256`` (its raw bytes have to
-    be quarantined; the hash in hex) is set. ``error_code`` is the code that has to be published, None for
-    none.
+    be quarantined; the hash in hex) is set. ``wire_error_code`` is the error code as it was sent, None where none
+    was. ``recipient`` is To, or the user id where the item has no To; ``user_id`` is empty without one.
     """
 
     message_id: str
     recipient: str
     status: str
-    error_code: str | None
+    wire_error_code: str | None
     event_id: str | None
     raw_sha256: str | None = None
+    user_id: str = ""
+
+    @property
+    def to(self) -> str:
+        """To, empty where the item has none."""
+        return "" if self.recipient == self.user_id else self.recipient
 
     @property
     def quarantined(self) -> bool:

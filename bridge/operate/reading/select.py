@@ -16,7 +16,7 @@ import msgspec
 from bridge.config import Topics
 from bridge.headers import CE_TYPE, QUARANTINE_REASON
 from bridge.operate.console import time_text
-from bridge.report.event import ErrorCategory, Status
+from bridge.report.symbols import ErrorCategory, Status
 
 Headers = Sequence[tuple[str, bytes | None]]
 Predicate = Callable[[bytes | None, Headers | None, bytes | None], bool]

@@ -16,6 +16,7 @@ from bridge.operate.reading.events import decoder_of
 from bridge.operate.reading.select import header
 from bridge.record import Record
 from bridge.registry.client import RegistryClient
+from bridge.report.catalogue import load_catalogue
 from bridge.report.report import Item, Reason, Report, read_body
 from bridge.schemas import known_schemas, written_schema
 
@@ -54,17 +55,20 @@ class Redecoder:
         max_record_bytes: of the status topic.
 
     Raises:
+        ConfigurationError: the operator's own error codes can't be used.
         RegistryError: the registry does not give the schema's id.
     """
 
     def __init__(self, settings: Settings, run: str, max_record_bytes: int) -> None:
         registry = bool(settings.registry.url)
+        self._catalogue = load_catalogue(settings.events.own_error_codes)
         self._encoder = RecordEncoder(
             settings.topics.status,
             settings.topics.quarantine,
             settings.events.source,
             max_record_bytes,
             value_format(settings.events.format, registry=registry),
+            catalogue=self._catalogue,
         )
         # What the registry's id of the schema makes of bare Avro.
         self._frame = asyncio.run(_frame(settings)) if registry and settings.events.format == "avro" else b""
@@ -87,7 +91,7 @@ class Redecoder:
         return list(self._redecoded(items, records, kept))
 
     def _read(self, message: Message, value: bytes, received_at_ms: int) -> list[Item]:
-        items = read_body(value, received_at_ms)
+        items = read_body(value, received_at_ms, self._catalogue)
         headers: Any = message.headers()
         if header(headers, QUARANTINE_REASON) == Reason.TOO_LARGE.encode() and not any(
             isinstance(i, Report) for i in items

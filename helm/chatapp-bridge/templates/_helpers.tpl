@@ -77,6 +77,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .Values.topics -}}
 {{- $_ := set $own "topics" (dict "file" "/etc/chatapp-bridge/config/topics.toml") -}}
 {{- end -}}
+{{- if .Values.errorCodes -}}
+{{- $_ := set $own "events" (dict "error_codes" "/etc/chatapp-bridge/config/error_codes.toml") -}}
+{{- end -}}
 {{- range $section, $keys := .Values.secrets -}}
 {{- range $key, $_ := $keys -}}
 {{- $path := printf "/etc/chatapp-bridge/secrets/%s.%s" $section $key -}}
@@ -93,7 +96,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ end -}}
 {{- end }}
 
-{{- /* The content of the ConfigMap: bridge.toml, and topics.toml where topics are declared otherwise. */ -}}
+{{- /* The content of the ConfigMap: bridge.toml, topics.toml where topics are declared otherwise, and error_codes.toml where codes are. */ -}}
 {{- define "bridge.configuration" -}}
 bridge.toml: |
   {{- include "bridge.toml" . | nindent 2 }}
@@ -109,6 +112,15 @@ topics.toml: |
   {{- range $key, $value := . }}
   {{ quote $key }} = {{ toJson $value }}
   {{- end }}
+  {{- end }}
+  {{- end }}
+{{- end }}
+{{- with .Values.errorCodes }}
+error_codes.toml: |
+  {{- range $code, $entry := . }}
+  [codes.{{ toJson $code }}]
+  {{- range $key, $value := $entry }}
+  {{ $key }} = {{ toJson $value }}
   {{- end }}
   {{- end }}
 {{- end }}

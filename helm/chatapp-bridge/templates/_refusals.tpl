@@ -18,14 +18,14 @@
 {{- define "bridge.refusals.config" -}}
 {{- $found := list -}}
 {{- $secrets := list "access.path_secrets" "kafka.sasl_plain_password" "kafka.ssl_password" "registry.password" "registry.token" "registry.ssl_password" -}}
-{{- $chart := list "server.host" "server.port" "server.admin_host" "server.admin_port" "spool.enabled" "spool.directory" "topics.file" -}}
+{{- $chart := list "server.host" "server.port" "server.admin_host" "server.admin_port" "spool.enabled" "spool.directory" "topics.file" "events.error_codes" -}}
 {{- range $section, $keys := .Values.config -}}
 {{- range $key, $value := $keys -}}
 {{- $name := printf "%s.%s" $section $key -}}
 {{- if has $name $secrets -}}
 {{- $found = append $found (printf "config.%s: a secret would stand in a ConfigMap for all to read; put it into a Secret of your own and name that under secrets.%s_file" $name $name) -}}
 {{- else if has $name $chart -}}
-{{- $found = append $found (printf "config.%s: the chart sets it; remove it%s" $name (get (dict "spool.enabled" " and use spool.enabled" "topics.file" " and use topics") $name)) -}}
+{{- $found = append $found (printf "config.%s: the chart sets it; remove it%s" $name (get (dict "spool.enabled" " and use spool.enabled" "topics.file" " and use topics" "events.error_codes" " and use errorCodes") $name)) -}}
 {{- else if hasKey (dig $section dict $.Values.secrets) $key -}}
 {{- $found = append $found (printf "config.%s: secrets.%s mounts a file for the same key; keep one of them" $name $name) -}}
 {{- end -}}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from bridge.config import data_directory
 from bridge.encode.avro import compile_writer, varint
 from bridge.encode.json import encode_event
-from bridge.report.event import ErrorCategory, ErrorRetry, MessageTimeSource, Status, StatusEvent
+from bridge.report.event import StatusEvent
+from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 from bridge.schemas import known_schemas, written_schema
 
 SCHEMA: dict[str, Any] = json.loads(written_schema().text)

@@ -44,7 +44,7 @@ def message_of(event: StatusEvent, content_type: str) -> KafkaMessage:
     return KafkaMessage(dict(listed), key, WRITERS[content_type](event))
 
 
-texts = st.text(min_size=1).filter(str.strip)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip)
 reports = st.fixed_dictionaries(
     {"MessageId": texts, "Status": texts | st.sampled_from(["Sent", "Delivered", "Read", "Failed", "Deleted"])},
     optional={"To": texts, "ErrorCode": texts, "StatusDescription": texts, "Played": texts},

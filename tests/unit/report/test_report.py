@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from support.page import PAGE_MESSAGE, PAGE_TEMPLATE
 
 from bridge.report import report as module
-from bridge.report.event import MessageTimeSource, Status, StatusEvent, event_id
+from bridge.report.catalogue import shipped_catalogue
+from bridge.report.event import StatusEvent, event_id
+from bridge.report.fields import FIELDS
 from bridge.report.report import MAX_DEPTH, Item, Quarantined, Reason, Report, read_body
+from bridge.report.symbols import MessageTimeSource, Status
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 # A busy machine is no failure.
 UNHURRIED = settings(deadline=None)
 RECEIVED = 1_764_000_000_123
+RECEIPT = module._Receipt(RECEIVED, shipped_catalogue())
 GOOD = b'{"MessageId":"m-1","To":"15550000001","Status":"Read","Timestamp":1691132091000}'
 MINIMAL = {"MessageId": "m-1", "Status": "Read"}
 
@@ -114,7 +118,8 @@ def test_a_leading_byte_order_mark_changes_nothing() -> None:
         b"\xff\xfe",
         b"[" + GOOD,
         b"[" + GOOD + b",",
-        b"[" + GOOD + b",]",
+        b"[" + GOOD + b",,]",
+        b"[,]",
         b"[," + GOOD + b"]",
         b"[" + GOOD + b"}",
         b"[" + GOOD + GOOD + b"]",
@@ -124,10 +129,9 @@ def test_a_leading_byte_order_mark_changes_nothing() -> None:
         GOOD + b"\n" + GOOD,
         GOOD[:-1],
         b"[" + GOOD[:-20] + b"]",
-        b'[{"MessageId":}]',
-        b'[{"MessageId" "x"}]',
-        b"[{1:2}]",
-        b'[{"a":1,}]',
+        b"[" + GOOD + b",}",
+        b'[{"a":"}]',
+        b"[" + GOOD + b',{"MessageId":"m-2","Status":"Read"]',
         b'[{"a":[1}]]',
         b"MessageId=m-1&Status=Read",
         "[]".encode("utf-16"),
@@ -163,13 +167,23 @@ BROKEN_ITEMS = [
     (b'{"MessageId":"m-2","Status":"Read","x":"\xed\xa0\x80"}', Reason.INVALID_UTF8, "m-2"),
     (DEEP, Reason.TOO_DEEP, "m-2"),
     (b'{"x":' * 5000 + b"1" + b"}" * 5000, Reason.TOO_DEEP, None),
-    (b'{"MessageId":"m-2","Status":"Read","x":"\\ud800"}', Reason.UNDECODABLE, "m-2"),
-    (b'{"messageid ":"m-2","Status":"Read","\\udc00":1}', Reason.UNDECODABLE, "m-2"),
-    (b'{"MessageId":"\\ud83d","Status":"Read"}', Reason.UNDECODABLE, None),
+    (b'{"MessageId":"m-2","Status":"Read","x":"\ta"}', Reason.UNDECODABLE, "m-2"),
+    (b'{"messageid ":"m-2","Status":"Read","\\u12":1}', Reason.UNDECODABLE, "m-2"),
+    (b'{"MessageId":"m\\ud83d","Status":"Read"}', Reason.NO_MESSAGE_ID, None),
+    (b'{"MessageId":"m\\u0000","Status":"Read"}', Reason.NO_MESSAGE_ID, None),
+    (b'{"MessageId":"m-2","Status":"Read\\u0000"}', Reason.NO_STATUS, "m-2"),
+    (b'{"MessageId":"m-2","Status":"\\ud83dRead"}', Reason.NO_STATUS, "m-2"),
     (b'{"MessageId":"m-2","Status":"\\x"}', Reason.UNDECODABLE, "m-2"),
-    (b'{"MessageId":"m-2","Status":"a\nb"}', Reason.UNDECODABLE, "m-2"),
+    (b'{"MessageId":"m-2","Status":"a\\\nb"}', Reason.UNDECODABLE, "m-2"),
     (b'{"MessageId":"m-2","Status":NaN}', Reason.UNDECODABLE, "m-2"),
     (b'{"MessageId":0123,"Status":"Read", "x" : {"y" : [] } }', Reason.UNDECODABLE, None),
+    (b'{"MessageId":"m-2","Status":}', Reason.UNDECODABLE, "m-2"),
+    (b'{"MessageId":"m-2" "Status":"Read"}', Reason.UNDECODABLE, "m-2"),
+    (b'{"MessageId":"m-2","Status":"Read",,}', Reason.UNDECODABLE, "m-2"),
+    (b'{"MessageId":"m-2",/* later */"Status":"Read"}', Reason.UNDECODABLE, "m-2"),
+    (b'{"Status":"he said "no" to it","MessageId":"m-2"}', Reason.UNDECODABLE, None),
+    (b"{1:2}", Reason.UNDECODABLE, None),
+    (b"{,}", Reason.UNDECODABLE, None),
     (b"{}", Reason.NO_MESSAGE_ID, None),
     (b'{"MessageId":null,"Status":"Read"}', Reason.NO_MESSAGE_ID, None),
     (b'{"MessageId":" \\t","Status":"Read"}', Reason.NO_MESSAGE_ID, None),
@@ -410,45 +424,176 @@ def test_a_status_is_normalized_and_kept_as_it_came(text: Any, status: Status, p
     assert event_id("m-1", None, provider_status, None) == event.event_id
 
 
+FAILED = '"Status":"Failed"'
+
+
 @pytest.mark.parametrize(
-    ("members", "code", "meaning", "extras"),
+    ("members", "code", "meaning", "on_the_wire", "extras"),
     [
-        ('"ErrorCode":"131026"', "131026", "UNDELIVERABLE NO", {}),
-        ('"ErrorCode":131047', "131047", "RE_ENGAGEMENT NO", {}),
-        ('"ErrorCode":"SRVC_X"', "SRVC_X", "UNKNOWN UNKNOWN", {}),
-        ('"ErrorCode":""', None, "NONE NONE", {}),
-        ('"ErrorCode":"0"', None, "NONE NONE", {}),
-        ('"ErrorCode":0', None, "NONE NONE", {}),
-        ('"ErrorCode":"OK"', None, "NONE NONE", {}),
-        ('"ErrorCode":" ok "', None, "NONE NONE", {}),
-        ('"ErrorCode":"0","ErrorDescription":"131026:x"', None, "NONE NONE", {}),
-        ('"Error":"OUT_OF_SERVICE"', "OUT_OF_SERVICE", "UNKNOWN UNKNOWN", {}),
-        ('"error ":131049', "131049", "ECOSYSTEM_LIMIT LATER", {}),
-        ('"Error":"1","ErrorCode":"131026"', "131026", "UNDELIVERABLE NO", {"Error": "1"}),
-        ('"Error":"1","errorcode":"131026"', "131026", "UNDELIVERABLE NO", {"Error": "1"}),
-        ('"Error":"1","ErrorCode":null', "1", "TRANSIENT LATER", {}),
-        ('"Error":"1","ErrorCode":"0"', None, "NONE NONE", {"Error": "1"}),
-        ('"ErrorCode":{},"ErrorDescription":"131026:x"', "131026", "UNDELIVERABLE NO", {"ErrorCode": {}}),
-        ('"ErrorDescription":"131026:Receiver"', "131026", "UNDELIVERABLE NO", {}),
-        ('"ErrorDescription":"SRVC_A: x"', "SRVC_A", "UNKNOWN UNKNOWN", {}),
-        ('"ErrorDescription":"OK: fine"', None, "NONE NONE", {}),
-        ('"ErrorDescription":"not a code: x"', None, "NONE NONE", {}),
-        ('"ErrorDescription":":x"', None, "NONE NONE", {}),
-        ('"ErrorDescription":" 131026:x"', None, "NONE NONE", {}),
-        ('"ErrorCode":"","ErrorDescription":"131026:x"', "131026", "UNDELIVERABLE NO", {}),
-        ('"Status":"Failed"', None, "UNKNOWN UNKNOWN", {}),
-        ('"Status":"failed","ErrorCode":"0"', None, "UNKNOWN UNKNOWN", {}),
-        ('"Status":"Failed","ErrorCode":"131026"', "131026", "UNDELIVERABLE NO", {}),
+        (f'{FAILED},"ErrorCode":"131026"', "131026", "UNDELIVERABLE NO", "131026", {}),
+        (f'{FAILED},"ErrorCode":131047', "131047", "RE_ENGAGEMENT NO", "131047", {}),
+        (f'{FAILED},"ErrorCode":" 131026 "', " 131026 ", "UNDELIVERABLE NO", "131026", {}),
+        (f'{FAILED},"ErrorCode":"SRVC_X"', "SRVC_X", "UNKNOWN UNKNOWN", "SRVC_X", {}),
+        (f'{FAILED},"Error":"OUT_OF_SERVICE"', "OUT_OF_SERVICE", "UNKNOWN UNKNOWN", "OUT_OF_SERVICE", {}),
+        (f'{FAILED},"error ":131049', "131049", "ECOSYSTEM_LIMIT LATER", "131049", {}),
+        (f'{FAILED},"Error":"1","ErrorCode":"131026"', "131026", "UNDELIVERABLE NO", "131026", {"Error": "1"}),
+        (f'{FAILED},"Error":"1","errorcode":"131026"', "131026", "UNDELIVERABLE NO", "131026", {"Error": "1"}),
+        (f'{FAILED},"Error":"1","ErrorCode":"1"', "1", "TRANSIENT LATER", "1", {}),
+        (f'{FAILED},"Error":"1","ErrorCode":null', "1", "TRANSIENT LATER", "1", {}),
+        (f'{FAILED},"Error":"1","ErrorCode":"0"', None, "UNKNOWN UNKNOWN", "0", {"Error": "1"}),
+        (
+            f'{FAILED},"ErrorCode":{{}},"ErrorDescription":"131026:x"',
+            "131026",
+            "UNDELIVERABLE NO",
+            "",
+            {"ErrorCode": {}},
+        ),
+        (FAILED, None, "UNKNOWN UNKNOWN", "", {}),
+        (f'{FAILED},"ErrorCode":"0"', None, "UNKNOWN UNKNOWN", "0", {}),
+        (f'{FAILED},"ErrorCode":"0","ErrorDescription":"131026:x"', "131026", "UNDELIVERABLE NO", "0", {}),
+        ('"Status":"played","ErrorCode":"131026"', "131026", "UNDELIVERABLE NO", "131026", {}),
+        ('"Status":"played","ErrorCode":"OK"', None, "NONE NONE", "OK", {}),
+        ('"Status":"played","ErrorDescription":"131026:x"', None, "NONE NONE", "", {}),
+        ('"Status":"Delivered","ErrorCode":"200"', "200", "NONE NONE", "200", {}),
+        ('"Status":"Delivered","ErrorDescription":"131026:x"', None, "NONE NONE", "", {}),
+        ('"ErrorCode":""', None, "NONE NONE", "", {}),
+        *(
+            (f'"ErrorCode":{none}', None, "NONE NONE", none.strip('" '), {})
+            for none in ('"0"', "0", '"OK"', '" ok "', '"SUCCESS"', '"00000"', '"Delivered"', '"DELIVRD"', '"null"')
+        ),
     ],
 )
 def test_an_error_code_is_found_and_explained(
-    members: str, code: str | None, meaning: str, extras: dict[str, Any]
+    members: str, code: str | None, meaning: str, on_the_wire: str, extras: dict[str, Any]
 ) -> None:
-    """ErrorCode, else Error, else the description's first word; blank, 0 and OK mean none."""
+    """ErrorCode, else Error; several words mean none. A category has what failed, and what nobody knows."""
     event = event_with_text(members)
     assert (code, meaning) == (event.error_code, f"{event.error_category} {event.error_retry}")
     assert extras == extras_of(event)
-    assert event_id("m-1", None, event.provider_status, code) == event.event_id
+    assert event_id("m-1", None, event.provider_status, on_the_wire) == event.event_id
+
+
+@pytest.mark.parametrize(
+    ("description", "code"),
+    [
+        ("131026:Receiver", "131026"),
+        ("131026\uff1aReceiver", "131026"),
+        ("(#131026) Receiver", "131026"),
+        ("131026 Receiver", "131026"),
+        ("131026", "131026"),
+        (" 131026: Receiver", "131026"),
+        ("131999: not in the catalogue", None),
+        ("SRVC_A: x", None),
+        ("Error: 131026", None),
+        ("https://example.com", None),
+        ("131026x: y", None),
+        ("#131026: x", None),
+        ("\u0661\u0663\u0661: other digits", None),
+        (":x", None),
+    ],
+)
+def test_a_failure_without_a_code_may_have_it_in_its_description(description: str, code: str | None) -> None:
+    """One of the catalogue, at the beginning; and it is no part of the id."""
+    event = event_with(Status="Failed", ErrorDescription=description)
+    assert event.error_code == code
+    assert event.error_category == ("UNDELIVERABLE" if code else "UNKNOWN")
+    assert event_id("m-1", None, "Failed", None) == event.event_id
+
+
+@pytest.mark.parametrize(
+    ("members", "found", "extras"),
+    [
+        ('"UserId":"u","ParentUserId":"p","UserName":"n"', ("u", "p", "n"), {}),
+        ('"FromUserId":"u","FromParentUserId":"p","FromUserName":"n"', ("u", "p", "n"), {}),
+        ('"UserId":"u","FromUserId":"v"', ("u", None, None), {"FromUserId": "v"}),
+        ('"FromUserId":"v","UserId":"u"', ("u", None, None), {"FromUserId": "v"}),
+        ('"UserId":"u","FromUserId":"u"', ("u", None, None), {}),
+        ('"UserId":" ","FromUserId":"v"', ("v", None, None), {}),
+        ('"userid ":"u","FromUserId":"v"', ("u", None, None), {"FromUserId": "v"}),
+    ],
+)
+def test_both_spellings_of_user_ids_mean_the_same(
+    members: str, found: tuple[str | None, ...], extras: dict[str, Any]
+) -> None:
+    """The newer one first; the other is kept where it says something else."""
+    event = event_with_text(members)
+    assert found == (event.user_id, event.parent_user_id, event.user_name)
+    assert extras == extras_of(event)
+    assert event_id("m-1", event.user_id, "Read", None) == event.event_id
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("Subscribed", Status.SUBSCRIBED),
+        ("subscribe", Status.SUBSCRIBED),
+        ("UNSUBSCRIBED", Status.UNSUBSCRIBED),
+        (" Unsubscribe ", Status.UNSUBSCRIBED),
+    ],
+)
+def test_people_block_and_unblock_the_business(text: str, status: Status) -> None:
+    """Off the ladder; the id is of the text as it came."""
+    event = event_with(Status=text)
+    assert (event.status, event.status_rank) == (status, 0)
+    assert event_id("m-1", None, text, None) == event.event_id
+
+
+@pytest.mark.parametrize(
+    ("members", "field", "text", "extras"),
+    [
+        ('"UserName":"a\\u0000b"', "user_name", "a\ufffdb", {"bridge_replaced": ["UserName"]}),
+        ('"UserName":"cut \\ud83d"', "user_name", "cut \ufffd", {"bridge_replaced": ["UserName"]}),
+        ('"UserName":"\\ude00\\ud83dx"', "user_name", "\ufffd\ufffdx", {"bridge_replaced": ["UserName"]}),
+        ('"UserName":"\\ud83d\\ude00"', "user_name", "\U0001f600", {}),
+        ('"UserName":"\\\\u0000"', "user_name", "\\u0000", {}),
+        ('"UserName":"\\u0000","UserName":"b"', "user_name", "b", {}),
+        (
+            '"To":"\\u0000","New":{"a":["\\ud83d"]}',
+            "recipient",
+            "\ufffd",
+            {"New": {"a": ["\ufffd"]}, "bridge_replaced": ["To", "New"]},
+        ),
+        ('"N\\ud83d":1', "recipient", None, {"N\ufffd": 1, "bridge_replaced": ["N\ufffd"]}),
+        ('"To":"\\u0000\n",', "recipient", "\ufffd\n", {"bridge_replaced": ["To"]}),
+    ],
+)
+def test_what_most_consumers_cannot_store_is_replaced(
+    members: str, field: str, text: str | None, extras: dict[str, Any]
+) -> None:
+    """NUL, and halves of surrogate pairs; extras say where. A pair, or text that only looks like one, stays."""
+    event = event_of(f'{{"MessageId":"m-1","Status":"Read",{members}}}'.encode())
+    assert (text, extras) == (getattr(event, field), extras_of(event))
+
+
+@pytest.mark.parametrize(
+    ("body", "names", "extras"),
+    [
+        ("[{},]", ["m-1"], {}),
+        ("[{} ,\n]", ["m-1"], {}),
+        ("[{},{},]", ["m-1", "m-1"], {}),
+        ("{}", ["m-1"], {}),
+    ],
+)
+def test_a_trailing_comma_costs_nothing(body: str, names: list[str], extras: dict[str, Any]) -> None:
+    """After the last item, the last member, the last value of a nested array."""
+    for item in (
+        '{"MessageId":"m-1","Status":"Read"}',
+        '{"MessageId":"m-1","Status":"Read",}',
+        '{"MessageId":"m-1","Status":"Read" , }',
+    ):
+        items = reports_of(read(body.replace("{}", item).encode()))
+        assert [report.event.message_id for report in items] == names
+        assert [report.raw.decode() for report in items] == [item] * len(names)
+        assert extras_of(items[0].event) == extras
+
+
+def test_what_is_kept_of_a_lenient_item_is_json() -> None:
+    """Line breaks in strings and commas that trail, in known fields and in extras."""
+    raw = '{"MessageId":"m-1","Status":"Read","ErrorDescription":"a\nb\r\nc","New":{"x":[1,"y\nz",],},}'
+    [report] = reports_of(read(f"[{raw}]".encode()))
+    assert report.event.error_description == "a\nb\r\nc"
+    assert report.event.extras == '{"New":{"x":[1,"y\\nz"]}}'
+    assert report.raw.decode() == raw
 
 
 @pytest.mark.parametrize(
@@ -499,7 +644,7 @@ def test_a_missing_task_id_is_defaulted_and_marked(fields: dict[str, Any], task_
 
 
 def test_the_user_id_identifies_where_the_recipient_is_missing() -> None:
-    """The event id's second text is To, else FromUserId."""
+    """The event id's second text is To, else the user id."""
     assert event_id("m-1", "u", "Read", None) == event_with(FromUserId="u").event_id
     assert event_id("m-1", "t", "Read", None) == event_with(FromUserId="u", To="t").event_id
 
@@ -556,8 +701,8 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-NAMES = [field.encode_name for field in msgspec.structs.fields(module._Fields)]
-SPELLINGS = st.sampled_from([*NAMES, "Error", "ConversionExpirationTime", "to", "ERRORCODE", "Timestamp ", "new"])
+NAMES = [name for field in FIELDS for name in field.wire]
+SPELLINGS = st.sampled_from([*NAMES, "to", "ERRORCODE", "Timestamp ", "new"])
 ALMOST_REPORTS = st.dictionaries(
     SPELLINGS,
     JSON | st.sampled_from(["", " ", "0", "OK", "131026:x", "Read", " failed", "A-B", "1691043638", 1691043638, 1e12]),
@@ -598,7 +743,7 @@ def without_index(item: Item) -> Item:
 def test_both_ways_give_the_same(fields: dict[str, Any]) -> None:
     """The fast way is only ever a short cut of the tolerant one."""
     raw = json.dumps(fields, ensure_ascii=False).encode()
-    assert module._read_tolerantly(raw, "$[0]", RECEIVED) == module._read_item(raw, "$[0]", RECEIVED)
+    assert module._read_tolerantly(raw, "$[0]", RECEIPT) == module._read_item(raw, "$[0]", RECEIPT)
 
 
 @UNHURRIED
@@ -612,7 +757,7 @@ def test_both_ways_give_the_same(fields: dict[str, Any]) -> None:
 def test_both_ways_give_the_same_for_documented_reports(fields: dict[str, Any], time: Any) -> None:
     """With the documented names alone, so that the fast way is really taken."""
     raw = json.dumps(fields | {"Timestamp": time, "ConversationExpirationTime": None}).encode()
-    assert module._read_tolerantly(raw, "$[0]", RECEIVED) == module._read_item(raw, "$[0]", RECEIVED)
+    assert module._read_tolerantly(raw, "$[0]", RECEIPT) == module._read_item(raw, "$[0]", RECEIPT)
 
 
 def test_the_page_s_examples_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,6 +767,11 @@ def test_the_page_s_examples_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) 
         assert len(reports_of(read((FIXTURES / name).read_bytes()))) == 2
 
 
+def storable(value: Any) -> Any:
+    """A value without the characters that most consumers can't store."""
+    return json.loads(json.dumps(value).replace("\\u0000", "\\ufffd"))
+
+
 @UNHURRIED
 @given(ALMOST_REPORTS)
 def test_every_value_is_in_the_event_or_in_extras(fields: dict[str, Any]) -> None:
@@ -629,6 +779,6 @@ def test_every_value_is_in_the_event_or_in_extras(fields: dict[str, Any]) -> Non
     (item,) = read(json.dumps([fields]).encode())
     if isinstance(item, Report):
         extras = extras_of(item.event)
-        assert extras.keys() <= fields.keys()
-        assert all(fields[name] == value for name, value in extras.items())
+        assert extras.keys() <= fields.keys() | {"bridge_replaced"}
+        assert all(storable(fields[name]) == value for name, value in extras.items() if name in fields)
         assert ("new" in fields) == ("new" in extras)
