@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 
-from bridge.lab.embedded import EmbeddedKafka, EmbeddedRegistry
+from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.metadata import ask
 from bridge.lab.embedded.ports import HOST, Port
+from bridge.lab.embedded.process import Owned
 from support.apart import run_apart
 
-Server = TypeVar("Server", EmbeddedKafka, EmbeddedRegistry)
+Server = TypeVar("Server", bound=Owned)
 
 IMAGE = "apache/kafka:4.1.0"
 READY_SECONDS = 90.0

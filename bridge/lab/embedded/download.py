@@ -26,7 +26,15 @@ from typing import Any
 from rich.console import Console
 
 from bridge.errors import EmbeddedError
-from bridge.lab.embedded.lock import REGISTRY_LOCK_FILE, SERDE_LOCK_FILE, Artifact, digest, read_lock
+from bridge.lab.embedded.lock import (
+    CONNECT_LOCK_FILE,
+    CONVERTER_LOCK_FILE,
+    REGISTRY_LOCK_FILE,
+    SERDE_LOCK_FILE,
+    Artifact,
+    digest,
+    read_lock,
+)
 from bridge.lab.embedded.show import Progress
 
 PARALLEL_DOWNLOADS = 8
@@ -120,9 +128,45 @@ def ensure_serde(console: Console | None = None, cancelled: threading.Event | No
     Raises:
         EmbeddedError: It can't be had; the message says what to do.
     """
-    artifacts = read_lock(SERDE_LOCK_FILE)
-    final = cache_directory() / f"serde-{digest(artifacts)}"
-    _ensure(final, _jars("Apicurio's deserialiser", artifacts), console, cancelled)
+    return _class_path("serde", "Apicurio's deserialiser", read_lock(SERDE_LOCK_FILE), console, cancelled)
+
+
+def ensure_connect(console: Console | None = None, cancelled: threading.Event | None = None) -> tuple[Path, ...]:
+    """Kafka Connect, for the class path behind Kafka's jars: 11 MB, fetched first where needed. Blocks.
+
+    Args:
+        console: Takes the progress; standard error unless given.
+        cancelled: Set by another thread to give up early.
+
+    Raises:
+        EmbeddedError: It can't be had; the message says what to do.
+    """
+    return _class_path("connect", "Kafka Connect", read_lock(CONNECT_LOCK_FILE), console, cancelled)
+
+
+def ensure_converter(console: Console | None = None, cancelled: threading.Event | None = None) -> tuple[Path, ...]:
+    """Kafka Connect's converter of Avro, for a directory of its plug-ins: 4 MB, fetched first where needed. Blocks.
+
+    Args:
+        console: Takes the progress; standard error unless given.
+        cancelled: Set by another thread to give up early.
+
+    Raises:
+        EmbeddedError: It can't be had; the message says what to do.
+    """
+    return _class_path("converter", "Apicurio's converter", read_lock(CONVERTER_LOCK_FILE), console, cancelled)
+
+
+def _class_path(
+    name: str,
+    what: str,
+    artifacts: tuple[Artifact, ...],
+    console: Console | None,
+    cancelled: threading.Event | None,
+) -> tuple[Path, ...]:
+    """The jars of a lock, in its order."""
+    final = cache_directory() / f"{name}-{digest(artifacts)}"
+    _ensure(final, _jars(what, artifacts), console, cancelled)
     return tuple(final / each.file_name for each in artifacts)
 
 

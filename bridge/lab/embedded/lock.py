@@ -1,4 +1,7 @@
-"""What the embedded Kafka, registry and deserialiser are made of, pinned: ``jars.lock``, ``registry.lock`` and ``serde.lock``.
+"""What is embedded, pinned in a lock file each.
+
+``jars.lock`` is Kafka, ``registry.lock`` the registry, ``serde.lock`` a deserialiser of Avro, ``connect.lock`` Kafka Connect,
+``converter.lock`` its converter of Avro.
 
 One line an artifact: ``SHA256 BYTES GROUP:NAME:VERSION``, with ``:PACKAGING:CLASSIFIER`` before the version of what is
 no plain jar; ``#`` begins a comment. Where they come from is not written there: the resolver's configured repositories
@@ -13,6 +16,8 @@ from pathlib import Path
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 REGISTRY_LOCK_FILE = Path(__file__).with_name("registry.lock")
 SERDE_LOCK_FILE = Path(__file__).with_name("serde.lock")
+CONNECT_LOCK_FILE = Path(__file__).with_name("connect.lock")
+CONVERTER_LOCK_FILE = Path(__file__).with_name("converter.lock")
 COMPILER = "org.eclipse.jdt:ecj"
 
 

