@@ -25,8 +25,7 @@ SEEDS = [
     (FIXTURES / "page-message.json").read_bytes(),
     b'[{"MessageId":"m","Status":"Sent"}]',
     b'{"messageid":7,"STATUS":"Failed","Error":"131026:x","ErrorCode":131026,"Timestamp":"1691132091000.5","x":{"a":[1,null]}}',
-    b'[{"MessageId":"m","Status":"Failed","UserId":"u","FromUserName":"\xc3\xa9 \\u4e2d\\"x\\\\",'
-    b'"\xe5\xa4\x87":{"b":[1.5,{}]},"N":1}]',
+    b'[{"MessageId":"m","Status":"Failed","UserId":"u","FromUserName":"\xc3\xa9 \\u4e2d\\"x\\\\","\xe5\xa4\x87":{"b":[1.5]}}]',
     b'[{"MessageId":"m","Status":"Read","StatusDescription":"a\nb\\n","x":[1,],},]',
     b'[{"MessageId":"\\ud83d\\ude00","Status":"Read","To":"\xf0\x9f\x98\x80"},1,null,"x",{"Status":"Sent"},{}]',
 ]
