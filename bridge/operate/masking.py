@@ -5,9 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-# Of an event: whose value is a person's number, id or name. Of the others, these hold free text.
-_PEOPLE: Final = frozenset({"sender", "recipient", "origin_phone_number", "user_id", "parent_user_id", "user_name"})
-_FREE: Final = frozenset({"extras", "status_description", "error_description"})
+from bridge.report.fields import FIELDS, Personal
+
+_PEOPLE: Final = frozenset(field.name for field in FIELDS if field.personal is Personal.YES)
+_FREE: Final = frozenset(field.name for field in FIELDS if field.personal is Personal.FREE_TEXT)
 _RAW: Final = ("value_text", "value_base64", "headers_exact")
 _DIGITS: Final = re.compile(r"\d{6,}")
 _LEAST_DIGITS: Final = 10**5
