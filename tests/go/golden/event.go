@@ -53,7 +53,7 @@ type Decoder struct {
 	id     uint32
 }
 
-// NewDecoder takes the text of status-event.avsc, and the id that the registry has for it.
+// NewDecoder takes the text of a schema, and the id that the registry has for it.
 func NewDecoder(schema string, id uint32) (*Decoder, error) {
 	parsed, err := avro.Parse(schema)
 	if err != nil {

@@ -27,7 +27,7 @@ type record struct {
 
 // Every case of tests/golden, a subtest each.
 func TestGolden(t *testing.T) {
-	schema, err := os.ReadFile(filepath.Join(root, "avro/status-event.avsc"))
+	schema, err := os.ReadFile(filepath.Join(root, "avro/releases/1.avsc"))
 	if err != nil {
 		t.Fatal(err)
 	}
