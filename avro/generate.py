@@ -53,12 +53,13 @@ def structs() -> str:
         f"from bridge.report.symbols import {', '.join(sorted(ENUMERATIONS))}",
         "",
         "",
-        "class EventFields(msgspec.Struct, frozen=True, gc=False):",
-        '    """The fields of an event, in the order of the published JSON."""',
+        "class EventFields(msgspec.Struct, frozen=True, gc=False, kw_only=True):",
+        '    """The fields of an event, in the order of the published JSON; one that may be null is so in older events."""',
         "",
     ]
     for field in FIELDS:
-        lines += [*_comment(field.documentation), f"    {field.name}: {_python_type(field)}"]
+        default = " = None" if field.is_nullable else ""
+        lines += [*_comment(field.documentation), f"    {field.name}: {_python_type(field)}{default}"]
     lines += [
         "",
         "",

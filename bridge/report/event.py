@@ -9,7 +9,7 @@ from bridge.report.symbols import Status
 _TEST_STATUS: Final = "bridgetest"
 
 
-class StatusEvent(EventFields, frozen=True, gc=False):
+class StatusEvent(EventFields, frozen=True, gc=False, kw_only=True):
     """One status report, flat. Times are milliseconds since the epoch; what did not arrive is None."""
 
     @property

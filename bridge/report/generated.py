@@ -5,8 +5,8 @@ import msgspec
 from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 
 
-class EventFields(msgspec.Struct, frozen=True, gc=False):
-    """The fields of an event, in the order of the published JSON."""
+class EventFields(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The fields of an event, in the order of the published JSON; one that may be null is so in older events."""
 
     #: The id of the fact, the same however often and by whichever replica it was received: 32 lower-case hex
     #: digits. Deduplicate on it.
@@ -18,19 +18,19 @@ class EventFields(msgspec.Struct, frozen=True, gc=False):
     #: True where TaskId did not arrive and task_id is MessageId.
     task_id_defaulted: bool
     #: From, who sent the message: a telephone number, or a page or user id. Personal data.
-    sender: str | None
+    sender: str | None = None
     #: To, whom the message was for: a telephone number, or a page or user id. Personal data.
-    recipient: str | None
+    recipient: str | None = None
     #: OriginPhoneNumber; it may differ from sender. Personal data.
-    origin_phone_number: str | None
+    origin_phone_number: str | None = None
     #: UserId, else FromUserId: the recipient's user id at the channel, which stands for the person where recipient
     #: is null. Personal data.
-    user_id: str | None
+    user_id: str | None = None
     #: ParentUserId, else FromParentUserId: the id of the account that the recipient's user belongs to. Personal
     #: data.
-    parent_user_id: str | None
+    parent_user_id: str | None = None
     #: UserName, else FromUserName: the recipient's user name at the channel. Personal data.
-    user_name: str | None
+    user_name: str | None = None
     #: Status, of the closed list; a status nobody knows yet is UNKNOWN, with its text in provider_status.
     status: Status
     #: Status as it came, trimmed. BridgeTest is the project's own check of a live deployment: ignore it.
@@ -39,7 +39,7 @@ class EventFields(msgspec.Struct, frozen=True, gc=False):
     #: latest.
     status_rank: int
     #: StatusDescription, the provider's words. Free text, which may hold personal data.
-    status_description: str | None
+    status_description: str | None = None
     #: Timestamp. The provider documents it as the time when the message was sent, and elsewhere as when the status
     #: came about: it orders nothing.
     message_time: int
@@ -49,34 +49,34 @@ class EventFields(msgspec.Struct, frozen=True, gc=False):
     received_at: int
     #: ErrorCode, else Error; on FAILED without one the catalogued code that begins the description. Null without an
     #: error, and for a failure without a code.
-    error_code: str | None
+    error_code: str | None = None
     #: ErrorDescription, the provider's words. Free text, which may hold personal data.
-    error_description: str | None
+    error_description: str | None = None
     #: What kind of failure error_code is: NONE unless status is FAILED or UNKNOWN; UNKNOWN for a code that is not
     #: in the catalogue and for a failure without a code.
     error_category: ErrorCategory
     #: Whether sending the message again can help: NO, LATER, or UNKNOWN; NONE where error_category is.
     error_retry: ErrorRetry
     #: ConversationId.
-    conversation_id: str | None
+    conversation_id: str | None = None
     #: ConversationType, lower case, - as _: service, utility, marketing, authentication, … An open list.
-    conversation_type: str | None
+    conversation_type: str | None = None
     #: ConversationExpirationTime; deprecated by the provider.
-    conversation_expires_at: int | None
+    conversation_expires_at: int | None = None
     #: MsgFrameType, lower case, - as _: message, template, … An open list; template where it did not arrive and a
     #: TemplateCode did.
-    message_frame_type: str | None
+    message_frame_type: str | None = None
     #: Type, lower case, - as _: image, video, document, audio, none, template, interactive, … An open list.
-    content_type: str | None
+    content_type: str | None = None
     #: TemplateCode, the provider's id of the template.
-    template_code: str | None
+    template_code: str | None = None
     #: TemplateName.
-    template_name: str | None
+    template_name: str | None = None
     #: Language of the template, as the provider writes it; "id" is Indonesian.
-    template_language: str | None
+    template_language: str | None = None
     #: Every other field, as the text of one JSON object: its name as it came, its value as it came; and
     #: bridge_replaced, the fields in which characters were replaced. Free text, which may hold personal data.
-    extras: str | None
+    extras: str | None = None
 
 
 class WireReport(msgspec.Struct, forbid_unknown_fields=True, gc=False):

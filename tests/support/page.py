@@ -5,15 +5,12 @@
 
 from typing import Any
 
+from bridge.report.fields import FIELDS
+
 _NOTHING: dict[str, Any] = {
+    **dict.fromkeys(field.name for field in FIELDS if field.is_nullable and field.name != "recipient"),
     "task_id_defaulted": False,
-    "user_id": None,
-    "parent_user_id": None,
-    "user_name": None,
-    "status_description": None,
     "message_time_source": "PROVIDER",
-    "conversation_expires_at": None,
-    "extras": None,
 }
 PAGE_TEMPLATE = _NOTHING | {
     "message_id": "2023078469463703*******3",
@@ -28,8 +25,6 @@ PAGE_TEMPLATE = _NOTHING | {
     "error_description": "131026:Receiver is incapable of receiving this message(Message Undeliverable.)",
     "error_category": "UNDELIVERABLE",
     "error_retry": "NO",
-    "conversation_id": None,
-    "conversation_type": None,
     "message_frame_type": "template",
     "content_type": "template",
     "template_code": "820561547132813184",
@@ -45,15 +40,10 @@ PAGE_MESSAGE = _NOTHING | {
     "provider_status": "Read",
     "status_rank": 3,
     "message_time": 1691132091000,
-    "error_code": None,
-    "error_description": None,
     "error_category": "NONE",
     "error_retry": "NONE",
     "conversation_id": "72222201111****",
     "conversation_type": "service",
     "message_frame_type": "message",
     "content_type": "interactive",
-    "template_code": None,
-    "template_name": None,
-    "template_language": None,
 }

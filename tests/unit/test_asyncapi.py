@@ -169,3 +169,20 @@ def test_the_example_is_valid_by_it() -> None:
     DRAFT(SCHEMAS["eventHeaders"]).validate(example["headers"])
     DRAFT(SCHEMAS["statusEvent"]).validate(example["payload"])
     assert example["headers"]["ce_id"] == example["payload"]["event_id"]
+
+
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which the last would win."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As YAML says it should be."""
+        names = [self.construct_object(key) for key, _ in node.value]
+        assert len(names) == len(set(names)), f"twice in line {node.start_mark.line}: {names}"
+        return super().construct_mapping(node, deep)
+
+
+def test_no_key_stands_twice() -> None:
+    """Parsers take the last one, and say nothing."""
+    assert yaml.load(DOCUMENT.read_text(), _OnceEach) == ASYNCAPI  # noqa: S506 - a safe loader
+    with pytest.raises(AssertionError, match="twice in line 0"):
+        yaml.load("a: 1\na: 2\n", _OnceEach)  # noqa: S506 - a safe loader

@@ -51,8 +51,9 @@ EVENTS = st.builds(
     | {"status_rank": st.sampled_from([0, 3, -1, 63, 64, 1 << 30])},
 )
 EMPTY = StatusEvent(
-    "", "", "", False, None, None, None, None, None, None, Status.UNKNOWN, "", 0, None, 0, MessageTimeSource.PROVIDER, 0,
-    None, None, ErrorCategory.UNKNOWN, ErrorRetry.UNKNOWN, None, None, None, None, None, None, None, None, None,
+    event_id="", message_id="", task_id="", task_id_defaulted=False, status=Status.UNKNOWN, provider_status="", status_rank=0,
+    message_time=0, message_time_source=MessageTimeSource.PROVIDER, received_at=0, error_category=ErrorCategory.UNKNOWN,
+    error_retry=ErrorRetry.UNKNOWN,
 )  # fmt: skip
 
 

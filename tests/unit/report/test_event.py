@@ -11,49 +11,11 @@ from hypothesis import strategies as st
 from bridge.report.event import StatusEvent, event_id
 from bridge.report.symbols import Status, status_of, status_rank
 
-FIELDS = [
-    "event_id",
-    "message_id",
-    "task_id",
-    "task_id_defaulted",
-    "sender",
-    "recipient",
-    "origin_phone_number",
-    "user_id",
-    "parent_user_id",
-    "user_name",
-    "status",
-    "provider_status",
-    "status_rank",
-    "status_description",
-    "message_time",
-    "message_time_source",
-    "received_at",
-    "error_code",
-    "error_description",
-    "error_category",
-    "error_retry",
-    "conversation_id",
-    "conversation_type",
-    "conversation_expires_at",
-    "message_frame_type",
-    "content_type",
-    "template_code",
-    "template_name",
-    "template_language",
-    "extras",
-]
-
 
 def by_hand(*texts: str) -> str:
     """The id as its definition says it, without the code under test."""
     packed = b"".join(struct.pack(">I", len(text.encode())) + text.encode() for text in texts)
     return hashlib.sha256(packed).digest()[:16].hex()
-
-
-def test_fields_stand_in_the_contract_s_order() -> None:
-    """Consumers may rely on the order of the columns."""
-    assert tuple(FIELDS) == StatusEvent.__struct_fields__
 
 
 @pytest.mark.parametrize(
