@@ -171,10 +171,10 @@ def test_the_example_is_valid_by_it() -> None:
     assert example["headers"]["ce_id"] == example["payload"]["event_id"]
 
 
-class _OnceEach(yaml.SafeLoader):
+class _OnceEach(yaml.SafeLoader):  # type: ignore[misc]
     """Refuses a key that stands twice, of which the last would win."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """As YAML says it should be."""
         names = [self.construct_object(key) for key, _ in node.value]
         assert len(names) == len(set(names)), f"twice in line {node.start_mark.line}: {names}"
