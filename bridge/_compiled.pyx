@@ -54,6 +54,8 @@ cdef struct Value:
 cdef int64_t SLOW_PATH = -1
 # Of nesting in a field that nobody knows.
 cdef int MOST_LEVELS = 32
+# Of such fields in a report: each is compared with all before it.
+cdef Py_ssize_t MOST_OTHERS = 32
 
 cdef int64_t MIN_SECONDS = 10**9, END_SECONDS = 10**10, MIN_MS = 10**12, END_MS = 10**13
 # Whatever comes, what is remembered of it stays small.
@@ -922,7 +924,7 @@ cdef class FastEncoder:
             written = self.unknown_name(key.decode()) or b""
             self._remember(self.unknown, name.size)
             self.unknown[key] = written
-        if not written or written in self.other_names:
+        if not written or len(self.other_names) == MOST_OTHERS or written in self.other_names:
             return False
         self.other_names.append(written)
         begin = text.at

@@ -13,6 +13,8 @@ from support.callbacks import SUCCESS, body, eventually, make_topics, report
 from support.contract import promised
 from support.raw_http import Answer, exchange, request
 
+from bridge.compiled import COMPILED
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 # What the text format calls gauge, OpenMetrics knows more of.
@@ -33,7 +35,10 @@ def bridge(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> It
         await process.start()
         await eventually(connected)  # a spool makes it ready before Kafka is
         traced = [("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")]
-        items = [report("m", status) for status in ("Sent", "Delivered", "Read", "Failed", "Deleted", "Played")]
+        items = [
+            report("m", status)
+            for status in ("Sent", "Delivered", "Read", "Failed", "Deleted", "Subscribed", "Unsubscribed", "Played")
+        ]
         assert (await process.post(body(*items, 1), headers=traced)).body == SUCCESS
         assert (await process.post(b"")).status == 400
 
@@ -129,6 +134,9 @@ async def test_what_was_pushed_is_counted(bridge: BridgeProcess) -> None:
         for status in promised()["chatapp_bridge_reports_answered_total"].labels["status"]
     }
     assert answered == dict.fromkeys(answered, 1)
+    paths = {path: seen[f'chatapp_bridge_reports_encoded_total{{path="{path}"}}'] for path in ("fast", "slow")}
+    documented = len(answered) - len(["UNKNOWN", "NONE"])
+    assert paths == {"fast": documented * COMPILED, "slow": len(answered) - documented * COMPILED}
     assert seen['chatapp_bridge_reports_quarantined_total{reason="not_an_object"}'] == 1
     assert seen['chatapp_bridge_callbacks_total{answer="400"}'] == 1
     assert seen["chatapp_bridge_kafka_up"] == seen["chatapp_bridge_producers_started_total"] == 1

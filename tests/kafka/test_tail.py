@@ -74,7 +74,7 @@ def test_it_follows_filters_masks_and_leaves_nothing(kafka_bootstrap: str, tail:
     write(kafka_bootstrap, topic, [marked._replace(headers=[*headers, ("bridge_redrive", b"run")]), first])
     failed.until(lambda: len(failed.said()) == 1)
     (line,) = failed.said()
-    assert "FAILED     - → 1********23  m-2\N{REPLACEMENT CHARACTER}[31m  template otp [red]" in line
+    assert "FAILED        - → 1********23  m-2\N{REPLACEMENT CHARACTER}[31m  template otp [red]" in line
     assert line.endswith("error 131026, UNDELIVERABLE  bridge_redrive  [0]@2")
 
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
