@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_NoMemory
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from hashlib import sha256
 
@@ -60,6 +60,9 @@ cdef Py_ssize_t MOST_OTHERS = 32
 cdef int64_t MIN_SECONDS = 10**9, END_SECONDS = 10**10, MIN_MS = 10**12, END_MS = 10**13
 # Whatever comes, what is remembered of it stays small.
 cdef Py_ssize_t REMEMBERED_BYTES = 64, REMEMBERED_MOST = 1024
+# Of the last answers; a power of two.
+cdef enum:
+    SLOTS = 64
 # What a value takes beside its name and its text, at most: its quotes or its digits.
 cdef Py_ssize_t FIELD_BYTES = 21
 cdef const char* HEX = b"0123456789abcdef"
@@ -326,7 +329,12 @@ cdef int64_t _time_ms(Value* value) noexcept:
     return number * 1000 if MIN_SECONDS <= number < END_SECONDS else SLOW_PATH
 
 
-cdef int _blank_is_absent(Value* value) except -1:
+cdef inline int _blank_is_absent(Value* value) except -1:
+    return 0 if value.size and c' ' < value.at[0] < 0x7F else _blank_is_absent_beyond(value)
+
+
+cdef int _blank_is_absent_beyond(Value* value) except -1:
+    """The same, where the first character does not decide."""
     cdef Py_ssize_t index
     for index in range(value.size):
         if c' ' < value.at[index] < 0x7F:
@@ -348,6 +356,25 @@ cdef inline int _space(Text* text) noexcept:
     return text.at[0] if text.at < text.end else 0
 
 
+# In a word of eight bytes: each of them 1, and the highest bit of each.
+cdef uint64_t OF_EACH = 0x0101010101010101, HIGHEST_BITS = 0x8080808080808080
+
+
+cdef inline const char* _past_plain(const char* at, const char* end) noexcept:
+    """Passes over printable ASCII without quotes and backslashes, eight bytes at a time; what stands there then may still be such."""
+    cdef uint64_t word
+    while end - at >= 8:
+        memcpy(&word, at, 8)
+        # A carry between bytes can only stop it too early: it comes from a byte that stops it anyway.
+        if HIGHEST_BITS & (
+            word | word + OF_EACH | word - 0x20 * OF_EACH
+            | (word ^ 0x22 * OF_EACH) - OF_EACH | (word ^ 0x5C * OF_EACH) - OF_EACH
+        ):
+            break
+        at += 8
+    return at
+
+
 cdef bint _string(Text* text, Value* value, _Buffer scratch) except -1:
     """The string that begins here, decoded; False where it is none, or none that can be stored.
 
@@ -358,7 +385,7 @@ cdef bint _string(Text* text, Value* value, _Buffer scratch) except -1:
     cdef bint special = False
     if _space(text) != c'"':
         return False
-    at = text.at + 1
+    at = _past_plain(text.at + 1, text.end)
     while at < text.end:
         char = <uint8_t>at[0]
         if char == c'"':
@@ -647,6 +674,30 @@ cdef class _Status:
     cdef Py_ssize_t type_bytes
 
 
+@cython.final
+cdef class _Word:
+    """A word of an open list, as it is published; ``value`` points into ``text``."""
+
+    cdef str text
+    cdef Value value
+
+
+@cython.final
+cdef class _Answer:
+    """A text as it came, and what it means."""
+
+    cdef bytes text
+    cdef object answer
+
+    def __init__(self, bytes text, answer):
+        self.text, self.answer = text, answer
+
+
+cdef inline Py_ssize_t _slot(Value* value) noexcept:
+    """Where the answer to a text is remembered, by its size, its first and its last byte; it is not empty."""
+    return (value.size + <uint8_t>value.at[0] + 31 * <uint8_t>value.at[value.size - 1]) & SLOTS - 1
+
+
 cdef class FastEncoder:
     """Makes the records of fast-path reports.
 
@@ -680,6 +731,10 @@ cdef class FastEncoder:
     cdef bint nullable[MOST_FIELDS]
     cdef Kind kinds[MOST_FIELDS]
     cdef Reading readings[MOST_FIELDS]
+    # those fields that are read as a word, and as a time
+    cdef int words_at[MOST_FIELDS]
+    cdef int times_at[MOST_FIELDS]
+    cdef int word_count, time_count
     cdef Value values[MOST_FIELDS]
     cdef int given[MOST_FIELDS]
     # the names on the wire, by their length
@@ -692,6 +747,8 @@ cdef class FastEncoder:
     cdef int message_time, message_time_source, received_at, error_code, error_description, error_category, error_retry
     cdef int message_frame_type, template_code, extras
     cdef dict statuses, words, codes, unknown
+    # the last answers by slot, in front of ``statuses`` and ``words``
+    cdef list recent_statuses, recent_words
     cdef str failed, topic
     cdef object schema, error_of, word, unknown_name
     # each a pair of symbols, by place: category and retry; of the provider, of the receipt
@@ -716,6 +773,7 @@ cdef class FastEncoder:
         self.buffer, self.decoded, self.others = _Buffer(), _Buffer(), _Buffer()
         self.held, self.held_names, self.other_names = [], [], []
         self.words, self.codes, self.unknown = {}, {}, {}
+        self.recent_statuses, self.recent_words = [None] * SLOTS, [None] * SLOTS
         self._lay_out(layout)
         for name, field, reading in wire:
             self._know(name.encode(), self._place(layout, field), reading)
@@ -773,6 +831,13 @@ cdef class FastEncoder:
             index += 1
         if index == OF_A_LENGTH:
             raise ValueError(f"no room for the name {name!r}: {OF_A_LENGTH} names of a length at most")
+        if self.readings[field] == NOT_READ:
+            if reading == "word":
+                self.words_at[self.word_count] = field
+                self.word_count += 1
+            elif reading == "time":
+                self.times_at[self.time_count] = field
+                self.time_count += 1
         self.readings[field] = {"text": AS_TEXT, "word": AS_WORD, "time": AS_TIME}[reading]
         self.held_names.append(name)
         self.known_at[size][index], self.known[size][index] = PyBytes_AS_STRING(name), self.names
@@ -800,7 +865,7 @@ cdef class FastEncoder:
                 text.at = <const char*>raw.buf
                 text.end = text.at + raw.len
                 if self._read(&text):
-                    status = self.statuses.get(_text_of(&self.values[self.provider_status]))
+                    status = self._status_in(&self.values[self.provider_status])
                     if status is not None and self._event(status):
                         record = self._record(status, index)
                         name = None if record is None else status.name
@@ -838,12 +903,13 @@ cdef class FastEncoder:
         """The fields of a report into their values, which point into its text; False where it needs the slow path."""
         cdef int index, following
         cdef Value name, value
-        for index in range(self.count):
-            self.values[index].at, self.values[index].size, self.given[index] = NULL, 0, BY_NONE
-            self.values[index].special = self.values[index].escaped = False
+        # All absent: BY_NONE has all its bits set.
+        memset(self.values, 0, self.count * sizeof(Value))
+        memset(self.given, 0xFF, self.count * sizeof(int))
         self.decoded.size = self.others.size = 0
         self.decoded.reserve(text.end - text.at)
-        self.other_names.clear()
+        if self.other_names:
+            self.other_names.clear()
         if _space(text) != c'{':
             return False
         text.at += 1
@@ -943,16 +1009,45 @@ cdef class FastEncoder:
 
     cdef int _word(self, Value* value) except -1:
         """A word of one of the open lists, as it is published."""
-        text = _text_of(value)
-        if text is None:
-            return 0
-        word = self.words.get(text)
+        cdef _Word word = <_Word>self._recent(self.recent_words, value)
         if word is None:
-            word = self.word(text) or ""
-            self._remember(self.words, value.size)
-            self.words[text] = word
+            text = _text_of(value)
+            word = self.words.get(text)
+            if word is None:
+                word = _Word()
+                word.text = self.word(text) or ""
+                self._remember(self.words, value.size)
+                self.words[text] = word
+                _take(word.text, &word.value)
+            self._seen(self.recent_words, value, word)
         self.held.append(word)
-        return _take(word, value)
+        value.at, value.size = word.value.at, word.value.size
+        value.special, value.escaped = word.value.special, word.value.escaped
+        return 0
+
+    cdef object _recent(self, list answers, Value* value):
+        """The answer to a text that was seen before, found without a text of Python's; None where it has to be looked for."""
+        cdef _Answer known = <_Answer>answers[_slot(value)]
+        if known is None or PyBytes_GET_SIZE(known.text) != value.size:
+            return None
+        return known.answer if memcmp(PyBytes_AS_STRING(known.text), value.at, value.size) == 0 else None
+
+    cdef int _seen(self, list answers, Value* value, answer) except -1:
+        """In place of another one that has the same slot."""
+        if value.size <= REMEMBERED_BYTES:
+            answers[_slot(value)] = _Answer(value.at[:value.size], answer)
+        return 0
+
+    cdef _Status _status_in(self, Value* value):
+        """What a spelling of a status means; None of one that is not documented."""
+        if value.at is NULL:
+            return None
+        cdef _Status status = <_Status>self._recent(self.recent_statuses, value)
+        if status is None:
+            status = self.statuses.get(_text_of(value))
+            if status is not None:
+                self._seen(self.recent_statuses, value, status)
+        return status
 
     cdef void _symbol(self, int index, _Symbol symbol) noexcept:
         """The encoder holds it."""
@@ -967,21 +1062,22 @@ cdef class FastEncoder:
         """What a report means, of the values as read; False where it needs the slow path."""
         cdef Value* values = self.values
         cdef int64_t time
-        cdef int index
+        cdef int index, field
         cdef bint is_dated = values[self.message_time].at is not NULL
         self.held.clear()
         if values[self.message_id].at is NULL:
             return False
-        for index in range(self.count):
-            if self.readings[index] == AS_WORD:
-                self._word(&values[index])
-            elif self.readings[index] == AS_TIME:
-                values[index].absent = values[index].at is NULL
-                if not values[index].absent:
-                    time = _time_ms(&values[index])
-                    if time == SLOW_PATH:
-                        return False
-                    self._number(index, time)
+        for index in range(self.time_count):
+            field = self.times_at[index]
+            values[field].absent = values[field].at is NULL
+            if not values[field].absent:
+                time = _time_ms(&values[field])
+                if time == SLOW_PATH:
+                    return False
+                self._number(field, time)
+        for index in range(self.word_count):
+            if values[self.words_at[index]].at is not NULL:
+                self._word(&values[self.words_at[index]])
         self._number(self.task_id_defaulted, values[self.task_id].at is NULL)
         if values[self.task_id].at is NULL:
             values[self.task_id] = values[self.message_id]
@@ -1075,6 +1171,7 @@ cdef class FastEncoder:
     cdef int _value(self) except -1:
         """The event in hand, behind what is in the buffer."""
         cdef Py_ssize_t most = PyBytes_GET_SIZE(self.head) + self.names_size + self.count * FIELD_BYTES + 1
+        cdef Value* value
         cdef int index
         for index in range(self.count):
             most += 6 * self.values[index].size if self.values[index].escaped else self.values[index].size
@@ -1087,7 +1184,14 @@ cdef class FastEncoder:
         else:
             for index in range(self.count):
                 to = _copied(to, self.name_at[index], self.name_size[index])
-                to = self._json_value(to, index)
+                value = &self.values[index]
+                if self.kinds[index] != TEXT or value.at is NULL or value.escaped:
+                    to = self._json_value(to, index)
+                else:  # most of them
+                    to[0] = c'"'
+                    to = _copied(to + 1, value.at, value.size)
+                    to[0] = c'"'
+                    to += 1
             to = _copied(to, b"}", 1)
         self.buffer.size = to - self.buffer.data
         return 0

@@ -91,16 +91,19 @@ class RecordEncoder:
             items = read_body(body, received_at_ms, self._catalogue)
             made = self.encode(items, callback_id=callback_id, received_at_ms=received_at_ms, traceparent=traceparent)
             return Encoded(made, [_status_in(item) for item in items], self.quarantined(made), fast=0)
-        headers = self._headers(callback_id, received_at_ms, len(split.texts), traceparent)
-        records, statuses = self._fast(split.texts, headers)
+        texts, exact_texts = split
+        headers = self._headers(callback_id, received_at_ms, len(texts), traceparent)
+        records, statuses = self._fast(texts, headers)
+        if all(records):
+            return Encoded(cast("list[Record]", records), statuses, [], len(records))
         others = [index for index, record in enumerate(records) if record is None]
-        exact = split.exact() if others else []
+        exact = texts if exact_texts is None else exact_texts()
         for index in others:
             item = read_item(bytes(exact[index]), index, received_at_ms, self._catalogue)
             records[index] = self._record(item, headers, index + 1, received_at_ms)
             statuses[index] = _status_in(item)
         whole = cast("list[Record]", records)
-        return Encoded(whole, statuses, self.quarantined(whole) if others else [], fast=len(records) - len(others))
+        return Encoded(whole, statuses, self.quarantined(whole), fast=len(records) - len(others))
 
     def encode(
         self,

@@ -135,28 +135,29 @@ def read_body(body: bytes, received_at_ms: int, catalogue: Catalogue | None = No
     return [_whole_body_quarantined(body, text)]
 
 
-class Split(NamedTuple):
-    """The items of an array."""
-
-    #: The JSON of each, without what is read leniently.
-    texts: list[msgspec.Raw] | list[bytes]
-    #: Gives each exactly as it came.
-    exact: Callable[[], list[msgspec.Raw] | list[bytes]]
+Items: TypeAlias = list[msgspec.Raw] | list[bytes]
 
 
-def split_for_fast_path(body: bytes) -> Split | None:
-    """The items of a body that is an array; None of any other."""
+def split_for_fast_path(body: bytes) -> tuple[Items, Callable[[], Items] | None] | None:
+    """The items of a body that is an array; None of any other.
+
+    Returns:
+        The JSON of each, without what is read leniently; and what gives each exactly as it came, None where these are that.
+    """
     text = body.removeprefix(_BYTE_ORDER_MARK)
-    items = _strict_items(text)
-    if items is not None:
-        found = items
-        return Split(found, lambda: found)
+    try:
+        return _decode_items(text), None
+    except (msgspec.MsgspecError, RecursionError):
+        return _split_leniently(text)
+
+
+def _split_leniently(text: bytes) -> tuple[Items, Callable[[], Items]] | None:
     strict = strict_json(text)
     mended = None if strict == text else _strict_items(strict)
     if mended is not None:
-        return Split(mended, lambda: scan.split(text) or [])
+        return mended, lambda: scan.split(text) or []
     raws = scan.split(text)
-    return None if raws is None else Split([strict_json(raw) for raw in raws], lambda: raws)
+    return None if raws is None else ([strict_json(raw) for raw in raws], lambda: raws)
 
 
 def unknown_name(name: str) -> bytes | None:

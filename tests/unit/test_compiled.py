@@ -142,6 +142,26 @@ def test_a_campaign_becomes_the_same_records(mix: Mix) -> None:
 
 
 @needs_it
+@pytest.mark.parametrize("char", [*range(0x24), 0x5B, 0x5C, 0x5D, 0x7E, 0x7F, 0x80, 0xC3, 0xFF])
+def test_a_byte_means_the_same_wherever_it_stands_in_a_text(char: int) -> None:
+    """Texts are read eight bytes at a time: each place in such a word, and each length."""
+    texts = [b"A" * before + bytes([char]) + b"A" * after for before in range(17) for after in (0, 1, 7, 20)]
+    check_alike(b"[" + b",".join(b'{"MessageId":"m","Status":"Read","To":"%s"}' % text for text in texts) + b"]")
+
+
+@needs_it
+def test_what_is_remembered_of_one_text_is_not_taken_for_another() -> None:
+    """Many words and statuses by one encoder, alike in length, in their first and in their last byte."""
+    words = [f"{first}{middle:02}{last}" for first in "aA" for middle in range(60) for last in "xX "]
+    reports = [
+        {"MessageId": "m", "Status": status, "Type": word, "MsgFrameType": word[::-1]}
+        for word in words
+        for status in ("Read", "Sent", "Reat", "Delivered", "Deletered")
+    ]
+    check_alike(json.dumps(reports * 2).encode())
+
+
+@needs_it
 def test_plain_reports_are_made_by_the_compiled_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a plain campaign, its failures too; else the tests here would compare one way with itself."""
     monkeypatch.setattr("bridge.encode.records.read_item", None)
