@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, SchemaIds
+from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, SchemaIds, Taken
 from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
 from bridge.headers import CALLBACK, QUARANTINE_DETAIL, QUARANTINE_PATH, QUARANTINE_REASON, RECEIVED_AT
@@ -76,6 +76,7 @@ class Delivery:
         self.spool: Spool | None = None
         self.lanes: dict[str, list[Lane]] = {}
         self.memory = Memory()
+        self._taken = Taken()
         self._deadlines: dict[int, set[PendingAck]] = {}
         self.producers: Producers
         # reports acknowledged whose callback's outcome is not known yet
@@ -405,6 +406,7 @@ class Delivery:
                     producer_timeout_seconds=self._settings.delivery.producer_timeout_seconds,
                     window_bytes=window,
                     memory=self.memory,
+                    taken=self._taken,
                     producers=self.producers,
                     spool=self.spool,
                     schema_ids=self._schema_ids,

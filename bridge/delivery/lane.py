@@ -17,17 +17,18 @@ Invariants
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from bridge import compiled
 from bridge.delivery.layout import placed
 from bridge.kafka.batch import Batch
-from bridge.kafka.errors import Verdict, verdict_on
+from bridge.kafka.errors import Verdict, told, verdict_on
 from bridge.kafka.producer import Producer
 from bridge.kafka.producers import Producers
 from bridge.record import Record
@@ -37,6 +38,10 @@ from bridge.spool.spool import Spool
 log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS = (0.05, 1.0)
+# Of a lane whose records are refused: what is wrong is seldom over in a second, and each try costs a producer.
+_REFUSED_BACKOFF_SECONDS = 30.0
+# A record that was refused alone for so long, while batches of other lanes were taken within the last seconds, is a dead letter.
+_REFUSED_ALONE_SECONDS, _TAKEN_ELSEWHERE_SECONDS = 300.0, 60.0
 # How often a lane without a leader, or without a producer, looks again.
 _LOOK_SECONDS = 0.2
 # What a record costs in memory beside its key and value: headers, objects.
@@ -176,6 +181,29 @@ class Memory:
         self.bytes = 0
 
 
+class Taken:
+    """When Kafka last took a batch of each lane, in the loop's time: by it a lane knows a refusal of its own from one of all."""
+
+    def __init__(self) -> None:
+        self._at: dict[int, float] = {}
+
+    def note(self, lane: int, now: float) -> None:
+        """A batch of this lane was acknowledged."""
+        self._at[lane] = now
+
+    def elsewhere(self, lane: int, since: float) -> bool:
+        """Whether one of another lane was, since then."""
+        return any(at >= since for other, at in self._at.items() if other != lane)
+
+
+class Refusal(NamedTuple):
+    """What Kafka last refused a lane's batch with."""
+
+    error: str
+    #: Wall clock, seconds since the epoch, of the first in a row.
+    since: float
+
+
 class Lane:
     """See the module's head.
 
@@ -187,6 +215,7 @@ class Lane:
         producer_timeout_seconds: a producer whose batch is unresolved for longer is given up.
         window_bytes: memory for what is also on disk.
         memory: what all lanes hold.
+        taken: of all lanes.
         schema_ids: what goes before values.
     """
 
@@ -201,6 +230,7 @@ class Lane:
         producer_timeout_seconds: float,
         window_bytes: int,
         memory: Memory,
+        taken: Taken,
         producers: Producers,
         spool: Spool | None,
         schema_ids: SchemaIds,
@@ -213,8 +243,13 @@ class Lane:
         self.depth = 0
         self.memory_bytes = 0
         self._memory = memory
-        #: batches that failed, by what was done about it: see ``Verdict``
-        self.batches_failed = {verdict.name.lower(): 0 for verdict in Verdict}
+        self._taken = taken
+        #: what Kafka refuses the head with; None where it doesn't
+        self.refusal: Refusal | None = None
+        # the record that is refused alone, and since when
+        self._alone: tuple[Record, float] | None = None
+        #: batches that failed, by what was done about it: see ``Verdict``, and whether its record became a dead letter
+        self.batches_failed = dict.fromkeys((*(verdict.name.lower() for verdict in Verdict), "dead_letter"), 0)
         self._index, self._of = index, of
         self._spool_after_seconds = spool_after_seconds
         self._producer_timeout_seconds = producer_timeout_seconds
@@ -241,8 +276,6 @@ class Lane:
         # what the next batch waits for: the leader's answer to others' batches
         self._turn: asyncio.Future[None] | None = None
         self._most_records = _UNBOUNDED
-        # batches that failed since one was acknowledged
-        self._tries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -433,9 +466,10 @@ class Lane:
             self._settle(batches, errors)
             if not errors:
                 backoff = _BACKOFF_SECONDS[0]
-            elif await self._react(producer, batches, errors):
+            elif longest := await self._react(producer, batches, errors):
+                backoff = min(backoff, longest)
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
+                backoff *= 2
 
     async def _refill(self) -> None:
         """Wait for something to arrive, or bring the next rows of the spool into the queue."""
@@ -581,7 +615,8 @@ class Lane:
             self._release(entry)
         if last is None:
             return
-        self._tries = 0
+        self.refusal = None
+        self._taken.note(self.number, self._loop.time())
         self._most_records = min(self._most_records * 2, _UNBOUNDED)
         if self._spool and self._journalled_through:
             self._spool.delete_through(self.number, last.seq)
@@ -596,27 +631,43 @@ class Lane:
             self.degraded = False
             log.info("lane_healthy", topic=self.topic, lane=self.number)
 
-    async def _react(self, producer: Producer, batches: dict[int, Batch], errors: dict[int, BaseException]) -> bool:
-        """Do what the errors call for; True where a pause is called for, too."""
-        pause = False
+    async def _react(self, producer: Producer, batches: dict[int, Batch], errors: dict[int, BaseException]) -> float:
+        """Do what the errors call for; the longest pause that they call for, too, 0 for none."""
+        longest = 0.0
         for partition, error in errors.items():
-            self._tries += 1
-            verdict = verdict_on(error, self._tries)
+            verdict = verdict_on(error)
             self.batches_failed[verdict.name.lower()] += 1
             if verdict is Verdict.RESEND:
                 continue
             self._producers.spent(producer)
             records = batches[partition].records
-            log.warning(
-                "batch_refused", topic=self.topic, partition=partition, records=len(records), error=type(error).__name__
-            )
+            self._note_refusal(partition, records, error)
             if verdict is Verdict.BACKOFF:
-                pause = True
+                longest = max(longest, _BACKOFF_SECONDS[1])
             elif len(records) > 1:
                 self._most_records = max(1, len(records) // 2)
-            else:
+                longest = max(longest, _BACKOFF_SECONDS[0] if verdict is Verdict.REFUSE else 0.0)
+            elif verdict is Verdict.SPLIT or self._is_refused_alone(records[0]):
+                self.batches_failed["dead_letter"] += 1
                 await self._give_away(records[0], verdict, type(error).__name__)
-        return pause
+            else:
+                longest = _REFUSED_BACKOFF_SECONDS
+        return longest
+
+    def _note_refusal(self, partition: int, records: list[Record], error: BaseException) -> None:
+        since = time.time() if self.refusal is None else self.refusal.since
+        self.refusal = Refusal(told(error), since)
+        log.warning("batch_refused", topic=self.topic, partition=partition, records=len(records), error=told(error))
+
+    def _is_refused_alone(self, record: Record) -> bool:
+        """Whether it is the record that Kafka refuses, and not Kafka that refuses everything."""
+        now = self._loop.time()
+        if self._alone is None or self._alone[0] is not record:
+            self._alone = record, now
+        since = self._alone[1]
+        return now - since >= _REFUSED_ALONE_SECONDS and self._taken.elsewhere(
+            self.number, now - _TAKEN_ELSEWHERE_SECONDS
+        )
 
     async def _give_away(self, record: Record, verdict: Verdict, reason: str) -> None:
         """Kafka won't take ``record`` here, whatever is tried: have it kept elsewhere, and go on without it."""

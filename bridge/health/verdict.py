@@ -10,6 +10,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from operator import sub
 from textwrap import shorten
@@ -23,8 +24,14 @@ from bridge.receive.access import SecretsWatcher
 from bridge.receive.callbacks import Callbacks
 from bridge.topics.check import TopicsCheck
 
-SAFE, ON_DISK, REFUSING, STOPPING = "safe", "on_disk", "refusing", "stopping"
-WORDS: Final = {SAFE: "Safe", ON_DISK: "Safe, on disk", REFUSING: "Refusing", STOPPING: "Stopping"}
+SAFE, ON_DISK, REFUSED, REFUSING, STOPPING = "safe", "on_disk", "refused", "refusing", "stopping"
+WORDS: Final = {
+    SAFE: "Safe",
+    ON_DISK: "Safe, on disk",
+    REFUSED: "Refused by Kafka",
+    REFUSING: "Refusing",
+    STOPPING: "Stopping",
+}
 """What the verdict is called."""
 PROVIDER_SECONDS: Final = 3.0
 """The provider takes a later answer for none."""
@@ -32,6 +39,8 @@ PROVIDER_SECONDS: Final = 3.0
 _SAMPLES = 300
 _DRAIN_SAMPLES, _RATE_SAMPLES, _LATENCY_SAMPLES = 3, 10, 60
 _NEAR_FULL_SHARE, _NEAR_LIMIT_SHARE = 0.8, 0.75
+# A refusal that is over sooner is not told: brokers change places.
+_REFUSED_SECONDS = 10.0
 # What is weak of the topics is told in full up to so many things; `chatapp-bridge topics check` has them all.
 _TOLD_WEAK = 3
 # The same of why there is no connection; the log has it all (producer_start_failed).
@@ -145,9 +154,26 @@ class HealthReport:
         taken, refused, _ = self._grown(lambda sample: sample.answers, _RATE_SAMPLES)
         if refused:
             return REFUSING, f"Answered 503 in the last ten seconds: {refused:,} callbacks; {taken:,} were taken."
+        by_kafka = self._refused_by_kafka()
+        if by_kafka:
+            return REFUSED, by_kafka
         on_disk = self._on_disk()
         return (
             (ON_DISK, on_disk) if on_disk else (SAFE, "Every callback is acknowledged by Kafka before it is answered.")
+        )
+
+    def _refused_by_kafka(self) -> str:
+        """What Kafka answers in place of taking records; empty where it takes them, or does not answer."""
+        lanes, now = self._delivery.all_lanes(), time.time()
+        refusals = [lane.refusal for lane in lanes if lane.refusal is not None]
+        if not refusals or now - min(refusal.since for refusal in refusals) < _REFUSED_SECONDS:
+            return ""
+        since = datetime.fromtimestamp(min(refusal.since for refusal in refusals), UTC)
+        errors = ", ".join(sorted({refusal.error for refusal in refusals}))
+        stored = " They are stored on disk, and tried again." if self._delivery.spool is not None else ""
+        return (
+            f"Kafka answers, and refuses what {len(refusals)} of {len(lanes)} lanes send, since {since:%Y-%m-%d %H:%M:%S} UTC:"
+            f" {errors}.{stored}"
         )
 
     def _on_disk(self) -> str:

@@ -6,6 +6,7 @@ from aiokafka.errors import (
     CorruptRecordException,
     InvalidRequiredAcksError,
     InvalidTimestampError,
+    KafkaError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
@@ -20,30 +21,34 @@ class Verdict(Enum):
     """What a failed batch calls for."""
 
     RESEND = auto()  # the producer was given up: the same batch with another
-    BACKOFF = auto()  # refused, but may be taken later: back off, another producer
+    BACKOFF = auto()  # refused for the cluster's sake, or the user's: back off, another producer
     SPLIT = auto()  # too large: less in a batch; a single record is quarantined or dead-lettered
-    DEAD_LETTER = auto()  # invalid for good: find the record, make it a dead letter
+    REFUSE = auto()  # refused for the records' sake, or for the cluster's: back off, with less in a batch
 
 
 _SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
+# A broker may give each of them for one record, and for everything: throttling is POLICY_VIOLATION at a hosted service, a wrong
+# clock is INVALID_TIMESTAMP. aiokafka gives UnknownError also for codes it has no class for, such as INVALID_RECORD.
 _REFUSED = (
     InvalidTimestampError,
     PolicyViolationError,
     UnsupportedForMessageFormatError,
     InvalidRequiredAcksError,
+    CorruptRecordException,
+    UnknownError,
 )
-# May pass, or be for good: aiokafka gives UnknownError also for codes it has no class for, such as INVALID_RECORD.
-_REFUSED_IN_THE_END = (CorruptRecordException, UnknownError)
-# So often in a row, about ten seconds with the pauses between, and it is for good.
-_DOUBTFUL_TRIES = 12
 
 
-def verdict_on(error: BaseException, tries: int) -> Verdict:
-    """What to do about a batch that failed with ``error``, as have ``tries`` in a row."""
+def verdict_on(error: BaseException) -> Verdict:
+    """What to do about a batch that failed with ``error``."""
     if isinstance(error, Abandoned):
         return Verdict.RESEND
     if isinstance(error, _SPLIT):
         return Verdict.SPLIT
-    if isinstance(error, _REFUSED) or (isinstance(error, _REFUSED_IN_THE_END) and tries >= _DOUBTFUL_TRIES):
-        return Verdict.DEAD_LETTER
-    return Verdict.BACKOFF
+    return Verdict.REFUSE if isinstance(error, _REFUSED) else Verdict.BACKOFF
+
+
+def told(error: BaseException) -> str:
+    """An error in a line of the log: its name, and Kafka's number for it."""
+    number = getattr(error, "errno", None) if isinstance(error, KafkaError) else None
+    return type(error).__name__ if number is None else f"{type(error).__name__} ({number})"

@@ -63,6 +63,7 @@ HEALTHY = {
     'chatapp_bridge_ack_latency_seconds_bucket{le="2.0"}': growing(6000),
     'chatapp_bridge_ack_latency_seconds_bucket{le="+Inf"}': growing(6000),
     "chatapp_bridge_kafka_up": steady(1),
+    "chatapp_bridge_kafka_refused_lanes": steady(0),
     'chatapp_bridge_lanes{state="healthy"}': steady(15),
     'chatapp_bridge_lanes{state="degraded"}': steady(0),
     'chatapp_bridge_schema_ids{state="missing"}': steady(0),
@@ -178,6 +179,9 @@ CASES = {
         },
         {"ChatappBridgeKafkaUnavailable", "ChatappBridgeSpooling"},
         not_yet=BEGINS + 1,
+    ),
+    "ChatappBridgeKafkaRefuses": Case(
+        {"chatapp_bridge_kafka_refused_lanes": meanwhile(0, 12)}, {"ChatappBridgeKafkaRefuses"}, not_yet=BEGINS + 1
     ),
     "ChatappBridgeLanesDegraded": Case(
         {'chatapp_bridge_lanes{state="degraded"}': meanwhile(0, 1)}, {"ChatappBridgeLanesDegraded"}, not_yet=BEGINS + 9

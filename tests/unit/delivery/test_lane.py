@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import (
+    InvalidTimestampError,
     KafkaError,
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
@@ -318,15 +319,20 @@ def test_a_refused_entry_whose_failed_fsync_left_it_on_disk_is_counted_once() ->
 
 
 def reject(stage: Stage) -> None:
-    """The cluster judges all batches on their way by what was pushed; until nothing is left to judge."""
-    for _ in range(60):
+    """The cluster judges all batches on their way by what was pushed, and takes others' meanwhile; until nothing waits."""
+    for _ in range(120):
+        stage.delivery._taken.note(-1, stage.clock.now)
         for sent in list(stage.cluster.flying):
             judge(stage, sent)
         stage.commit()
         stage.advance(0.05)
         stage.check_accounting()
         if not stage.cluster.flying and not stage.disk.queue:
-            return
+            if not stage.delivery.waiting:
+                return
+            for _ in range(60):
+                stage.advance(0.5)
+                stage.commit()
 
 
 def judge(stage: Stage, sent: Sent) -> None:
@@ -393,24 +399,54 @@ def test_what_is_refused_for_good_is_dead_lettered_alone(stage: Stage) -> None:
     stage.finish()
 
 
-def test_what_is_refused_again_and_again_without_a_reason_is_dead_lettered_in_the_end(stage: Stage) -> None:
-    """UnknownError may pass, or be INVALID_RECORD, which aiokafka has no class for: it is not in the way for ever."""
-    first, second = stage.push(A), stage.push(A)
-    for _ in range(11):
-        stage.fail(stage.cluster.flying[0], UnknownError())
+def refused_for(stage: Stage, seconds: float, error: KafkaError) -> None:
+    """Every batch is, for so long."""
+    until = stage.clock.now + seconds
+    while stage.clock.now < until:
+        for sent in list(stage.cluster.flying):
+            stage.fail(sent, error)
         stage.advance(1.0)
         stage.commit()
-    assert stage.flying[0] == [1, 2]  # the second came into the first's next attempt
-    stage.fail(stage.cluster.flying[0], UnknownError())
-    assert stage.flying[0] == [1]  # by halves, to find which of them it is
-    stage.fail(stage.cluster.flying[0], UnknownError())
-    stage.commit()
-    stage.acknowledge()
 
+
+@pytest.mark.parametrize("error", [PolicyViolationError(), UnknownError(), InvalidTimestampError()])
+def test_a_refusal_of_everything_takes_no_record_away(stage: Stage, error: KafkaError) -> None:
+    """Throttling, a wrong clock: an hour of it, and all is published in its order when it is over."""
+    pushed = [stage.push(A), stage.push(B), stage.push(A2)]
+    refused_for(stage, 3600.0, error)
+    assert answers(*pushed) == [200] * 3
+    assert stage.delivery.counters.dead_lettered == 0
+    stage.finish()
+    assert sorted(stage.log) == [1, 2, 3]
+    assert stage.log.index(1) < stage.log.index(3)
+
+
+def test_what_is_refused_alone_for_five_minutes_is_dead_lettered(stage: Stage) -> None:
+    """While Kafka takes other lanes' batches; it is not in the way for ever."""
+    stage.push(A)
+    for _ in range(7):
+        refused_for(stage, 30.0, UnknownError())
+        stage.delivery._taken.note(-1, stage.clock.now)
+    assert stage.delivery.counters.dead_lettered == 0
+    refused_for(stage, 120.0, UnknownError())
+    assert stage.delivery.counters.dead_lettered == 0, "nothing was taken elsewhere for a minute"
+    stage.delivery._taken.note(-1, stage.clock.now)
+    refused_for(stage, 31.0, UnknownError())
     assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
-    assert stage.log == [2]
-    assert answers(first, second) == [200, 200]
-    stage.check_accounting()
+    stage.finish()
+
+
+def test_a_refused_lane_pauses_for_longer_and_longer(stage: Stage) -> None:
+    """Each try costs a producer: some two a minute after a while, and what is refused is told."""
+    stage.push(A)
+    refused_for(stage, 120.0, PolicyViolationError())
+    before = len(stage.cluster.history)
+    refused_for(stage, 300.0, PolicyViolationError())
+    assert 10 <= len(stage.cluster.history) - before <= 21
+    [refusal] = [lane.refusal for lane in stage.delivery.all_lanes() if lane.refusal is not None]
+    assert refusal.error == "PolicyViolationError (44)"
+    stage.finish()
+    assert not any(lane.refusal for lane in stage.delivery.all_lanes())
 
 
 def test_a_callback_refused_after_one_of_its_reports_was_dead_lettered_is_counted_once(stage: Stage) -> None:
