@@ -28,7 +28,7 @@ cdef extern from "Python.h":
 
 # Bounds of what an encoder is made of; what is beyond them is refused then.
 cdef enum:
-    MOST_FIELDS = 64, LONGEST_NAME = 40, OF_A_LENGTH = 8, MOST_NAMES = 96
+    MOST_FIELDS = 64, LONGEST_NAME = 64, OF_A_LENGTH = 12, MOST_NAMES = 128
 
 # How a field is read.
 cdef enum Reading:
@@ -1227,6 +1227,47 @@ cdef class FastEncoder:
         if kind != TEXT:
             return _zigzag(to, value.number)
         return _copied(_zigzag(to, value.size), value.at, value.size)
+
+
+def string_end(bytes body, Py_ssize_t start) -> int:
+    """As ``bridge.report.scan.string_end_python``."""
+    return _string_end(PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), start)
+
+
+cdef Py_ssize_t _string_end(const char* body, Py_ssize_t size, Py_ssize_t start) noexcept:
+    cdef Py_ssize_t at = start + 1
+    while at < size:
+        if body[at] == c'"':
+            return at + 1
+        at += 2 if body[at] == c'\\' else 1
+    return -1
+
+
+def value_end(bytes body, Py_ssize_t start) -> int:
+    """As ``bridge.report.scan.value_end_python``."""
+    cdef const char* text = PyBytes_AS_STRING(body)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(body), at = start
+    cdef _Buffer brackets = _Buffer()
+    cdef char char
+    while at < size:
+        char = text[at]
+        at += 1
+        if char == c'"':
+            at = _string_end(text, size, at - 1)
+            if at < 0:
+                return -1
+        elif char == c'[' or char == c'{':
+            brackets.reserve(1)
+            brackets.byte(<uint8_t>char)
+        elif char == c']' or char == c'}':
+            if brackets.size == 0:
+                return -1
+            brackets.size -= 1
+            if brackets.data[brackets.size] + 2 != char:
+                return -1
+            if brackets.size == 0:
+                return at
+    return -1
 
 
 def strict_json(bytes text) -> bytes:

@@ -81,7 +81,7 @@ class Decoder:
         if value[:1] == b"{":
             try:
                 return _json(value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise Undecodable(f"not the JSON of an event: {_without_data(error)}") from None
         for magic, schema_of in self._avro.items():
             if value.startswith(magic):

@@ -1,1 +1,1 @@
-"""From reports to Kafka records: JSON values, CloudEvents headers."""
+"""From reports to Kafka records: JSON or Avro values, CloudEvents headers."""

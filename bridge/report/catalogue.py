@@ -27,10 +27,14 @@ class ErrorMeaning(NamedTuple):
 NO_ERROR: Final = ErrorMeaning(ErrorCategory.NONE, ErrorRetry.NONE)
 UNKNOWN_ERROR: Final = ErrorMeaning(ErrorCategory.UNKNOWN, ErrorRetry.UNKNOWN)
 
+NO_ERROR_CODES: Final = frozenset({"", "0", "ok", "success", "00000", "delivered", "delivrd", "null"})
+"""What stands in place of a code where there is none; trimmed, case folded."""
+
 _KEY = "events.error_codes"
 _TABLES = ("codes", "lists")
 _ENTRY = ("category", "retry", "what")
 _RANGE = re.compile(r"(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})")
+_ALMOST_RANGE = re.compile(r"[0-9]{1,18}-[0-9]{1,18}")
 _LARGEST_RANGE = 10_000
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LINE_END = "\n"
@@ -137,6 +141,10 @@ def _document(path: Path) -> dict[str, Any]:
 def _code_problems(key: str) -> Iterator[str]:
     if not key.strip():
         yield "the code is blank; write the code as the provider sends it"
+    elif key.strip().casefold() in NO_ERROR_CODES:
+        yield "the code means that there is no error; leave it out"
+    elif _ALMOST_RANGE.fullmatch(key.strip()) and not _RANGE.fullmatch(key.strip()):
+        yield "the range has zeros before its numbers; write it without them"
     elif match := _RANGE.fullmatch(key.strip()):
         first, last = int(match[1]), int(match[2])
         if first > last:

@@ -8,9 +8,13 @@ import re
 from typing import Final
 
 from bridge.compiled import COMPILED, module
+from bridge.report import scan
 
-# A string, with its raw line breaks; a comma before a closing bracket, if it follows a value.
-_PIECES: Final = re.compile(rb'"(?:[^"\\]++|\\.)*(?:"|\\?\Z)|([\[{,:])?[ \t\n\r]*+,(?=[ \t\n\r]*+[\]}])', re.DOTALL)
+_match_until_token: Final = re.compile(rb'[^",]*+([",])').match
+_match_closing: Final = re.compile(rb"[ \t\n\r]*+[\]}]").match
+_WS: Final = b" \t\n\r"
+# After which a comma ends no value.
+_NO_VALUE: Final = (b"[", b"{", b",", b":")
 _LINE_BREAKS: Final = re.compile(rb"\\.|[\n\r]", re.DOTALL)
 _ESCAPED_BREAKS: Final = {b"\n": rb"\n", b"\r": rb"\r"}
 # NUL; a pair of surrogates, which is a character; half of one; any other escape.
@@ -24,17 +28,33 @@ _REPLACEMENT: Final = rb"\ufffd"
 def strict_json_python(text: bytes) -> bytes:
     """The text without commas that trail, and with the raw line breaks in its strings escaped; itself where it has neither.
 
-    JSON stays as it is. A comma that follows no value is none that trails.
+    JSON stays as it is. A comma that follows no value is none that trails. A string without an end goes on to the text's.
     """
-    return _PIECES.sub(_strict_piece, text)
+    pieces: list[bytes] = []
+    position, before = 0, b""
+    while found := _match_until_token(text, position):
+        between = text[position : found.start(1)]
+        pieces.append(between)
+        before = between.rstrip(_WS)[-1:] or before
+        if found[1] == b'"':
+            end = scan.string_end_python(text, found.start(1))
+            position = len(text) if end < 0 else end
+            pieces.append(_without_line_breaks(text[found.start(1) : position]))
+        else:
+            position = found.end()
+            if before in _NO_VALUE or not _match_closing(text, position):
+                pieces.append(b",")
+            else:
+                continue
+        before = found[1]
+    pieces.append(text[position:])
+    return b"".join(pieces)
 
 
-def _strict_piece(piece: re.Match[bytes]) -> bytes:
-    text = piece[0]
-    if text[:1] == b'"':
-        has_break = b"\n" in text or b"\r" in text
-        return _LINE_BREAKS.sub(lambda found: _ESCAPED_BREAKS.get(found[0], found[0]), text) if has_break else text
-    return text if piece[1] else text[:-1]
+def _without_line_breaks(string: bytes) -> bytes:
+    if b"\n" not in string and b"\r" not in string:
+        return string
+    return _LINE_BREAKS.sub(lambda found: _ESCAPED_BREAKS.get(found[0], found[0]), string)
 
 
 def replace_unstorable(json: bytes) -> bytes:

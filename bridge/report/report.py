@@ -80,6 +80,7 @@ _KNOWN: Final = {
     name: _Name(field.name, field.is_time, order) for field in FIELDS for order, name in enumerate(field.wire)
 }
 _BY_FOLDED_NAME: Final = {name.casefold(): known for name, known in _KNOWN.items()}
+_TIMES: Final = [field.name for field in FIELDS if field.wire and field.is_time]
 # Of those, what can't be used when a character of it was replaced.
 _EXACT: Final = frozenset({"message_id", "provider_status"})
 _SPECIAL: Final = _EXACT | {"task_id", "message_time", "error_code", "message_frame_type"}
@@ -104,7 +105,7 @@ _RECEIVED: Final = MessageTimeSource.RECEIVED
 _PROVIDER: Final = MessageTimeSource.PROVIDER
 
 
-class _Receipt(NamedTuple):
+class _Context(NamedTuple):
     """What the items of a body have in common."""
 
     received_at_ms: int
@@ -124,14 +125,14 @@ def read_body(body: bytes, received_at_ms: int, catalogue: Catalogue | None = No
     """
     if not body:
         return []
-    receipt = _Receipt(received_at_ms, catalogue or shipped_catalogue())
+    context = _Context(received_at_ms, catalogue or shipped_catalogue())
     text = body.removeprefix(_BYTE_ORDER_MARK)
     items = _split(text)
     if items is not None:
-        return [_read_item(item, f"$[{index}]", receipt) for index, item in enumerate(items)]
+        return [_read_item(item, f"$[{index}]", context) for index, item in enumerate(items)]
     lone = scan.lone_object(text)
     if lone is not None:
-        return [_read_item(lone, "$", receipt)]
+        return [_read_item(lone, "$", context)]
     return [_whole_body_quarantined(body, text)]
 
 
@@ -167,7 +168,7 @@ def unknown_name(name: str) -> bytes | None:
 
 def read_item(raw: bytes, index: int, received_at_ms: int, catalogue: Catalogue) -> Item:
     """An array's item, as :func:`read_body` reads it; ``index`` counts from 0."""
-    return _read_item(raw, f"$[{index}]", _Receipt(received_at_ms, catalogue))
+    return _read_item(raw, f"$[{index}]", _Context(received_at_ms, catalogue))
 
 
 def _strict_items(text: bytes) -> list[msgspec.Raw] | None:
@@ -192,29 +193,27 @@ def _whole_body_quarantined(body: bytes, text: bytes) -> Quarantined:
     return Quarantined(body, Reason.NOT_AN_OBJECT, "The body is neither a JSON array nor an object.", "$")
 
 
-def _read_item(raw: bytes, path: str, receipt: _Receipt) -> Item:
+def _read_item(raw: bytes, path: str, context: _Context) -> Item:
     """An item by the typed way if it is as documented, else tolerantly; the result is the same."""
     try:
         fields = _decode_fields(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _read_tolerantly(raw, path, receipt)
-    for time in (fields.message_time, fields.conversation_expires_at):
-        if time is not None and time_ms(time) is None:
-            # Its JSON text belongs in extras, and only the tolerant way has that.
-            return _read_tolerantly(raw, path, receipt)
-    if _ESCAPED_NUL in raw:
-        return _read_tolerantly(raw, path, receipt)
-    return _event(fields, None, raw, path, receipt)
+        return _read_tolerantly(raw, path, context)
+    times = (getattr(fields, name) for name in _TIMES)
+    # The JSON text of a time that is none belongs in extras, and only the tolerant way has that.
+    if _ESCAPED_NUL in raw or any(time is not None and time_ms(time) is None for time in times):
+        return _read_tolerantly(raw, path, context)
+    return _event(fields, None, raw, path, context)
 
 
-def _read_tolerantly(raw: bytes, path: str, receipt: _Receipt) -> Item:
+def _read_tolerantly(raw: bytes, path: str, context: _Context) -> Item:
     """An item of any form: names by any spelling, text from integers, everything else kept in extras."""
     fault = _fault(raw)
     if fault is None:
         members = _members(raw)
         if members is not None:
             fields, extras = _choose(members)
-            return _event(fields, extras, raw, path, receipt)
+            return _event(fields, extras, raw, path, context)
         fault = Reason.UNDECODABLE, "The item is not JSON."
     reason, detail = fault
     return Quarantined(raw, reason, detail, path, _readable_message_id(raw))
@@ -284,10 +283,11 @@ def _choose(members: _Members) -> tuple[WireReport, str | None]:
     """
     candidates: dict[str, list[_Candidate]] = {}
     taken: set[str] = set()
+    replaced = set(members.replaced)
     for name, raw in members.values.items():
         exact = _KNOWN.get(name)
         known = exact or _BY_FOLDED_NAME.get(name.strip().casefold())
-        if known is None or (known.field in _EXACT and name in members.replaced):
+        if known is None:
             continue
         value = _time(raw) if known.is_time else _text(raw)
         if value is None:
@@ -299,12 +299,14 @@ def _choose(members: _Members) -> tuple[WireReport, str | None]:
     chosen: dict[str, Time] = {}
     for field, of_field in candidates.items():
         best = min(reversed(of_field), key=lambda candidate: candidate.rank)
+        if field in _EXACT and best.name in replaced:
+            continue
         chosen[field] = best.value
         taken.update(candidate.name for candidate in of_field if candidate.meaning == best.meaning)
-    extras = [(name, raw) for name, raw in members.values.items() if name not in taken]
+    extras = {name: raw for name, raw in members.values.items() if name not in taken}
     if members.replaced:
-        extras.append(("bridge_replaced", msgspec.Raw(_encode(members.replaced))))
-    return WireReport(**chosen), _extras(extras)  # type: ignore[arg-type]
+        extras |= {"bridge_replaced": msgspec.Raw(_encode(members.replaced))}
+    return WireReport(**chosen), _extras(extras.items())  # type: ignore[arg-type]
 
 
 def _extras(members: Iterable[tuple[str, msgspec.Raw]]) -> str | None:
@@ -356,13 +358,13 @@ def _readable_message_id(raw: bytes) -> str | None:
             continue
         if name is None or name.strip().casefold() != "messageid":
             continue
-        text = _text(value)
+        text = _text(strict_json(value))
         if text is not None and text is not _UNUSABLE and "\0" not in text:
             found[name == "MessageId"] = text
     return found.get(True, found.get(False))
 
 
-def _event(fields: WireReport, extras: str | None, raw: bytes, path: str, receipt: _Receipt) -> Item:
+def _event(fields: WireReport, extras: str | None, raw: bytes, path: str, context: _Context) -> Item:
     """What a report means: the one definition of it."""
     message_id = present(fields.message_id)
     if message_id is None:
@@ -375,7 +377,7 @@ def _event(fields: WireReport, extras: str | None, raw: bytes, path: str, receip
     status = status_of(provider_status)
     plain: dict[str, Any] = {name: become(getattr(fields, name)) for name, become in _PLAIN}
     wire_code = present(fields.error_code)
-    error_code, meaning = error_of(wire_code, plain["error_description"], status, receipt.catalogue)
+    error_code, meaning = error_of(wire_code, plain["error_description"], status, context.catalogue)
     task_id = present(fields.task_id)
     message_time = optional_time_ms(fields.message_time)
     event = StatusEvent(
@@ -386,9 +388,9 @@ def _event(fields: WireReport, extras: str | None, raw: bytes, path: str, receip
         status=status,
         provider_status=provider_status,
         status_rank=status_rank(status),
-        message_time=receipt.received_at_ms if message_time is None else message_time,
+        message_time=context.received_at_ms if message_time is None else message_time,
         message_time_source=_RECEIVED if message_time is None else _PROVIDER,
-        received_at=receipt.received_at_ms,
+        received_at=context.received_at_ms,
         error_code=error_code,
         error_category=meaning.category,
         error_retry=meaning.retry,

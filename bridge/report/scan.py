@@ -13,24 +13,21 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-# Possessive only where a class of bytes is repeated: before 3.11.5 Python's re gets it wrong for groups (gh-106052).
-_WS: Final = rb"[ \t\n\r]*+"
-_STRING: Final = rb'"(?:[^"\\]++|\\.)*"'
-_NUMBER: Final = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?"
-_SCALAR: Final = rb"(?:" + _STRING + rb"|[-+.0-9A-Za-z_]++)"
-_BETWEEN_BRACKETS: Final = rb'(?:[^"\[\]{}]++|' + _STRING + rb")*"
+from bridge import compiled
 
+# Classes of bytes alone are repeated here, and possessively: no body makes the engine keep places to come back to.
+_WS: Final = rb"[ \t\n\r]*+"
 _match_space: Final = re.compile(_WS).match
-_match_plain_item: Final = re.compile(_STRING + rb"|" + _NUMBER + rb"|true|false|null", re.DOTALL).match
-# What the engine takes in one go: an object without another bracket in it, as reports are.
-_match_flat: Final = re.compile(rb"\{" + _BETWEEN_BRACKETS + rb"\}", re.DOTALL).match
-_match_until_bracket: Final = re.compile(_BETWEEN_BRACKETS + rb'([\[\]{}"])', re.DOTALL).match
-_match_scalar: Final = re.compile(_SCALAR, re.DOTALL).match
-_match_key: Final = re.compile(_WS + rb"(" + _STRING + rb")" + _WS + rb":" + _WS, re.DOTALL).match
+_match_colon: Final = re.compile(_WS + rb":" + _WS).match
 # What comes after a value; a comma that trails is passed over.
 _match_mark: Final = re.compile(_WS + rb"(?:," + _WS + rb"(?=[\]}]))?([,\]}])").match
-_find_brackets: Final = re.compile(_STRING + rb"|([\[{])|[\]}]", re.DOTALL).finditer
+# What an array's item may be that is neither in brackets nor in quotes; and a member's value, which whoever decodes it judges.
+_match_plain_item: Final = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null").match
+_match_bare: Final = re.compile(rb"[-+.0-9A-Za-z_]++").match
+_match_until_token: Final = re.compile(rb'[^"\[\]{}]*+(["\[\]{}])').match
+_match_until_quote: Final = re.compile(rb'[^"\\]*+(["\\])').match
 
+_QUOTE: Final = ord('"')
 # In ASCII a closing bracket is its opening one and two, for both kinds.
 _CLOSING: Final = 2
 
@@ -60,16 +57,21 @@ def lone_object(body: bytes) -> bytes | None:
     start = _skip_space(body, 0)
     if body[start : start + 1] != b"{":
         return None
-    end = _value_end(body, start)
+    end = value_end(body, start)
     return body[start:end] if end > 0 and _ends(body, end) else None
 
 
 def members(item: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each key, with its quotes, and value of an object that ``split`` or ``lone_object`` found."""
+    """Each key, with its quotes, and value of an object that ``split`` or ``lone_object`` found, as far as that can be told."""
     position = 1
-    while key := _match_key(item, position):
-        end = _member_end(item, key.end())
-        yield key[1], item[key.end() : end]
+    while True:
+        start = _skip_space(item, position)
+        key_end = string_end(item, start) if item[start : start + 1] == b'"' else -1
+        colon = _match_colon(item, key_end) if key_end > 0 else None
+        if colon is None:
+            return
+        end = _member_end(item, colon.end())
+        yield item[start:key_end], item[colon.end() : end]
         mark = _match_mark(item, end)
         position = mark.end() if mark else len(item)
 
@@ -78,13 +80,18 @@ def deeper_than(item: bytes, limit: int) -> bool:
     """Whether brackets are nested deeper than ``limit`` anywhere in the item."""
     if item.count(b"[") + item.count(b"{") <= limit:
         return False
-    depth = 0
-    for token in _find_brackets(item):
-        if token[1]:
+    depth = position = 0
+    while found := _match_until_token(item, position):
+        token, position = found[1][0], found.end()
+        if token == _QUOTE:
+            position = string_end(item, position - 1)
+            if position < 0:
+                return False
+        elif token in b"[{":
             depth += 1
             if depth > limit:
                 return True
-        elif token[0][0] != ord('"'):
+        else:
             depth -= 1
     return False
 
@@ -100,32 +107,55 @@ def _ends(body: bytes, position: int) -> bool:
 
 def _item_end(body: bytes, start: int) -> int:
     """Where the item of the outermost array that starts at ``start`` ends; -1 if there is none."""
-    if body[start : start + 1] in (b"{", b"["):
-        return _value_end(body, start)
+    first = body[start : start + 1]
+    if first in (b"{", b"["):
+        return value_end(body, start)
+    if first == b'"':
+        return string_end(body, start)
     plain = _match_plain_item(body, start)
     return plain.end() if plain else -1
 
 
 def _member_end(item: bytes, start: int) -> int:
-    if item[start : start + 1] in (b"{", b"["):
-        return _value_end(item, start)
-    scalar = _match_scalar(item, start)
-    return scalar.end() if scalar else len(item)
+    first = item[start : start + 1]
+    if first in (b"{", b"["):
+        return value_end(item, start)
+    if first == b'"':
+        return string_end(item, start)
+    bare = _match_bare(item, start)
+    return bare.end() if bare else len(item)
 
 
-def _value_end(body: bytes, start: int) -> int:
+def string_end_python(body: bytes, start: int) -> int:
+    """Where the string whose quote stands at ``start`` ends, behind its other quote; -1 if it has none."""
+    position = start + 1
+    while found := _match_until_quote(body, position):
+        position = found.end()
+        if found[1][0] == _QUOTE:
+            return position
+        position += 1  # whatever is escaped
+    return -1
+
+
+def value_end_python(body: bytes, start: int) -> int:
     """Where the object or array that starts at ``start`` ends; -1 if its brackets or quotes are not whole. Never 0."""
-    flat = _match_flat(body, start)
-    if flat:
-        return flat.end()
     open_brackets = bytearray()
     position = start
-    while found := _match_until_bracket(body, position):
-        bracket, position = found[1][0], found.end()
-        if bracket in b"[{":
-            open_brackets.append(bracket)
-        elif bracket not in b"]}" or bracket != open_brackets.pop() + _CLOSING:
+    while found := _match_until_token(body, position):
+        token, position = found[1][0], found.end()
+        if token == _QUOTE:
+            position = string_end_python(body, position - 1)
+            if position < 0:
+                return -1
+        elif token in b"[{":
+            open_brackets.append(token)
+        elif token != open_brackets.pop() + _CLOSING:
             return -1
         elif not open_brackets:
             return position
     return -1
+
+
+string_end = compiled.module.string_end if compiled.COMPILED else string_end_python
+value_end = compiled.module.value_end if compiled.COMPILED else value_end_python
+"""The faster of the two, of each."""

@@ -3,7 +3,7 @@
 import re
 from typing import Final, TypeAlias
 
-from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR, Catalogue, ErrorMeaning
+from bridge.report.catalogue import NO_ERROR, NO_ERROR_CODES, UNKNOWN_ERROR, Catalogue, ErrorMeaning
 from bridge.report.symbols import Status
 
 Time: TypeAlias = int | float | str
@@ -17,7 +17,6 @@ _END_SECONDS: Final = 10**10
 _MIN_MS: Final = 10**12
 _END_MS: Final = 10**13
 
-_NO_ERROR_CODES: Final = frozenset({"", "0", "ok", "success", "00000", "delivered", "delivrd", "null"})
 # ``131026:``, with a full-width colon as well, ``(#131026)``, ``131026 ``.
 _code_in_description: Final = re.compile(r"\s*(?:\(#([0-9]+)\)|([0-9]+)(?:[:\uff1a\s]|$))").match
 _MEANINGFUL: Final = frozenset({Status.FAILED, Status.UNKNOWN})
@@ -71,7 +70,7 @@ def error_of(
         status: of the report.
         catalogue: of the codes.
     """
-    code = None if wire_code is None or wire_code.strip().casefold() in _NO_ERROR_CODES else wire_code
+    code = None if wire_code is None or wire_code.strip().casefold() in NO_ERROR_CODES else wire_code
     if code is None and status is Status.FAILED and description is not None:
         code = _code_that_begins(description, catalogue)
     if status not in _MEANINGFUL:

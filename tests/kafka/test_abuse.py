@@ -330,6 +330,7 @@ HEAVY: dict[str, tuple[Callable[[str], bytes], str]] = {
         lambda m: member("x", "@", m).replace(b"@", b'"' + b"\xff" * 1_000_000 + b'"'),
         "invalid_utf8",
     ),
+    "two million quotes": (lambda m: member("x", '""' * 1_000_000, m), "undecodable"),
     "a surrogate alone": (lambda m: member("x", '"\\ud800"', m), ""),
     "100,000 surrogates alone": (lambda m: member("x", '"' + "\\ud800" * 100_000 + '"', m), ""),
     "a raw line break 100,000 times": (lambda m: member("x", '"' + "\n" * 100_000 + '"', m), ""),

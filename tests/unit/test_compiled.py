@@ -28,6 +28,7 @@ from bridge.report.catalogue import shipped_catalogue
 from bridge.report.fields import FIELDS
 from bridge.report.lenient import strict_json_python
 from bridge.report.report import Report, read_body, read_item
+from bridge.report.scan import string_end, string_end_python, value_end, value_end_python
 from bridge.spool.rows import encode_body, encode_body_python
 
 RECEIVED = 1_764_000_000_007
@@ -329,6 +330,9 @@ def test_json_that_is_not_quite_is_mended_alike(text: str) -> None:
     """Whatever it is; and what comes of it as a body."""
     raw = text.encode()
     assert compiled.module.strict_json(raw) == strict_json_python(raw)
+    for start in (at for at, byte in enumerate(raw) if byte in b'[{"'):
+        ends = (string_end, string_end_python) if raw[start] == ord('"') else (value_end, value_end_python)
+        assert ends[0](raw, start) == ends[1](raw, start)
     check_alike(b"[" + raw + b"]")
     check_alike(b'[{"MessageId":"m","Status":"Read",' + raw + b"},]")
 

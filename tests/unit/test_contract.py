@@ -113,7 +113,8 @@ def test_every_header_of_an_event_stands_there_with_a_true_example() -> None:
 
 def test_every_header_of_a_quarantined_item_stands_there() -> None:
     """With every reason, and a true example."""
-    item = Quarantined(b"{}", Reason.NO_STATUS, "There is no usable Status.", "$[3].Status")
+    *_, item = read_body(b'[1,2,3,{"MessageId":"m-1"}]', RECEIVED)
+    assert isinstance(item, Quarantined)
     made = {name: value.decode() for name, value in callback_headers(10).of_quarantined(item, 4)}
     rows = table("Quarantined records", "header")
     assert {name.strip("`"): example.strip("`") for name, _, example in rows} == made

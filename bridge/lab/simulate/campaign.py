@@ -51,7 +51,7 @@ _FAILURES = (
     ("SRVC_0107", "The channel refused the message.", 1),
 )
 _FAILURE_WEIGHTS = [weight for _, _, weight in _FAILURES]
-_UNKNOWN_STATUSES = ("played", "warning", "unsubscribe")
+_UNKNOWN_STATUSES = ("played", "warning", "clicked")
 _CONVERSATIONS = ("service", "utility", "marketing", "authentication")
 
 

@@ -47,7 +47,9 @@ SEE = "INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
 def apply(event: Event, database: sqlite3.Connection) -> None:
-    """Count the message, and its failure if it is one."""
+    """Count the message, and its failure if it is one; that a person blocked the business is none of a message."""
+    if event.status in {Status.SUBSCRIBED, Status.UNSUBSCRIBED}:
+        return
     named = (event.message_id, event.recipient or "", event.user_id or "")
     category = event.error_category if event.status is Status.FAILED else ""
     database.execute(SEE, (*named, category, event.template_name or "", event.error_retry))

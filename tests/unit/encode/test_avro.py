@@ -16,6 +16,7 @@ from bridge.config import data_directory
 from bridge.encode.avro import compile_writer, varint
 from bridge.encode.json import encode_event
 from bridge.report.event import StatusEvent
+from bridge.report.fields import FIELDS
 from bridge.report.symbols import ErrorCategory, ErrorRetry, MessageTimeSource, Status
 from bridge.schemas import known_schemas, written_schema
 
@@ -23,7 +24,7 @@ SCHEMA: dict[str, Any] = json.loads(written_schema().text)
 PARSED = fastavro.parse_schema(json.loads(written_schema().text))
 PLAIN = fastavro.parse_schema(json.loads(written_schema().text.replace('"logicalType"', '"was"')))
 """With which times are read as the numbers that they are."""
-TIMES = {"message_time", "received_at", "conversation_expires_at"}
+TIMES = {field.name for field in FIELDS if field.is_time}
 
 # Texts around the lengths at which the length itself takes a byte more and the tables end; numbers around such.
 LENGTHS = [0, 1, 63, 64, 1023, 1024, 8191, 8192]

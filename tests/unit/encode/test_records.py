@@ -165,6 +165,29 @@ def test_any_bytes_become_records_and_none_is_lost(body: bytes, max_record_bytes
         assert record.topic == "status" or record.value == item.raw
 
 
+# Every kind of item, with what is read leniently: trailing commas, a raw line break, brackets and quotes within strings.
+MIXED = (
+    b'\xef\xbb\xbf [{"MessageId":"a\n\\"]}","Status":"Sent","x":[1,{"y":"]"},],} , {"MessageId":"b\\\\","Status":"Read",}\r\n,'
+    b'{"MessageId":"c","Status":"Failed","z":"\xff"},{"q":1 2},[ ],]'
+)
+LONE = b'{"MessageId":"a","Status":"Sent","UserName":"\\ud83d","x":{"y":[{"z":"}\\""}]}}'
+
+
+@pytest.mark.parametrize(("whole", "records"), [(MIXED, 5), (LONE, 1)], ids=["array", "lone object"])
+def test_nothing_is_published_from_a_truncated_body(whole: bytes, records: int) -> None:
+    """Wherever it was cut: one quarantined record, which is what arrived, byte for byte."""
+    encoder = encoder_of()
+    for end in range(1, len(whole) + 1):
+        encoded = encoder.encode_body(whole[:end], callback_id="cb-1", received_at_ms=RECEIVED, traceparent=None)
+        if end == len(whole):
+            assert len(encoded.records) == records
+            assert encoded.statuses[0] == "SENT"
+            continue
+        (record,) = encoded.records
+        assert encoded.faults == [("not_json", "$")]
+        assert record.value == whole[:end]
+
+
 def test_reasons_are_the_documented_words() -> None:
     """Dashboards and redrives go by these words: they may be added to, never changed."""
     expected = "not_json not_an_object invalid_utf8 too_deep undecodable no_message_id no_status too_large"

@@ -169,6 +169,14 @@ WRONG_FILES = {
         f'[codes]\n" " = {{ {GOOD} }}',
         'codes." ": the code is blank; write the code as the provider sends it',
     ),
+    "code that means none": (
+        f"[codes]\nDELIVERED = {{ {GOOD} }}",
+        "codes.DELIVERED: the code means that there is no error; leave it out",
+    ),
+    "range with zeros": (
+        f"[codes]\n01-03 = {{ {GOOD} }}",
+        "codes.01-03: the range has zeros before its numbers; write it without them",
+    ),
     "code twice but for white space": (
         f'[codes]\n7 = {{ {GOOD} }}\n" 7" = {{ {GOOD} }}',
         'codes." 7": the code 7 is in the entry codes.7 as well; keep one of them',

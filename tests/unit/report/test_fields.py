@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +19,8 @@ from bridge.report.fields import FIELDS, Personal
 from bridge.report.symbols import ENUMERATIONS
 from bridge.schemas import released_texts
 
+# What the compiled part has room for: `LONGEST_NAME`, `OF_A_LENGTH` of bridge/_compiled.pyx.
+LONGEST_NAME, NAMES_OF_A_LENGTH = 64, 12
 ROOT = Path(__file__).parents[3]
 KINDS = {"string", "boolean", "int", "timestamp", *ENUMERATIONS}
 
@@ -48,8 +51,10 @@ def test_a_field_has_what_all_that_follows_needs() -> None:
         assert field.base_type in KINDS
         assert re.fullmatch("[a-z]+(_[a-z]+)*", field.name)
         assert field.doc.endswith(".")
+        assert all(len(name.encode()) <= LONGEST_NAME for name in field.wire)
         assert not field.is_word or field.base_type == "string"
     names = [name.casefold() for field in FIELDS for name in field.wire]
+    assert max(Counter(map(len, names)).values()) <= NAMES_OF_A_LENGTH
     assert len(names) == len(set(names))
 
 

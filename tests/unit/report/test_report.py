@@ -21,7 +21,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 # A busy machine is no failure.
 UNHURRIED = settings(deadline=None)
 RECEIVED = 1_764_000_000_123
-RECEIPT = module._Receipt(RECEIVED, shipped_catalogue())
+CONTEXT = module._Context(RECEIVED, shipped_catalogue())
 GOOD = b'{"MessageId":"m-1","To":"15550000001","Status":"Read","Timestamp":1691132091000}'
 MINIMAL = {"MessageId": "m-1", "Status": "Read"}
 
@@ -173,6 +173,8 @@ BROKEN_ITEMS = [
     (b'{"MessageId":"m\\u0000","Status":"Read"}', Reason.NO_MESSAGE_ID, None),
     (b'{"MessageId":"m-2","Status":"Read\\u0000"}', Reason.NO_STATUS, "m-2"),
     (b'{"MessageId":"m-2","Status":"\\ud83dRead"}', Reason.NO_STATUS, "m-2"),
+    (b'{"MessageId":"m\\u0000","messageid":"m-2","Status":"Read"}', Reason.NO_MESSAGE_ID, None),
+    (b'{"MessageId":"m\n2","Status":nothing}', Reason.UNDECODABLE, "m\n2"),
     (b'{"MessageId":"m-2","Status":"\\x"}', Reason.UNDECODABLE, "m-2"),
     (b'{"MessageId":"m-2","Status":"a\\\nb"}', Reason.UNDECODABLE, "m-2"),
     (b'{"MessageId":"m-2","Status":NaN}', Reason.UNDECODABLE, "m-2"),
@@ -554,6 +556,8 @@ def test_people_block_and_unblock_the_business(text: str, status: Status) -> Non
             {"New": {"a": ["\ufffd"]}, "bridge_replaced": ["To", "New"]},
         ),
         ('"N\\ud83d":1', "recipient", None, {"N\ufffd": 1, "bridge_replaced": ["N\ufffd"]}),
+        ('"bridge_replaced":1,"To":"\\u0000"', "recipient", "\ufffd", {"bridge_replaced": ["To"]}),
+        ('"bridge_replaced":1', "recipient", None, {"bridge_replaced": 1}),
         ('"To":"\\u0000\n",', "recipient", "\ufffd\n", {"bridge_replaced": ["To"]}),
     ],
 )
@@ -743,7 +747,7 @@ def without_index(item: Item) -> Item:
 def test_both_ways_give_the_same(fields: dict[str, Any]) -> None:
     """The fast way is only ever a short cut of the tolerant one."""
     raw = json.dumps(fields, ensure_ascii=False).encode()
-    assert module._read_tolerantly(raw, "$[0]", RECEIPT) == module._read_item(raw, "$[0]", RECEIPT)
+    assert module._read_tolerantly(raw, "$[0]", CONTEXT) == module._read_item(raw, "$[0]", CONTEXT)
 
 
 @UNHURRIED
@@ -757,7 +761,7 @@ def test_both_ways_give_the_same(fields: dict[str, Any]) -> None:
 def test_both_ways_give_the_same_for_documented_reports(fields: dict[str, Any], time: Any) -> None:
     """With the documented names alone, so that the fast way is really taken."""
     raw = json.dumps(fields | {"Timestamp": time, "ConversationExpirationTime": None}).encode()
-    assert module._read_tolerantly(raw, "$[0]", RECEIPT) == module._read_item(raw, "$[0]", RECEIPT)
+    assert module._read_tolerantly(raw, "$[0]", CONTEXT) == module._read_item(raw, "$[0]", CONTEXT)
 
 
 def test_the_page_s_examples_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:

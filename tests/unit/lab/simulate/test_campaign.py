@@ -103,7 +103,7 @@ def test_every_oddity_comes_up() -> None:
     assert any(isinstance(each.get("Timestamp"), str) for each in fields)
     assert any(isinstance(each.get("ErrorCode"), int) and each["ErrorCode"] for each in fields)
     assert any(each.get("Status") == "delivered" for each in fields)
-    assert any(each.get("Status") in {"played", "warning", "unsubscribe"} for each in fields)
+    assert any(each.get("Status") in {"played", "warning", "clicked"} for each in fields)
     assert any(each.get("Status") == "Failed" and not {*each} & {"ErrorCode", "Error"} for each in fields)
     assert len(ODDITIES) == 18
 
