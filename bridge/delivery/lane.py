@@ -28,7 +28,7 @@ import structlog
 from bridge import compiled
 from bridge.delivery.layout import placed
 from bridge.kafka.batch import Batch
-from bridge.kafka.errors import Verdict, told, verdict_on
+from bridge.kafka.errors import Verdict, error_text, verdict_on
 from bridge.kafka.producer import Producer
 from bridge.kafka.producers import Producers
 from bridge.record import Record
@@ -656,8 +656,10 @@ class Lane:
 
     def _note_refusal(self, partition: int, records: list[Record], error: BaseException) -> None:
         since = time.time() if self.refusal is None else self.refusal.since
-        self.refusal = Refusal(told(error), since)
-        log.warning("batch_refused", topic=self.topic, partition=partition, records=len(records), error=told(error))
+        self.refusal = Refusal(error_text(error), since)
+        log.warning(
+            "batch_refused", topic=self.topic, partition=partition, records=len(records), error=error_text(error)
+        )
 
     def _is_refused_alone(self, record: Record) -> bool:
         """Whether it is the record that Kafka refuses, and not Kafka that refuses everything."""

@@ -48,7 +48,7 @@ def verdict_on(error: BaseException) -> Verdict:
     return Verdict.REFUSE if isinstance(error, _REFUSED) else Verdict.BACKOFF
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """An error in a line of the log: its name, and Kafka's number for it."""
     number = getattr(error, "errno", None) if isinstance(error, KafkaError) else None
     return type(error).__name__ if number is None else f"{type(error).__name__} ({number})"

@@ -331,3 +331,37 @@ async def test_where_nobody_answers_it_says_so(bridge: BridgeProcess) -> None:
         assert words in error
         assert "Traceback" not in error
     nowhere.release()
+
+
+async def test_what_kafka_refuses_is_kept_and_told_as_that(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """Every record is too old for the topic: no dead letter, a verdict of its own, and all is published when that is over."""
+    strict = {"message.timestamp.before.max.ms": "1"}
+    topics = (
+        await create_topic(kafka_bootstrap, partitions=3, config=strict),
+        await create_topic(kafka_bootstrap),
+    )
+
+    async def refused(bridge: BridgeProcess) -> bool:
+        return bool((await status_of(bridge))["verdict"] == "refused")
+
+    async def published(bridge: BridgeProcess) -> bool:
+        seen = await status_of(bridge)
+        return bool(seen["verdict"] == "safe" and seen["waiting"]["reports"] == 0)
+
+    async with BridgeProcess(kafka_bootstrap, tmp_path, topics=topics) as bridge:
+        assert (await bridge.post(body(*(report(f"m-{number}") for number in range(20))))).body == SUCCESS
+        await eventually(partial(refused, bridge), seconds=60)
+        seen, ready = await status_of(bridge), await get(bridge.admin_port, "/readyz")
+        code, said, _ = await status("--url", bridge.admin_url)
+        metrics = await bridge.metrics()
+        async with admin(kafka_bootstrap) as client:
+            await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs={})])
+        await eventually(partial(published, bridge), seconds=90)
+        after = await bridge.metrics()
+
+    assert "Kafka answers, and refuses what" in seen["why"]
+    assert "InvalidTimestampError (32)" in seen["why"]
+    assert (seen["safe"], code, ready.status) == (False, 1, 200)
+    assert "Refused by Kafka" in said
+    assert metrics["chatapp_bridge_kafka_refused_lanes"] > 0
+    assert after["chatapp_bridge_kafka_refused_lanes"] == after["chatapp_bridge_reports_dead_lettered_total"] == 0

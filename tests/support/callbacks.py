@@ -29,13 +29,13 @@ def body(*reports: Any) -> bytes:
     return json.dumps(reports).encode()
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = EVENTUALLY_SECONDS) -> None:
     """Wait until it holds.
 
     Raises:
-        TimeoutError: It does not within 20 s.
+        TimeoutError: It does not within so many seconds.
     """
-    async with asyncio.timeout(EVENTUALLY_SECONDS):
+    async with asyncio.timeout(seconds):
         await until(holds)
 
 

@@ -462,7 +462,8 @@ class Stage:
             self.advance(0.5)
             self.acknowledge()
             self.commit()
-            if self.delivery.waiting == 0 and not self.cluster.flying and not self.disk.queue:
+            well = all(lane.idle and not lane.degraded for lane in self.delivery.all_lanes())
+            if self.delivery.waiting == 0 and well and not self.cluster.flying and not self.disk.queue:
                 break
         self.check_accounting()
         assert self.delivery.waiting == 0
