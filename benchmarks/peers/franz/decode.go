@@ -215,19 +215,32 @@ func (d *decoder) skip(depth int) {
 	}
 }
 
+// What ends a run of characters that stand for themselves in a string.
+var special = func() (of [256]bool) {
+	for char := range ' ' {
+		of[char] = true
+	}
+	of['"'], of['\\'] = true, true
+	return of
+}()
+
 // string is the text of a string; whoever has it can't change it.
 func (d *decoder) string() string {
-	d.expect('"')
-	began := d.at
-	for at := began; at < len(d.text) && !d.failed; at++ {
-		switch char := d.text[at]; {
-		case char == '"':
-			d.at = at + 1
-			return d.text[began:at]
-		case char == '\\':
-			return d.escaped(began, at)
-		case char < ' ':
-			d.failed = true
+	if d.next() != '"' {
+		d.failed = true
+		return ""
+	}
+	began, text := d.at+1, d.text
+	for at := began; at < len(text); at++ {
+		if char := text[at]; special[char] {
+			switch char {
+			case '"':
+				d.at = at + 1
+				return text[began:at]
+			case '\\':
+				return d.escaped(began, at)
+			}
+			break
 		}
 	}
 	d.failed = true
