@@ -98,8 +98,13 @@ def test_the_last_error_is_known_at_every_level_of_the_log(
 def test_levels_are_as_before_afterwards() -> None:
     """Of the loggers and of the handler that prints."""
     logs.configure(load(environment={}, assignments=["log.level=error"]).settings.log)
-    watched = [logging.getLogger("bridge.delivery"), logging.getLogger("bridge.kafka"), logging.getLogger().handlers[0]]
-    before = [(each.level, each.handlers if isinstance(each, logging.Logger) else None) for each in watched]
+    loggers = [logging.getLogger(name) for name in ("bridge.delivery", "bridge.kafka")]
+    (printing,) = logging.getLogger().handlers
+
+    def state() -> list[object]:
+        return [printing.level, *((each.level, list(each.handlers)) for each in loggers)]
+
+    before = state()
     with LastError():
-        pass
-    assert before == [(each.level, each.handlers if isinstance(each, logging.Logger) else None) for each in watched]
+        assert state() != before
+    assert state() == before
