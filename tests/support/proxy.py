@@ -17,7 +17,7 @@ _CHUNK_BYTES = 1 << 16
 _HEAD_BYTES = 6
 
 
-class _Link:
+class Link:
     """One connection through the proxy, each direction read at once and passed on when the gate is open."""
 
     def __init__(self, requests: Counter[int]) -> None:
@@ -29,6 +29,7 @@ class _Link:
         self._buffer = bytearray()
 
     async def run(self, client: asyncio.StreamReader, back: asyncio.StreamWriter, port: int) -> None:
+        """Connect to the broker's port and carry both ways until both sides have ended."""
         self.writers.append(back)
         try:
             broker, there = await asyncio.open_connection(HOST, port)
@@ -84,7 +85,7 @@ class Proxy:
         """``target`` gives the port to connect to, asked for each connection; ``port`` is the caller's, else its own."""
         self._target = target
         self._given, self._port = port is not None, port or Port()
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: Counter[int] = Counter()
@@ -121,7 +122,7 @@ class Proxy:
             self._port.release()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = _Link(self.requests)
+        link = self._link()
         self._links.add(link)
         task = asyncio.current_task()
         assert task is not None
@@ -131,6 +132,10 @@ class Proxy:
         finally:
             self._links.discard(link)
             self._tasks.discard(task)
+
+    def _link(self) -> Link:
+        """For a connection that was just opened."""
+        return Link(self.requests)
 
     def hold(self) -> int:
         """Keep what the clients of today's connections send; how many those are."""
