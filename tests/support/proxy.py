@@ -128,7 +128,9 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            await link.run(reader, writer, self._target())
+            # asyncio logs the tasks of a server that are cancelled.
+            with contextlib.suppress(asyncio.CancelledError):
+                await link.run(reader, writer, self._target())
         finally:
             self._links.discard(link)
             self._tasks.discard(task)

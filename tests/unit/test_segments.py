@@ -266,6 +266,7 @@ def test_of_several_replicas_the_one_appended_to_last_is_judged(tmp_path: Path) 
 
     assert verdict.ok, verdict.describe()
     assert 2 == verdict.records
+    assert 3 == judge([lagging.path, old.path], TOPIC).records
 
 
 def test_a_topic_that_is_not_there_is_an_error(disk: Disk) -> None:
