@@ -8,16 +8,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import OutOfOrderSequenceNumber
 from confluent_kafka import Producer
 from support.arena import MakeArena, longer
 from support.kafka_frames import INIT_PRODUCER_ID, PRODUCE, Request
 from support.kafka_proxy import Fault, KafkaProxy
 from support.segments import judge
+from support.simulate_server import push, report
 from support.topics import create_topic
 
 from bridge.lab.embedded import EmbeddedKafka
+from bridge.lab.simulate.ledger import Attempt, Ledger
+from bridge.lab.simulate.push import Report
 
 pytest_plugins = ("support.arena_fixture",)
 
@@ -76,21 +79,42 @@ async def test_answers_that_are_late_or_lost_leave_sequences_without_a_gap(
 
 
 async def test_a_success_that_no_broker_gave_is_found_out(cluster: EmbeddedKafka, proxy: KafkaProxy) -> None:
-    """The proxy acknowledges the second batch itself: a real broker refuses the third, and the second is not on any disk."""
+    """The proxy acknowledges the second batch itself: a real broker refuses the third, and the second is on no disk."""
     topic = await create_topic(cluster.bootstrap_servers)
+    first, second, third = events = [report("m", status) for status in ("Sent", "Delivered", "Read")]
     proxy.script = lambda request: (
         Fault(ask_broker=False) if (request.api_key, request.number) == (PRODUCE, 2) else None
     )
-    producer = AIOKafkaProducer(bootstrap_servers=proxy.bootstrap_servers, enable_idempotence=True)
-    async with producer:
-        for value in (b"first", b"second"):
-            await producer.send_and_wait(topic, value, partition=0)
+    async with AIOKafkaProducer(bootstrap_servers=proxy.bootstrap_servers, enable_idempotence=True) as producer:
+        await produced(producer, topic, first)
+        await produced(producer, topic, second)
         with pytest.raises(OutOfOrderSequenceNumber):
-            await producer.send_and_wait(topic, b"third", partition=0)
+            await produced(producer, topic, third)
 
-    verdict = judge(log_dirs(cluster), topic)
+    ledger = Ledger()
+    ledger.opened(push(0, *events), 1.0)
+    ledger.attempted(Attempt(0, 1, 1.0, 1.0, 2.0, 200, None))
+    verdict = judge(log_dirs(cluster), topic, entries=ledger.entries.values())
 
-    assert (1, 1, True) == (verdict.batches, verdict.records, verdict.ok), verdict.describe()
+    assert ["lost", "lost"] == [each.kind for each in verdict.findings], verdict.describe()
+    assert (1, 1) == (verdict.batches, verdict.records)
+
+
+async def test_a_start_that_a_broker_takes_is_found_out(cluster: EmbeddedKafka) -> None:
+    """A broker takes any first sequence number of a producer that it does not know, so that a skipped batch goes unseen there."""
+    topic = await create_topic(cluster.bootstrap_servers)
+    async with AIOKafkaProducer(bootstrap_servers=cluster.bootstrap_servers, enable_idempotence=True) as producer:
+        producer._txn_manager.increment_sequence_number(TopicPartition(topic, 0), 3)
+        await produced(producer, topic, report("m", "Sent"))
+
+    assert {"sequence start"} == judge(log_dirs(cluster), topic).kinds
+
+
+async def produced(producer: AIOKafkaProducer, topic: str, event: Report) -> None:
+    """As far as the producer knows."""
+    assert event.event_id is not None
+    headers = [("ce_id", event.event_id.encode())]
+    await producer.send_and_wait(topic, b"value", key=event.message_id.encode(), partition=0, headers=headers)
 
 
 async def test_a_client_of_newer_versions_comes_back_through_the_proxy(

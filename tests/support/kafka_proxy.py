@@ -346,6 +346,11 @@ class KafkaProxy:
         """How many came, by API key."""
         return sum((door.requests for door in self._doors), Counter[int]())
 
+    @property
+    def held_bytes(self) -> int:
+        """Of clients whose connections are held."""
+        return sum(door.held_bytes for door in self._doors)
+
     async def __aenter__(self) -> Self:
         """Listen."""
         async with AsyncExitStack() as stack:

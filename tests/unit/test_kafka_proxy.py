@@ -13,7 +13,13 @@ from typing import Any, Self
 import pytest
 from aiokafka.protocol import produce
 from aiokafka.protocol.coordination import FindCoordinatorResponse_v0, FindCoordinatorResponse_v1
-from aiokafka.protocol.metadata import MetadataResponse_v0, MetadataResponse_v1, MetadataResponse_v5
+from aiokafka.protocol.metadata import (
+    MetadataResponse_v0,
+    MetadataResponse_v1,
+    MetadataResponse_v2,
+    MetadataResponse_v3,
+    MetadataResponse_v5,
+)
 from support.kafka_frames import FIND_COORDINATOR, METADATA, PRODUCE, ProduceAnswer, Request, with_addresses_moved
 from support.kafka_proxy import Fault, KafkaProxy
 
@@ -364,9 +370,15 @@ async def test_what_a_client_that_is_gone_has_sent_is_passed_on_when_released(pl
     late = client.send()
     client.writer.close()
     await client.writer.wait_closed()
+    other = await place.connect()
+    between = other.send()
+    await other.answer()
+    async with asyncio.timeout(SOON_SECONDS):
+        while place.proxy.held_bytes == 0:  # noqa: ASYNC110 - the proxy reads
+            await asyncio.sleep(0)
     place.proxy.release()
 
-    await place.broker.has_seen(sent, late)
+    await place.broker.has_seen(sent, between, late)
 
 
 # --- time -----------------------------------------------------------------------------------------------------------------
@@ -497,6 +509,8 @@ def metadata(kind: type[Any], **more: Any) -> Callable[[str, int], bytes]:
     [
         (METADATA, 0, metadata(MetadataResponse_v0)),
         (METADATA, 1, metadata(MetadataResponse_v1, controller_id=1)),
+        (METADATA, 2, metadata(MetadataResponse_v2, controller_id=1, cluster_id="c")),
+        (METADATA, 3, metadata(MetadataResponse_v3, controller_id=1, cluster_id="c", throttle_time_ms=0)),
         (METADATA, 5, metadata(MetadataResponse_v5, controller_id=1, cluster_id="c", throttle_time_ms=0)),
         (METADATA, 12, lambda host, port: flexible_metadata((1, host, port, None), (2, host, port, "rack"))),
         (
