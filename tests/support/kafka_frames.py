@@ -1,6 +1,6 @@
-"""What a proxy has to know of Kafka's protocol: a request's head, the addresses in an answer, and Produce.
+"""The parts of Kafka's protocol that a proxy needs: request headers, the addresses in answers, and Produce.
 
-A frame is what follows its length of four bytes. Frames of versions that are not known here are given back as they came.
+A frame is a message without the four bytes of its length. Frames of unknown versions are returned unchanged.
 """
 
 import struct
@@ -13,14 +13,14 @@ from aiokafka.protocol import produce
 
 PRODUCE, METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 3, 10, 22
 PRODUCE_VERSIONS = range(3, 9)
-"""Those whose answers can be read and written here. From version 9 on fields are compact, and nobody here speaks that."""
+"""The versions whose answers this module reads and writes. From version 9 on the encoding is compact."""
 _FIRST_FLEXIBLE = {METADATA: 9, FIND_COORDINATOR: 3}
 _NO_OFFSET = -1
 
 Partition = tuple[str, int]
 """A topic's name and a partition's number."""
 Move = Callable[[str, int], tuple[str, int]]
-"""Gives the address, host and port, that a client is told of in place of a broker's own."""
+"""Takes a broker's host and port, returns those that replace them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Request:
 
 
 def read_request(frame: bytes) -> Request:
-    """Read a frame; whose it is, and its number, its reader knows."""
+    """Read a frame. The caller adds ``connection``, ``number`` and ``broker``."""
     key, version, correlation_id, client_length = struct.unpack_from(">hhih", frame)
     request = Request(key, version, correlation_id, len(frame))
     if not request.understood:
@@ -69,7 +69,7 @@ def read_request(frame: bytes) -> Request:
 
 
 class PartitionAnswer(NamedTuple):
-    """What a Produce answer says of one partition. ``record_errors`` and ``message`` are written from version 8 on."""
+    """A Produce answer for one partition. ``record_errors`` and ``message`` are written from version 8 on."""
 
     code: int
     offset: int = _NO_OFFSET

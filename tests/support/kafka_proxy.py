@@ -1,17 +1,17 @@
-"""A Kafka that answers otherwise: a proxy before each of its brokers, and a script that says what becomes of each request.
+"""A proxy in front of each broker, with a script that decides for each request how its answer is delayed, changed or lost.
 
     def script(request: Request) -> Fault | None:
         if request.api_key == PRODUCE and request.number == 3:
-            return Fault(cut_answer_at=0)  # appended, and nobody is told
+            return Fault(cut_answer_at=0)  # the broker appends, the client gets no answer
         return Fault(delay_seconds=0.2)
 
     async with KafkaProxy([node.port for node in cluster.nodes], script) as proxy:
         ... proxy.bootstrap_servers ...
-        proxy.script = None  # from now on all is well
+        proxy.script = None  # no more faults
     assert proxy.done["cut_answer_at"] == 1
 
-Addresses in the answers to Metadata and FindCoordinator are those of the proxies, so clients come back through them; the brokers
-need no setting for it. Connections must be plaintext, without SASL.
+The answers to Metadata and FindCoordinator name the proxies' addresses, so clients come back through them. The brokers need no
+extra setting. Connections must be plaintext, without SASL.
 """
 
 import asyncio
@@ -40,23 +40,23 @@ _SLICE_SECONDS = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What becomes of one request. The default is: nothing, it is passed on and so is its answer.
+    """What the proxy does to one request and its answer. By default it passes both on unchanged.
 
     Attributes:
-        delay_seconds: The answer is passed on so much later than it came, and those behind it on the connection not before it.
+        delay_seconds: How long the answer is held after it came. Later answers on the connection do not overtake it.
         lose_request: The connection is closed, and the broker never sees the request.
-        cut_answer_at: The broker takes the request; so many bytes of the answer are passed on, counted from its length, then
+        cut_answer_at: The broker handles the request. The client gets this many bytes of the answer, its length included, then
             the connection is closed. 0 loses the whole answer.
         wrong_correlation_id: The answer has another one.
-        ask_broker: Else the broker never sees the request, and the answer says success or what ``codes`` says.
-        codes: The error code of all partitions, or of single ones. What the broker appended stays appended.
+        ask_broker: If False, the broker never sees the request: the proxy answers with ``codes``, or with success.
+        codes: The error code for all partitions, or for single ones. The broker has appended the batches all the same.
         throttle_time_ms: The answer's.
         without: Partitions that are left out of the answer.
         message: With the codes, from version 8 on.
         record_errors: With the codes, from version 8 on: a record's index in its batch and a text or None, for each.
 
-    The last six change the answer to a Produce request of a version from 3 to 8; other requests are passed on as they are, and
-    counted as ``not understood``.
+    The last six need a Produce request of version 3 to 8. Other requests are passed on unchanged and counted as
+    ``not understood``.
     """
 
     delay_seconds: float = 0.0
@@ -97,7 +97,7 @@ class Fault:
 _NONE = Fault()
 
 Script = Callable[[Request], Fault | None]
-"""Asked when a request is about to be passed on, in the order in which they came on their connection."""
+"""Called for each request just before it is passed on, in the order of its connection."""
 
 
 class _Exchange:
@@ -110,7 +110,7 @@ class _Exchange:
 
 
 class _CloseError(Exception):
-    """The script wants the connection closed."""
+    """The connection is to be closed by the script or the limit."""
 
 
 class _ScriptedLink(Link):
@@ -136,7 +136,7 @@ class _ScriptedLink(Link):
         carried = [self._pass_requests(client, there), self._take_answers(broker), self._pass_answers(back)]
         forth, answers, down = tasks = [asyncio.create_task(each) for each in carried]
         try:
-            # A client may end long before what it sent is passed on, and the broker's end shows in what is passed back.
+            # The client may close long before its requests are passed on. The broker's end shows in the other direction.
             await asyncio.wait({forth, down}, return_when=asyncio.FIRST_COMPLETED)
             if not down.done() and forth.exception() is None:
                 await asyncio.wait({answers, down}, return_when=asyncio.FIRST_EXCEPTION)
@@ -154,7 +154,7 @@ class _ScriptedLink(Link):
 
     async def _pass_requests(self, client: asyncio.StreamReader, there: asyncio.StreamWriter) -> None:
         frames: asyncio.Queue[tuple[bytes, Request] | Exception | None] = asyncio.Queue()
-        # Read at once, also while held, as the proxy that knows nothing of Kafka does.
+        # Read at once, also while held: a client that closes must not take its requests with it.
         reading = asyncio.create_task(self._read_requests(client, frames))
         try:
             while (each := await frames.get()) is not None:
@@ -259,7 +259,7 @@ class _ScriptedLink(Link):
             await asyncio.sleep(exchange.due - loop.time())
             assert exchange.answer is not None
             whole = struct.pack(">i", len(exchange.answer)) + exchange.answer
-            with suppress(OSError):  # the client is gone; what it sent is passed on all the same
+            with suppress(OSError):  # the client closed; its requests are passed on all the same
                 await self._write_paced(back, whole[: exchange.fault.cut_answer_at])
             if exchange.fault.cut_answer_at is not None:
                 return
@@ -293,7 +293,7 @@ class _ScriptedLink(Link):
 
 
 class _Door(Proxy):
-    """Before one broker."""
+    """The proxy in front of one broker."""
 
     def __init__(self, kafka: "KafkaProxy", number: int, target: Callable[[], int]) -> None:
         super().__init__(target)
@@ -315,7 +315,7 @@ class KafkaProxy:
 
     Args:
         targets: For each broker what gives its port on 127.0.0.1, asked for each connection.
-        script: What becomes of each request; nothing unless given.
+        script: Decides what is done to each request; None passes everything on.
 
     Attributes:
         script: The same; may be replaced at any time.
@@ -391,14 +391,14 @@ class KafkaProxy:
         return self._connections
 
     def moved(self, host: str, port: int) -> tuple[str, int]:
-        """The address that a client is told of in place of a broker's.
+        """The address that replaces a broker's in an answer.
 
         Raises:
-            AssertionError: No proxy is before that broker, so that the client would go around.
+            AssertionError: No proxy is in front of that broker, so the client would bypass it.
         """
         addresses = {door.target(): door.address for door in self._doors}
         if f"{host}:{port}" in addresses.values():
             return host, port
-        assert port in addresses, f"no proxy is before the broker at {host}:{port}"
+        assert port in addresses, f"no proxy is in front of the broker at {host}:{port}"
         name, _, number = addresses[port].rpartition(":")
         return name, int(number)

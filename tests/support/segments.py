@@ -1,15 +1,14 @@
-"""What the brokers' disks hold, read without a broker, and what is wrong with it.
+"""Reads a topic from the brokers' segment files and reports what is wrong with it.
 
     verdict = judge([node.directory / "data" for node in cluster.nodes], topic, entries=arena.ledger.entries.values())
     assert verdict.ok, verdict.describe()
 
-A consumer sees records alone. The segments have the batches too: which producer appended each, under which epoch, and with which
-sequence numbers. An idempotent producer's batches follow each other in each partition without a gap and without anything twice,
-whatever was lost and sent again on the way, so a defect of its bookkeeping shows here even where no record is lost by it.
-Promises and order are judged by the simulator's checker.
+A consumer sees only records. The segments also show the batches: which producer appended each one, in which epoch, with which
+sequence numbers. In each partition the batches of an idempotent producer follow each other without a gap or a repeat, whatever
+was lost and sent again on the way. So a defect in its bookkeeping shows here even if no record was lost. The simulator's
+checker judges promises and order.
 
-The brokers may be running; then their replicas must be in sync, and nobody may write. One that is stopped or was killed is judged
-as it is.
+The brokers may be running, if their replicas are in sync and nobody writes. They may also be stopped or killed.
 """
 
 import struct
@@ -73,14 +72,14 @@ class Batch(NamedTuple):
 
 
 class DamagedSegmentError(Exception):
-    """A segment holds what is no record batch of version 2, or one with a wrong checksum."""
+    """A segment holds something that is not a record batch of version 2, or a batch with a wrong checksum."""
 
 
 def read_segment(path: Path, *, last: bool = True) -> Iterator[Batch]:
-    """The batches of a file. Of the ``last`` of a partition the end may be cut short: it is left out.
+    """The batches of a file. In the ``last`` file of a partition an incomplete batch at the end is ignored.
 
     Raises:
-        DamagedSegmentError: See there; the message says where.
+        DamagedSegmentError: The message names the file and the byte.
     """
     data, at = path.read_bytes(), 0
     while at < len(data):
@@ -119,7 +118,7 @@ def read_topic(log_dirs: Iterable[Path], topic: str) -> dict[int, list[Batch]]:
         topic: Its name.
 
     Raises:
-        DamagedSegmentError: See there.
+        DamagedSegmentError: A segment is damaged.
         FileNotFoundError: None of the brokers has the topic.
     """
     replicas: defaultdict[int, list[list[Batch]]] = defaultdict(list)

@@ -1,6 +1,6 @@
-"""A proxy that stands for a broker does to each request what the script says, and to the others nothing.
+"""A scripted proxy applies each fault to the request that it is for, and leaves the others alone.
 
-The broker is a small one of this module's own: it answers requests in their order, and says what it was sent.
+The broker is a small server in this module. It answers requests in order and records them.
 """
 
 import asyncio
@@ -42,14 +42,14 @@ class Broker:
         seen: The correlation id of each request.
         answering: Answers wait until it is set.
         port: Its own.
-        told_port: What it says of itself in Metadata.
+        advertised_port: Its port in the answers to Metadata.
     """
 
     def __init__(self) -> None:
         self.seen: list[int] = []
         self.answering = asyncio.Event()
         self.answering.set()
-        self.port = self.told_port = 0
+        self.port = self.advertised_port = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._changed = asyncio.Event()
 
@@ -59,7 +59,7 @@ class Broker:
         """On a port of its own."""
         broker = cls()
         server = await asyncio.start_server(broker._serve, HOST, 0)
-        broker.port = broker.told_port = server.sockets[0].getsockname()[1]
+        broker.port = broker.advertised_port = server.sockets[0].getsockname()[1]
         yield broker
         server.close()
 
@@ -92,7 +92,7 @@ class Broker:
 
     def _answer(self, key: int, version: int) -> bytes:
         if key == METADATA:
-            brokers = [(1, HOST, self.told_port, None)]
+            brokers = [(1, HOST, self.advertised_port, None)]
             return bytes(MetadataResponse_v1(brokers=brokers, controller_id=1, topics=[]).encode())
         if version not in VERSIONS:
             return b"an answer of another version"
@@ -146,8 +146,8 @@ class Place:
         host, port = self.proxy.bootstrap_servers.split(":")
         return Client(*await asyncio.open_connection(host, int(port)))
 
-    def says(self, fault: Fault | None, number: int | None = None) -> Self:
-        """That becomes of all requests, or of one of them."""
+    def apply(self, fault: Fault | None, number: int | None = None) -> Self:
+        """Apply the fault to all requests, or to the one with that number."""
         self.proxy.script = lambda request: fault if number in {None, request.number} else None
         return self
 
@@ -200,8 +200,8 @@ async def test_without_a_fault_answers_are_the_brokers(place: Place, version: in
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_codes_of_all_partitions_are_rewritten(place: Place, version: int) -> None:
-    """The broker has appended, and has no word in it; in version 8 the records are named."""
-    place.says(Fault(codes=THROTTLED, throttle_time_ms=700, message="later", record_errors=[(2, "this one")]))
+    """The broker has appended. Version 8 also has the message and the errors of single records."""
+    place.apply(Fault(codes=THROTTLED, throttle_time_ms=700, message="later", record_errors=[(2, "this one")]))
     client = await place.connect()
     sent = client.send(version)
 
@@ -217,7 +217,7 @@ async def test_the_codes_of_all_partitions_are_rewritten(place: Place, version: 
 
 async def test_the_code_of_one_partition_is_rewritten(place: Place) -> None:
     """The other keeps its offset, and a code of 0 hides a refusal without changing the offset."""
-    place.says(Fault(codes={FIRST: NOT_LEADER, SECOND: 0}))
+    place.apply(Fault(codes={FIRST: NOT_LEADER, SECOND: 0}))
     client = await place.connect()
     client.send()
 
@@ -229,7 +229,7 @@ async def test_the_code_of_one_partition_is_rewritten(place: Place) -> None:
 
 async def test_a_throttle_time_alone_is_no_refusal(place: Place) -> None:
     """As a quota does it."""
-    client = await place.says(Fault(throttle_time_ms=300)).connect()
+    client = await place.apply(Fault(throttle_time_ms=300)).connect()
     client.send()
 
     _, answer = await client.answer()
@@ -239,7 +239,7 @@ async def test_a_throttle_time_alone_is_no_refusal(place: Place) -> None:
 
 async def test_a_partition_is_left_out(place: Place) -> None:
     """Of one answer."""
-    client = await place.says(Fault(without=[FIRST]), number=2).connect()
+    client = await place.apply(Fault(without=[FIRST]), number=2).connect()
     client.send()
     client.send()
 
@@ -250,7 +250,7 @@ async def test_a_partition_is_left_out(place: Place) -> None:
 
 async def test_an_answer_has_a_wrong_correlation_id(place: Place) -> None:
     """And the next one the right one."""
-    client = await place.says(Fault(wrong_correlation_id=True), number=1).connect()
+    client = await place.apply(Fault(wrong_correlation_id=True), number=1).connect()
     first, second = client.send(), client.send()
 
     assert first != (await client.answer())[0]
@@ -259,8 +259,8 @@ async def test_an_answer_has_a_wrong_correlation_id(place: Place) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_proxy_answers_without_asking_the_broker(place: Place, version: int) -> None:
-    """In its turn: behind the answer to what was sent before."""
-    place.says(Fault(ask_broker=False, codes=THROTTLED), number=2)
+    """Its answer comes after the answers to earlier requests."""
+    place.apply(Fault(ask_broker=False, codes=THROTTLED), number=2)
     place.broker.answering.clear()
     client = await place.connect()
     sent = [client.send(version) for _ in range(3)]
@@ -274,9 +274,9 @@ async def test_the_proxy_answers_without_asking_the_broker(place: Place, version
     assert [sent[0], sent[2]] == place.broker.seen
 
 
-async def test_a_version_that_nobody_here_speaks_passes_unchanged(place: Place) -> None:
-    """And is counted, so that a test does not take it for a fault."""
-    client = await place.says(Fault(codes=THROTTLED, ask_broker=False)).connect()
+async def test_an_unknown_version_passes_unchanged(place: Place) -> None:
+    """It is counted, so that a test can see that its fault never happened."""
+    client = await place.apply(Fault(codes=THROTTLED, ask_broker=False)).connect()
     client.send(version=11)
 
     assert b"an answer of another version" == (await client.frame())[4:]
@@ -296,8 +296,8 @@ async def test_a_request_that_wants_no_answer_is_passed_on(place: Place) -> None
 
 
 async def test_a_lost_request_is_never_seen(place: Place) -> None:
-    """The connection is closed; a new one serves."""
-    client = await place.says(Fault(lose_request=True), number=1).connect()
+    """The connection is closed; a new connection works."""
+    client = await place.apply(Fault(lose_request=True), number=1).connect()
     client.send()
 
     with pytest.raises(CUT):
@@ -312,7 +312,7 @@ async def test_a_lost_request_is_never_seen(place: Place) -> None:
 @pytest.mark.parametrize("passed", [0, 1, 9])
 async def test_an_answer_is_cut_after_the_broker_appended(place: Place, passed: int) -> None:
     """Between any two bytes."""
-    client = await place.says(Fault(cut_answer_at=passed)).connect()
+    client = await place.apply(Fault(cut_answer_at=passed)).connect()
     sent = client.send()
 
     async with asyncio.timeout(SOON_SECONDS):
@@ -418,26 +418,26 @@ async def test_bandwidth_is_limited(place: Place) -> None:
 # --- addresses ------------------------------------------------------------------------------------------------------------
 
 
-async def test_clients_are_told_to_come_back_through_the_proxy(place: Place) -> None:
-    """Metadata."""
+async def test_metadata_sends_clients_back_through_the_proxy(place: Place) -> None:
+    """The address of the broker is replaced by the address of the proxy."""
     client = await place.connect()
     client.send(version=1, key=METADATA)
 
-    told = MetadataResponse_v1.decode((await client.frame())[4:])
+    metadata = MetadataResponse_v1.decode((await client.frame())[4:])
 
-    ((_, host, port, _),) = told.brokers
+    ((_, host, port, _),) = metadata.brokers
     assert place.proxy.bootstrap_servers == f"{host}:{port}"
 
 
 async def test_a_broker_without_a_proxy_is_a_failure(place: Place) -> None:
-    """Else the client would go around, and the test prove nothing."""
-    place.broker.told_port = 9
+    """The client would bypass the proxy, and the test would prove nothing."""
+    place.broker.advertised_port = 9
     client = await place.connect()
     client.send(version=1, key=METADATA)
 
     with pytest.raises(CUT):
         await client.frame()
-    assert ["no proxy is before the broker at 127.0.0.1:9"] == list(map(str, place.proxy.failures))
+    assert ["no proxy is in front of the broker at 127.0.0.1:9"] == list(map(str, place.proxy.failures))
     place.proxy.failures.clear()
 
 
@@ -476,11 +476,11 @@ def compact(text: str | None) -> bytes:
 
 def flexible_metadata(*brokers: tuple[int, str, int, str | None], tail: bytes = b"the rest") -> bytes:
     """Version 9 and later, up to the brokers; each has a tagged field."""
-    told = [
+    written = [
         struct.pack(">i", node) + compact(host) + struct.pack(">i", port) + compact(rack) + b"\x01\x05\x02ab"
         for node, host, port, rack in brokers
     ]
-    return struct.pack(">i", 77) + b"\x00" + struct.pack(">i", 0) + bytes([len(told) + 1]) + b"".join(told) + tail
+    return struct.pack(">i", 77) + b"\x00" + struct.pack(">i", 0) + bytes([len(written) + 1]) + b"".join(written) + tail
 
 
 def flexible_coordinators(version: int, host: str, port: int) -> bytes:
@@ -540,6 +540,6 @@ def test_addresses_are_moved_in_every_version(key: int, version: int, written: C
 
 def test_a_coordinator_that_was_not_found_is_left_alone() -> None:
     """It has no port."""
-    told = headed(FindCoordinatorResponse_v0(error_code=15, coordinator_id=-1, host="", port=-1))
+    answer = headed(FindCoordinatorResponse_v0(error_code=15, coordinator_id=-1, host="", port=-1))
 
-    assert told == with_addresses_moved(told, FIND_COORDINATOR, 0, lambda _host, _port: ("here", 1))
+    assert answer == with_addresses_moved(answer, FIND_COORDINATOR, 0, lambda _host, _port: ("here", 1))
