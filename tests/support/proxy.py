@@ -1,7 +1,8 @@
 """A TCP proxy before a broker: it can hold connections, cut them, and forward to wherever the broker is now.
 
 ``hold`` is for the connections that exist then: what their clients send is kept here, new ones pass. ``release`` passes on what
-was kept, though its client may be long gone.
+was kept, though its client may be long gone. It reads only the requests' headers, to count them; the proxy in ``kafka_proxy``
+changes answers.
 """
 
 import asyncio
