@@ -1,7 +1,8 @@
 """What follows from the table of fields: ``make fields`` writes it anew.
 
 From ``bridge/report/fields.py`` and ``symbols.py``: the event's struct, the Avro schema, AsyncAPI's payload, the tables and the
-example of the contract, and the Go peer's event. Between marks in files that are written by hand, whole files otherwise.
+example of the contract, and the Go peer's event. From ``symbols.py`` and ``config/error_codes.toml``: the Go peer's codes.
+Between marks in files that are written by hand, whole files otherwise.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.report.fields import FIELDS, Field, Personal
-from bridge.report.symbols import ENUMERATIONS
+from bridge.report.symbols import ENUMERATIONS, STATUSES, status_rank
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT / "avro/status-event.avsc"
@@ -21,6 +22,7 @@ STRUCTS = ROOT / "bridge/report/generated.py"
 CONTRACT = ROOT / "avro/CONTRACT.md"
 ASYNCAPI = ROOT / "avro/asyncapi.yaml"
 PEER = ROOT / "benchmarks/peers/franz/fields.go"
+PEER_CODES = ROOT / "benchmarks/peers/franz/codes.go"
 
 ABOUT = (
     "One delivery receipt of a ChatApp message: what became of the message, as the provider reported it. "
@@ -161,7 +163,7 @@ def asyncapi() -> str:
 _GO_TEXT = {
     "event_id": "string(made.id[:])", "task_id": "or(r.TaskID, r.MessageID)", "status": "made.status.symbol",
     "message_time_source": "made.source", "error_code": "made.code", "error_category": "made.meaning.category",
-    "error_retry": "made.meaning.retry", "message_frame_type": "made.frame", "extras": '""',
+    "error_retry": "made.meaning.retry", "message_frame_type": "made.frame", "extras": "made.extras",
 }  # fmt: skip
 _GO_OTHER = {
     "task_id_defaulted": 'strconv.AppendBool({}, r.TaskID == "")', "status_rank": "append({}, made.status.rank)",
@@ -174,14 +176,25 @@ def go_peer() -> str:
     lines = [
         "// Made by `make fields` from bridge/report/fields.py; not to be edited.", "", "package main", "",
         'import "strconv"', "",
-        "// A report as documented: strings are strings, times are numbers.", "type report struct {",
+        "// A report as documented: strings are strings, times are numbers; extras has what else came.", "type report struct {",
     ]  # fmt: skip
     wire = [field for field in FIELDS if field.wire]
     width = max(len(_go_name(name)) for field in wire for name in field.wire)
     for field in wire:
         kind = "*int64" if field.is_time else "string"
-        lines += [f'\t{_go_name(name):{width}} {kind} `json:"{name}"`' for name in field.wire]
-    lines += ["}", "", "func (r *report) texts() []*string {", "\treturn []*string{"]
+        lines += [f"\t{_go_name(name):{width}} {kind}" for name in field.wire]
+    lines += [
+        f"\t{'extras':{width}} []byte",
+        "}",
+        "",
+        "// field is where the value of a name is put: a text or a time, neither of another name.",
+    ]
+    lines += ["func (r *report) field(name string) (*string, **int64) {", "\tswitch name {"]
+    for field in wire:
+        for name in field.wire:
+            where = f"nil, &r.{_go_name(name)}" if field.is_time else f"&r.{_go_name(name)}, nil"
+            lines += [f'\tcase "{name}":', f"\t\treturn {where}"]
+    lines += ["\t}", "\treturn nil, nil", "}", "", "func (r *report) texts() []*string {", "\treturn []*string{"]
     lines += [f"\t\t&r.{_go_name(name)}," for field in wire if not field.is_time for name in field.wire]
     lines += ["\t}", "}", "", "func (r *report) aliases() {"]
     for field in wire:
@@ -202,6 +215,27 @@ def go_peer() -> str:
             lines.append(f"\tto = text(append(to, {begin}...), {value})")
     lines += ["\treturn append(to, '}')", "}"]
     return "\n".join(lines) + "\n"
+
+
+def go_peer_codes() -> str:
+    """The Go peer's statuses by their words on the wire, and its error codes, those of one meaning in a row."""
+    # Not before the structs were written.
+    from bridge.report.catalogue import shipped_catalogue  # noqa: PLC0415
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for code, meaning in shipped_catalogue().meanings.items():
+        rows.setdefault((meaning.category.value, meaning.retry.value), []).append(code)
+    lines = [
+        "// Made by `make fields` from bridge/report/symbols.py and config/error_codes.toml; not to be edited.", "",
+        "package main", "", "var wireStatuses = []struct {", "\twire, symbol string", "\trank         byte", "}{",
+        *(f"\t{{{json.dumps(wire)}, {json.dumps(of.value)}, '{status_rank(of)}'}}," for wire, of in STATUSES.items()), "}", "",
+        "var codes = []struct {", "\tmeaning meaning", "\tcodes   string", "}{",
+    ]  # fmt: skip
+    lines += [
+        f"\t{{meaning{{{json.dumps(category)}, {json.dumps(retry)}}}, {json.dumps(' '.join(of))}}},"
+        for (category, retry), of in rows.items()
+    ]
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 def _go_name(name: str) -> str:
@@ -233,6 +267,7 @@ def _between(text: str, mark: str, lines: list[str]) -> str:
 # In this order: what comes later is made with what came before.
 MADE: dict[Path, Callable[[], str]] = {
     STRUCTS: structs, SCHEMA: schema, CONTRACT: contract, ASYNCAPI: asyncapi, PEER: go_peer,
+    PEER_CODES: go_peer_codes,
 }  # fmt: skip
 
 if __name__ == "__main__":

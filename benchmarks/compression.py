@@ -42,7 +42,7 @@ CODECS: dict[str, Callable[[bytes], bytes]] = {
 
 def _records(form: Literal["json", "avro"], reports: int) -> list[Record]:
     encoder = RecordEncoder("events", "quarantine", "/callbacks", 1 << 20, value_format(form, registry=False))
-    options = CampaignOptions(messages=None, max_reports=reports, size=(10, 10), mix=Mix.plain())
+    options = CampaignOptions(messages=None, max_reports=reports, size=(10, 10), mix=Mix.usual())
     made: list[Record] = []
     for number, push in enumerate(Campaign(options).pushes()):
         made += encoder.encode_body(

@@ -85,7 +85,7 @@ class Measured:
 
 async def _push(measured: Measured, messages: int) -> None:
     options = SimulateOptions(
-        url=measured.url, messages=messages, size=(REPORTS_EACH, REPORTS_EACH), mix=Mix.plain(), connections=CONNECTIONS
+        url=measured.url, messages=messages, size=(REPORTS_EACH, REPORTS_EACH), mix=Mix.usual(), connections=CONNECTIONS
     )
     summary = await simulate(options)
     rate = summary.reports / summary.duration_seconds
@@ -100,7 +100,7 @@ async def _overload(measured: Measured, seconds: float) -> None:
         duration_seconds=seconds,
         rate=OVERLOAD_REPORTS_PER_SECOND,
         size=(OVERLOAD_REPORTS_EACH, OVERLOAD_REPORTS_EACH),
-        mix=Mix.plain(),
+        mix=Mix.usual(),
         retry_scale=0.05,
     )
     summary = await simulate(options)

@@ -198,7 +198,7 @@ def _events(records: int) -> Any:
         run="bench",
         size=(REPORTS_EACH, REPORTS_EACH),
         reports_per_second=1e9,
-        mix=Mix.plain(),
+        mix=Mix.usual(),
     )
     for number, push in enumerate(Campaign(options).pushes()):
         now = time.time_ns() // 1_000_000

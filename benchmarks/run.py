@@ -12,6 +12,7 @@ import sys
 from bench import legs
 from bench.contestants import CONTESTANTS
 from bench.guard import OURS, PEER, STORED, Ratios, losses
+from bench.load import PLAIN, USUAL
 from bench.produce import produce
 from bench.report import write
 from bench.results import Results, machine
@@ -50,9 +51,13 @@ async def measure(chosen: list[str], options: argparse.Namespace) -> None:
         results.keep()
 
 
-async def quick(*, store: bool) -> int:
+async def quick(*, store: bool, plain: bool) -> int:
     """Bridge and peer alone, for two minutes; 1 where the bridge clearly lost."""
-    now = Ratios.of(await legs.closed([OURS, PEER], QUICK_SIZES, QUICK_ROUNDS, QUICK_SECONDS))
+    style = PLAIN if plain else USUAL
+    samples = await legs.closed([OURS, PEER], QUICK_SIZES, QUICK_ROUNDS, QUICK_SECONDS, style)
+    if {sample.contestant for sample in samples} != {OURS, PEER}:
+        sys.exit(f"there is nothing to compare: {OURS} and {PEER} both have to be measured, see above")
+    now = Ratios.of(samples)
     for name, by_size in now.ratios.items():
         for size, of in by_size.items():
             print(f"{name:20} {size:4} reports: {of.median:.2f} of {PEER}'s ({of.least:.2f} to {of.greatest:.2f})")
@@ -88,6 +93,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="docs/performance.md anew; with --legs '' only that")
     parser.add_argument("--quick", action="store_true", help=f"compare {OURS} and {PEER} with {STORED.name} instead")
     parser.add_argument("--store", action="store_true", help="with --quick: be what later runs are compared with")
+    parser.add_argument("--plain", action="store_true", help="with --quick: no report has text beyond plain ASCII")
     options = parser.parse_args()
     chosen = [leg for leg in options.legs.split(",") if leg]
     for what, given, may in (("leg", chosen, LEGS), ("contestant", options.contestants.split(","), CONTESTANTS)):
@@ -96,7 +102,7 @@ def main() -> None:
     if chosen or options.quick:
         print(machine(), flush=True)
     if options.quick:
-        sys.exit(asyncio.run(quick(store=options.store)))
+        sys.exit(asyncio.run(quick(store=options.store, plain=options.plain)))
     asyncio.run(measure(chosen, options))
     if options.write:
         write(Results.kept())

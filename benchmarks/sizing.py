@@ -38,15 +38,15 @@ async def _measure(size: int, rate: float, seconds: float, outage: int) -> None:
             measured = Measured(kafka.bootstrap_servers, Path(name), (port.number, admin_port.number))
             await measured.start()
             watcher = asyncio.create_task(measured.watch())
-            sizes, plain = (size, size), Mix.plain()
+            sizes, mix = (size, size), Mix.usual()
             try:
                 healthy = await simulate(
-                    SimulateOptions(url=measured.url, rate=rate, duration_seconds=seconds, size=sizes, mix=plain)
+                    SimulateOptions(url=measured.url, rate=rate, duration_seconds=seconds, size=sizes, mix=mix)
                 )
                 published, most = _log_bytes(kafka), measured.most_mib
                 await kafka.kill_all()
                 messages = int(outage / REPORTS_A_MESSAGE)
-                away = await simulate(SimulateOptions(url=measured.url, messages=messages, size=sizes, mix=plain))
+                away = await simulate(SimulateOptions(url=measured.url, messages=messages, size=sizes, mix=mix))
                 spooled = measured.disk_mib() * MIB
             finally:
                 watcher.cancel()

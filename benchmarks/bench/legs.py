@@ -12,8 +12,8 @@ import msgspec
 
 from bench.contestants import CONTESTANTS, Place
 from bench.figures import Sample, Spread
-from bench.load import push
-from bench.measure import Meter, Running, Shape, Stage, measure, rounds, stage, tell
+from bench.load import LENIENT, PLAIN, USUAL, Style, push
+from bench.measure import WARM_SECONDS, Meter, Running, Shape, Stage, measure, rounds, stage, tell
 from bench.same import differences
 from bench.service import HOST, LOOK_SECONDS, START_SECONDS, Service, ServiceError
 from bridge.lab.embedded.ports import Port
@@ -23,6 +23,7 @@ BROKER_WARM_SECONDS = {1: 10.0, 3: 90.0}
 OPEN_RATE, OPEN_REPORTS = 300.0, 10
 OUTAGE_REPORTS, SICK_SECONDS, DRAIN_SECONDS = 100, 3.0, 30.0
 SCALE_REPORTS, REPLICAS = 10, 3
+STYLES = {"usual": USUAL, "plain": PLAIN, "lenient": LENIENT}
 SOAK_REPORTS, SOAK_ROUND_SECONDS = 100, 10.0
 
 
@@ -58,10 +59,26 @@ async def same_as_claimed(here: Stage, of: list[Running]) -> list[Running]:
     return kept
 
 
-async def closed(names: list[str], sizes: list[int], count: int, seconds: float) -> list[Sample]:
+async def closed(names: list[str], sizes: list[int], count: int, seconds: float, style: Style = USUAL) -> list[Sample]:
     """32 connections, each with the next callback when the last is answered."""
     async with staged(names) as (_, of):
-        return [sample for size in sizes for sample in await rounds(of, count, Shape("closed", size, seconds))]
+        shapes = [Shape("closed", size, seconds, style=style) for size in sizes]
+        return [sample for shape in shapes for sample in await rounds(of, count, shape)]
+
+
+async def lenient(sizes: list[int], count: int, seconds: float) -> list[Sample]:
+    """The bridge under the usual load, under plain reports, and under bodies that all have to be read leniently, in turn."""
+    samples = []
+    async with staged(["bridge"]) as (here, of):
+        for size in sizes:
+            for style in STYLES.values():
+                await of[0].warm(min(WARM_SECONDS, seconds), size, style)
+            for _ in range(count):
+                for name, style in STYLES.items():
+                    sample = await measure(here, of, Shape("lenient", size, seconds, style=style), name=name)
+                    tell(sample)
+                    samples.append(sample)
+    return samples
 
 
 async def open_loop(names: list[str], count: int, seconds: float) -> list[Sample]:

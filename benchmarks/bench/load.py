@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import subprocess
 import time
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,14 +32,27 @@ class Load(msgspec.Struct, frozen=True):
     reports_acknowledged: int
 
 
-async def push(
-    urls: list[str], reports: int, seconds: float, rate: float = 0.0, connections: int = CONNECTIONS
-) -> Load:
+class Style(NamedTuple):
+    """How bodies are written.
+
+    Attributes:
+        text: the share of the reports that has text beyond plain ASCII, and a field that nobody knows.
+        lenient: whether each body has to be read leniently: trailing commas, and a raw line break in each report.
+    """
+
+    text: float = 1 / 3
+    lenient: bool = False
+
+
+USUAL, PLAIN, LENIENT = Style(), Style(text=0), Style(lenient=True)
+
+
+async def push(urls: list[str], reports: int, seconds: float, rate: float = 0.0, style: Style = USUAL) -> Load:
     """Callbacks of so many reports, at ``rate`` a second or, where that is 0, as fast as they are answered."""
     program = await asyncio.to_thread(go_program, BENCHMARKS / "load")
     flags = {
-        "url": ",".join(urls), "reports": reports, "connections": connections, "seconds": seconds, "rate": rate,
-        "seed": next(_seeds),
+        "url": ",".join(urls), "reports": reports, "connections": CONNECTIONS, "seconds": seconds, "rate": rate,
+        "seed": next(_seeds), "text": style.text, "lenient": str(style.lenient).lower(),
     }  # fmt: skip
     command = [str(program), *(f"-{name}={value}" for name, value in flags.items())]
     done = await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, check=True)

@@ -10,7 +10,7 @@ from bench.build import BuildError
 from bench.contestants import Contestant, Place
 from bench.figures import Sample
 from bench.kafka import JVM, Broker
-from bench.load import Load, push
+from bench.load import USUAL, Load, Style, push
 from bench.service import HOST, Service, ServiceError, cpu_seconds, rss_mib
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.ports import Port
@@ -27,12 +27,14 @@ class Shape(NamedTuple):
         reports: in a callback.
         seconds: of a round.
         rate: callbacks/s; 0: the next when the last is answered.
+        style: how its bodies are written.
     """
 
     leg: str
     reports: int
     seconds: float
     rate: float = 0.0
+    style: Style = USUAL
 
 
 class Stage:
@@ -87,10 +89,10 @@ class Running:
         """Where callbacks go."""
         return f"http://{HOST}:{self.service.port}{self.contestant.path}"
 
-    async def warm(self, seconds: float, reports: int = WARM_REPORTS) -> None:
+    async def warm(self, seconds: float, reports: int = WARM_REPORTS, style: Style = USUAL) -> None:
         """Push, and forget it; when this returns nothing of it is on its way any more."""
         before = await self._stage.broker.records(self.topic) if self.contestant.delivers else 0
-        load = await push([self.url], reports, seconds)
+        load = await push([self.url], reports, seconds, style=style)
         if self.contestant.delivers:
             expected = load.ok if self.contestant.whole else load.reports_ok
             await self._stage.broker.arrived(self.topic, before, expected)
@@ -140,7 +142,7 @@ async def measure(stage: Stage, of: Sequence[Running], shape: Shape, *, name: st
     first = of[0]
     before = await stage.broker.records(first.topic) if first.contestant.delivers else 0
     meter = Meter(stage, of)
-    load = await push([each.url for each in of], shape.reports, shape.seconds, shape.rate)
+    load = await push([each.url for each in of], shape.reports, shape.seconds, shape.rate, shape.style)
     delivered = None
     if first.contestant.delivers:
         share = shape.reports if first.contestant.whole else 1
@@ -162,7 +164,7 @@ async def stage(directory: Path, nodes: int = 1) -> AsyncIterator[Stage]:
 async def rounds(of: list[Running], count: int, shape: Shape) -> list[Sample]:
     """Every contestant in turn, so many times, each time another one first; each is warmed for this size before."""
     for each in of:
-        await each.warm(min(WARM_SECONDS, shape.seconds), shape.reports)
+        await each.warm(min(WARM_SECONDS, shape.seconds), shape.reports, shape.style)
     samples = []
     for number in range(count):
         first = number % len(of)

@@ -23,23 +23,40 @@ ODD = [
     {"MessageId": "m-3", "Status": "Failed", "ErrorDescription": "131049:not delivered", "To": "8613800000000"},
     {"MessageId": "m-3", "Status": "Failed", "ErrorDescription": "(#131026) not delivered", "UserId": "u", "FromUserName": "中"},
     {"MessageId": "m-3", "Status": "Delivered", "ErrorCode": "200", "ErrorDescription": "https://example.com"},
-    {"MessageId": "m-3", "Status": "Unsubscribed", "ErrorCode": "DELIVRD", "UserId": "u", "FromUserId": "u"},
+    {"MessageId": "m-3", "Status": "UNSUBSCRIBE", "ErrorCode": "DELIVRD", "UserId": "u", "FromUserId": "u"},
     {"MessageId": "m-4", "Status": "Failed", "ErrorCode": " 131026 ", "ErrorDescription": "x", "Type": "IMAGE"},
     {"MessageId": "m-5", "Status": "Failed", "ErrorCode": "0"},
     {"MessageId": "m-6", "Status": "Read", "ErrorCode": "OK", "FromUserName": "A", "FromParentUserId": "B"},
     {"MessageId": "m-7", "Status": "READ", "ErrorDescription": "no code here", "ConversationExpirationTime": 1691043638000},
     {"MessageId": "m-8", "Status": "Deleted", "TemplateCode": "1", "Timestamp": 1691043638000, "OriginPhoneNumber": "86"},
     {"MessageId": "m-9", "Status": "Played", "ErrorCode": "250", "Language": "id", "MsgFrameType": "Message"},
+    {"MessageId": "m-10", "Status": "Read", "Campaign": "é", '备\n"注': [1, 2.5e3, {"a": None}], "Empty": {}, "x/y": True},
+    {"MessageId": 11, "Status": "Read", "TaskId": 0, "TemplateCode": 820561547132813184, "ErrorCode": None, "Timestamp": None},
+    {"MessageId": "m-12", "Status": "Unsubscribed"},
+    {"MessageId": "m-12", "Status": "Failed", "ErrorCode": "Product.Unsubscript"},
+    {"MessageId": "m-13", "Status": "Failed", "ErrorDescription": "133010 not registered"},
 ]  # fmt: skip
+# What no encoder writes: escapes that need not be, white space everywhere, a value in extras exactly as it came.
+ESCAPED = rb"""[ {"MessageId" : "\u006d-14\/\ud83d\ude00\u4e2d\u00e9" , "Status":"Re\u0061d", "Message\u0049d2" : { "a\/b" :
+    [ 1.0e+2 , -0 , "\u00e9\n" , false ] } , "TemplateName":"\"\\\b\f\n\r\t\u001f\u007f" ,
+    "Extra":"\u001f" , "To":null }
+]"""
 
 
 def bodies() -> list[bytes]:
-    """Some callbacks: a plain campaign with failures, odd numbers and unknown statuses, and the odd ones."""
+    """Some callbacks: a campaign with failures, text, odd numbers and unknown statuses, and the odd ones."""
     mix = msgspec.structs.replace(
-        Mix.plain(), failed=0.3, unknown_status=0.1, shared=0.1, no_number=0.2, odd_numbers=0.1, out_of_order=0.1
+        Mix.plain(),
+        failed=0.3,
+        text=0.5,
+        unknown_status=0.1,
+        shared=0.1,
+        no_number=0.2,
+        odd_numbers=0.1,
+        out_of_order=0.1,
     )
     options = CampaignOptions(messages=None, max_reports=1000, seed=7, size=(1, 40), reports_per_second=1e9, mix=mix)
-    return [msgspec.json.encode(ODD), *(push.body for push in Campaign(options).pushes())]
+    return [msgspec.json.encode(ODD), ESCAPED, *(push.body for push in Campaign(options).pushes())]
 
 
 def differences(one: Running, other: Running, bootstrap: str) -> list[str]:

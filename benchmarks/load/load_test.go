@@ -13,7 +13,7 @@ import (
 )
 
 func TestEveryReportHasAnIdOfItsOwnAndTaskIdFollows(t *testing.T) {
-	of := newRequest("h", "/p", 50, "700000000001", rand.New(rand.NewPCG(1, 2)))
+	of := newRequest("h", "/p", 50, "700000000001", style{text: textShare}, rand.New(rand.NewPCG(1, 2)))
 	seen := map[string]bool{}
 	next := uint64(999_999_999_990)
 	for range 2 {
@@ -41,6 +41,35 @@ func TestEveryReportHasAnIdOfItsOwnAndTaskIdFollows(t *testing.T) {
 	}
 }
 
+func TestTextIsInTheShareOfReportsThatWasAskedFor(t *testing.T) {
+	for share, want := range map[float64][2]int{0: {0, 0}, 1: {300, 300}, textShare: {70, 130}} {
+		of := newRequest("h", "/p", 300, "700000000001", style{text: share}, rand.New(rand.NewPCG(1, 2)))
+		body := of.bytes[bytes.Index(of.bytes, headEnd)+4:]
+		var reports []map[string]any
+		if err := json.Unmarshal(body, &reports); err != nil {
+			t.Fatal(err)
+		}
+		found := bytes.Count(body, []byte(`"Extension"`))
+		if found < want[0] || found > want[1] {
+			t.Errorf("share %v: %d of 300", share, found)
+		}
+	}
+}
+
+func TestALenientBodyIsNoJSONUntilItIsMended(t *testing.T) {
+	of := newRequest("h", "/p", 2, "700000000001", style{lenient: true}, rand.New(rand.NewPCG(1, 2)))
+	body := of.bytes[bytes.Index(of.bytes, headEnd)+4:]
+	if json.Valid(body) || bytes.Count(body, []byte(",}")) != 2 || !bytes.HasSuffix(body, []byte("},]")) {
+		t.Fatalf("%s", body)
+	}
+	for _, each := range [][2]string{{",}", "}"}, {",]", "]"}, {"\n", `\n`}} {
+		body = bytes.ReplaceAll(body, []byte(each[0]), []byte(each[1]))
+	}
+	if !json.Valid(body) {
+		t.Fatalf("%s", body)
+	}
+}
+
 func TestPercentileIsOfWhatWasSeen(t *testing.T) {
 	sorted := make([]uint32, 1000)
 	for index := range sorted {
@@ -64,7 +93,7 @@ func TestLatencyCountsFromTheSchedule(t *testing.T) {
 		w.Write([]byte("{}"))
 	}))
 	defer server.Close()
-	one, err := newWorker(server.URL+"/x", 0, 3, 1)
+	one, err := newWorker(server.URL+"/x", 0, 3, style{}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +124,7 @@ func TestOtherAnswersAndBrokenConnectionsAreTold(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	one, _ := newWorker(server.URL, 0, 1, 1)
+	one, _ := newWorker(server.URL, 0, 1, style{}, 1)
 	result := run([]*worker{one}, 30, 0, 1)
 	if result.OK != 10 || result.Other["503"] != 10 || result.Other["error"] != 10 || result.Requests != 30 {
 		t.Fatalf("%+v", result)

@@ -131,6 +131,8 @@ func main() {
 	warm := flag.Float64("warm", 0, "seconds before that")
 	rate := flag.Float64("rate", 0, "callbacks a second; 0: as fast as they are answered")
 	seed := flag.Uint64("seed", 1, "another one makes other reports")
+	text := flag.Float64("text", textShare, "share of the reports with text beyond plain ASCII and an unknown field")
+	lenient := flag.Bool("lenient", false, "every body has trailing commas and raw line breaks")
 	flag.Parse()
 	if *urls == "" || *reports < 1 || *connections < 1 {
 		flag.Usage()
@@ -145,7 +147,7 @@ func main() {
 	workers := make([]*worker, *connections)
 	targets := strings.Split(*urls, ",")
 	for index := range workers {
-		made, err := newWorker(targets[index%len(targets)], index, *reports, *seed)
+		made, err := newWorker(targets[index%len(targets)], index, *reports, style{*text, *lenient}, *seed)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "load:", err)
 			os.Exit(2)
@@ -156,7 +158,7 @@ func main() {
 	json.NewEncoder(os.Stdout).Encode(result)
 }
 
-func newWorker(target string, index, reports int, seed uint64) (*worker, error) {
+func newWorker(target string, index, reports int, of style, seed uint64) (*worker, error) {
 	to, err := url.Parse(target)
 	if err != nil || to.Scheme != "http" {
 		return nil, fmt.Errorf("%q is no http URL", target)
@@ -174,7 +176,7 @@ func newWorker(target string, index, reports int, seed uint64) (*worker, error) 
 		other:      map[string]int{},
 	}
 	for range max(1, distinctReports/reports) {
-		made.requests = append(made.requests, newRequest(to.Host, to.RequestURI(), reports, runDigits, chance))
+		made.requests = append(made.requests, newRequest(to.Host, to.RequestURI(), reports, runDigits, of, chance))
 	}
 	return made, nil
 }

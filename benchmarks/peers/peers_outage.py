@@ -84,7 +84,7 @@ class Running:
             callback_rate=CALLBACKS_PER_SECOND,
             size=(REPORTS, REPORTS),
             duration_seconds=LOAD_SECONDS,
-            mix=Mix.plain(),
+            mix=Mix.usual(),
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOAD_SECONDS + RETRY_SECONDS):

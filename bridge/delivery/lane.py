@@ -419,11 +419,13 @@ class Lane:
                 return
             self._queue.pop()
             self._release(last)
+            if last.refused:
+                self._refused_on_disk.add(
+                    last.seq
+                )  # also one that was dropped: where its fsync failed the row may be there
             if not last.dropped:
                 self._spilled = True
                 self._loaded_through = last.seq - 1
-                if last.refused:
-                    self._refused_on_disk.add(last.seq)
 
     def _drop(self, entry: LaneEntry) -> None:
         entry.dropped = True

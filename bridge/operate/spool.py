@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from bridge import config
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
-from bridge.errors import SpoolBusy, SpoolFailed
+from bridge.errors import SpoolBusy
 from bridge.operate import console
 from bridge.spool.reader import SpoolReader, open_read_only
 from bridge.spool.rows import DeadLetter, LaneStats, SpoolRow
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 _PAGE_BYTES: Final = 4 << 20
 _PAGE_ROWS: Final = 4_096
-_PROGRESS_SECONDS: Final = 1.0
-_LOOK_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 10.0
 _SHOWN_IDS: Final = 12
 
@@ -54,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser, configured: argparse.Argument
     export.add_argument("--output", type=Path, metavar="FILE", help="a new file, readable by its owner; else stdout")
     export.add_argument("--dead-letters", action="store_true", help="also the dead letters, with their reasons")
     action("verify", _verify, "check every row against its checksum; exit 1 where one is damaged")
-    drain = action("drain", _drain, "publish all of it to Kafka, in order; no bridge may run on the directory")
+    text = "publish all of it to Kafka, in order; exit 1 unless the spool is empty then; no bridge may run on it"
+    drain = action("drain", _drain, text)
     drain.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after that long; else never")
     back = action("requeue", _requeue, "queue dead letters again, behind what waits; no bridge may run on it")
     back.add_argument("ids", type=int, nargs="*", metavar="ID", help="of dead letters, as `show` names them")
@@ -136,6 +135,7 @@ def _show(options: argparse.Namespace) -> int:
     directory = _directory(options)
     with open_read_only(directory) as reader:
         found = _figures(directory, reader)
+    found["empty"] = _is_empty(found)
     if options.json:
         console.show(json.dumps(found))
     else:
@@ -177,6 +177,11 @@ def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
     }
 
 
+def _is_empty(found: dict[str, Any]) -> bool:
+    """Whether the directory may be deleted: nothing in it could still be published, or looked at."""
+    return not (found["rows"] or found["dead_letters"] or found["damaged_files"])
+
+
 def _print_figures(found: dict[str, Any]) -> None:
     console.show(
         f"{found['directory']}: {found['reports']:,} reports wait in {found['rows']:,} rows, {found['bytes']:,} bytes"
@@ -193,6 +198,8 @@ def _print_figures(found: dict[str, Any]) -> None:
     reasons = [[group["reason"], *_counts(group), _shortened(group["ids"])] for group in found["dead_letters"]]
     _print_table(["dead letters for", *head, "ids"], reasons)
     _print_table(["damaged file", "bytes"], [[each["path"], f"{each['bytes']:,}"] for each in found["damaged_files"]])
+    if found["empty"]:
+        console.show("The spool is empty: no waiting rows, no dead letters, no damaged files.")
 
 
 def _counts(figures: dict[str, Any]) -> list[str]:
@@ -316,11 +323,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _drain(options: argparse.Namespace) -> int:
     from bridge.observe import logs  # noqa: PLC0415 - only this needs Kafka's client
+    from bridge.operate.drain import drain  # noqa: PLC0415 - the same
 
     settings = _settings(options)
     logs.configure(settings.log)
     open_read_only(Path(settings.spool.directory)).close()  # makes none where there is none
-    return _owning(_drained(settings, options.schema_ids, options.timeout))
+    return _owning(drain(settings, options.schema_ids, options.timeout))
 
 
 def _owning(work: Coroutine[Any, Any, int]) -> int:
@@ -328,46 +336,6 @@ def _owning(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(work)
     except SpoolBusy as error:
         raise SpoolBusy(f"{error}: a bridge runs on it; stop that first") from error
-
-
-async def _drained(
-    settings: config.Settings, schema_ids: Callable[[config.Settings], Any], timeout_seconds: float | None
-) -> int:
-    from bridge.delivery.delivery import Delivery  # noqa: PLC0415 - only this needs Kafka's client
-
-    delivery = Delivery(settings, schema_ids(settings))
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await delivery.start()
-    try:
-        spool = delivery.spool
-        assert spool is not None  # noqa: S101 - it was enabled
-        known = {lane.number for lanes in delivery.lanes.values() for lane in lanes}
-        if lost := set(spool.stats.lanes) - known:
-            raise SpoolFailed(
-                f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows"
-            )
-        found, dead_letter = spool.stats.reports, spool.stats.dead_letter_rows
-        console.show(f"{found:,} reports to publish")
-        said = began
-        while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
-            await asyncio.sleep(_LOOK_SECONDS)
-            now = loop.time()
-            if now >= said + _PROGRESS_SECONDS:
-                said = now
-                console.show(f"{sum(delivery.counters.published.values()):,} of {found:,} published")
-            if timeout_seconds is not None and now - began > timeout_seconds:
-                console.say(
-                    f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there"
-                )
-                return 1
-        published, refused = sum(delivery.counters.published.values()), spool.stats.dead_letter_rows - dead_letter
-        console.show(f"{published:,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more")
-        if refused:
-            console.say(f"{refused:,} rows were dead-lettered, refused by Kafka or damaged: see `spool show`")
-        return 0
-    finally:
-        await delivery.stop(loop.time() + _STOP_SECONDS)
 
 
 # --- requeue --------------------------------------------------------------------------------------------------------

@@ -96,6 +96,8 @@ async def _check(_options: argparse.Namespace, settings: config.Settings) -> int
             console.show(f"{name}: differs from what is declared")
             for difference in finding.differences:
                 console.show(f"  {difference}{' (weaker)' if difference.weaker else ''}")
+        for setting in finding.not_shown:
+            console.show(f"  {setting}")
     return int(any(finding.differences or not finding.exists for finding in findings))
 
 
@@ -174,7 +176,10 @@ def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
         try:
             future.result(_CHANGE_SECONDS)
         except KafkaException as error:
-            raise TopicsError(f"topic {resource.name} could not be changed: {error.args[0].str()}") from error
+            reason = error.args[0].str()
+            raise TopicsError(
+                f"topic {resource.name} could not be changed: {reason}{topics.remedy(reason, changes[resource.name])}"
+            ) from error
 
 
 async def _within_reach(

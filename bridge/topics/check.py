@@ -8,7 +8,7 @@ import structlog
 
 from bridge.config import Settings
 from bridge.errors import BridgeError, TopicsError
-from bridge.topics.inspect import missing, weaknesses
+from bridge.topics.inspect import Finding, inspect_all, missing
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,7 @@ class TopicsCheck:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._failure = ""
+        self._not_shown: set[str] = set()
         self.weak: dict[str, list[str]] = {settings.topics.status: [], settings.topics.quarantine: []}
         self.checked_at = 0.0
 
@@ -44,12 +45,12 @@ class TopicsCheck:
         Raises:
             TopicsError: names what is wrong.
         """
-        looking, ending = asyncio.create_task(weaknesses(self._settings)), asyncio.create_task(stop_requested.wait())
+        looking, ending = asyncio.create_task(inspect_all(self._settings)), asyncio.create_task(stop_requested.wait())
         await asyncio.wait([looking, ending], timeout=_ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for task in (looking, ending):
             task.cancel()
         try:
-            weak = [line for lines in (await looking).values() for line in lines]
+            weak = [line for finding in (await looking).values() for line in finding.weaker]
         except (TopicsError, asyncio.CancelledError) as error:
             self._unchecked(str(error) or "Kafka did not answer in time")
             return
@@ -61,15 +62,19 @@ class TopicsCheck:
         every = self._settings.topics.check_seconds
         while True:
             try:
-                found = await weaknesses(self._settings)
+                found = await inspect_all(self._settings)
             except BridgeError as error:
                 self._unchecked(str(error))
                 await asyncio.sleep(min(_AGAIN_SECONDS, every))
+            except Exception as error:  # noqa: BLE001 - whatever Kafka answers, it is looked at again
+                self._unchecked(f"Kafka's answer was not understood: {error!r}")
+                await asyncio.sleep(every)
             else:
                 self._take(found)
                 await asyncio.sleep(every)
 
-    def _take(self, found: dict[str, list[str]]) -> None:
+    def _take(self, findings: dict[str, Finding]) -> None:
+        found = {topic: finding.weaker for topic, finding in findings.items()}
         for topic, now in found.items():
             before = self.weak.get(topic, [])
             for line in sorted(set(now) - set(before)):
@@ -77,6 +82,10 @@ class TopicsCheck:
             # Of a topic that is not there any more nothing was mended.
             for line in sorted(set(before) - set(now)) if now != [missing(topic)] else ():
                 log.info("topic_drift_resolved", what=line)
+        not_shown = {f"topic {topic}, {each}" for topic, finding in findings.items() for each in finding.not_shown}
+        for line in sorted(not_shown - self._not_shown):
+            log.warning("topic_setting_not_shown", what=line)
+        self._not_shown = not_shown
         self.weak, self.checked_at, self._failure = found, time.time(), ""
 
     def _unchecked(self, why: str) -> None:

@@ -4,7 +4,7 @@ Creating is idempotent. Looking never creates: all topics are asked for, none by
 """
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,6 +40,22 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.what}: declared {self.declared}, found {self.found}"
 
 
+class NotShown(msgspec.Struct, frozen=True):
+    """A declared setting whose value Kafka does not tell: it is older than the setting, or hides it."""
+
+    what: str
+    declared: str
+    listed: bool
+
+    @property
+    def why(self) -> str:
+        """What Kafka did instead of telling it."""
+        return "Kafka shows it without a value" if self.listed else "Kafka does not show it"
+
+    def __str__(self) -> str:
+        return f"{self.what}: declared {self.declared}, {self.why}"
+
+
 class Finding(msgspec.Struct, frozen=True):
     """How one topic is, beside what is declared."""
 
@@ -49,6 +65,8 @@ class Finding(msgspec.Struct, frozen=True):
     differences: list[Difference]
     # of the partition with the fewest; 0 where it is missing
     replication: int = 0
+    # declared settings that Kafka does not show: nobody knows whether they are as declared
+    not_shown: Sequence[NotShown] = ()
 
     @property
     def weaker(self) -> list[str]:
@@ -90,12 +108,13 @@ async def inspect(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic]
             continue
         partitions = described[topic.name]["partitions"]
         actual = await _actual_config(client, topic)
-        findings.append(Finding(topic, True, _differences(topic, partitions, actual), _replication(partitions)))
+        differences = _differences(topic, partitions, actual)
+        findings.append(Finding(topic, True, differences, _replication(partitions), not_shown(topic, actual)))
     return findings
 
 
-async def weaknesses(settings: Settings) -> dict[str, list[str]]:
-    """Of each declared topic what is missing or weaker than declared, a line each.
+async def inspect_all(settings: Settings) -> dict[str, Finding]:
+    """How each declared topic is, by its name.
 
     Raises:
         TopicsError: no Kafka answers, or it doesn't tell.
@@ -103,7 +122,7 @@ async def weaknesses(settings: Settings) -> dict[str, list[str]]:
     """
     async with admin_client(settings.kafka) as client:
         findings = await inspect(client, list(declared_topics(settings.topics).values()))
-    return {finding.topic.name: finding.weaker for finding in findings}
+    return {finding.topic.name: finding for finding in findings}
 
 
 async def brokers(client: AIOKafkaAdminClient) -> int:
@@ -119,12 +138,21 @@ async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -
     """
     if not topics:
         return
+    configs = {topic.name: topic.config for topic in topics}
     response = await client.create_topics(
         [NewTopic(t.name, t.partitions, t.replication_factor, topic_configs=t.config) for t in topics]
     )
     for name, code, message, *_ in response.topic_errors:
         if code not in (0, _TOPIC_ALREADY_EXISTS):
-            raise TopicsError(f"topic {name} could not be created: {message or for_code(code).__name__}")
+            reason = message or for_code(code).__name__
+            raise TopicsError(f"topic {name} could not be created: {reason}{remedy(reason, configs[name])}")
+
+
+def remedy(reason: str, config: Mapping[str, str]) -> str:
+    """What to do about settings that Kafka names as it refuses ``config``; empty where it names none."""
+    named = [option for option in config if option in reason]
+    options = ", ".join(f'"{option}" = ""' for option in named)
+    return f"; to leave it to the cluster, write {options} under the topic's config in topics.file" if named else ""
 
 
 async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) -> None:
@@ -141,9 +169,10 @@ async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) ->
             raise TopicsError(f"topic {name} got no more partitions: {message or for_code(code).__name__}")
 
 
-async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str]:
+async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str | None]:
+    """What Kafka shows of the declared settings; None for one that it shows without a value."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=dict.fromkeys(topic.config))
-    actual = {}
+    actual: dict[str, str | None] = {}
     for response in await client.describe_configs([resource]):
         for code, message, _type, name, entries in response.resources:
             if code:
@@ -157,20 +186,42 @@ def _replication(partitions: Sequence[dict[str, Any]]) -> int:
     return min(len(partition["replicas"]) for partition in partitions)
 
 
+def not_shown(topic: DeclaredTopic, actual: Mapping[str, str | None]) -> list[NotShown]:
+    """The declared settings that ``actual`` has no value of."""
+    return [
+        NotShown(option, value, option in actual)
+        for option, value in topic.config.items()
+        if actual.get(option) is None
+    ]
+
+
 def _differences(
-    topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: dict[str, str]
+    topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: Mapping[str, str | None]
 ) -> list[Difference]:
     pairs = [
         ("partitions", str(topic.partitions), str(len(partitions))),
         ("replication_factor", str(topic.replication_factor), str(_replication(partitions))),
-        *((option, value, actual.get(option, "nothing")) for option, value in topic.config.items()),
+        *(
+            (option, value, found)
+            for option, value in topic.config.items()
+            if (found := actual.get(option)) is not None
+        ),
     ]
     return [Difference(*pair, is_weaker(*pair)) for pair in pairs if pair[1] != pair[2]]
 
 
 # Of these more is safer; -1 is without a bound.
 _MORE_IS_SAFER = frozenset(
-    {"partitions", "replication_factor", "min.insync.replicas", "retention.ms", "retention.bytes", "max.message.bytes"}
+    {
+        "partitions",
+        "replication_factor",
+        "min.insync.replicas",
+        "retention.ms",
+        "retention.bytes",
+        "max.message.bytes",
+        "message.timestamp.before.max.ms",
+        "message.timestamp.after.max.ms",
+    }
 )
 
 
@@ -184,7 +235,7 @@ def is_weaker(what: str, declared: str, found: str) -> bool:
 
 
 def _amount(text: str) -> float:
-    """How much it is; what can't be told is nothing."""
+    """How much it is; what is not a number is neither more nor less than anything."""
     if not text.lstrip("-").isdigit():
-        return -math.inf
+        return math.nan
     return math.inf if int(text) < 0 else int(text)

@@ -61,6 +61,8 @@ def _steps(finding: Finding, allowed: Allowed) -> Iterator[Step]:
         refused, remark = _judged(finding, difference, allowed)
         step = Step(finding.topic, difference.what, difference.found, difference.declared, remark, refused)
         yield msgspec.structs.replace(step, weaker=difference.weaker)
+    for setting in finding.not_shown:
+        yield Step(finding.topic, setting.what, "unknown", setting.declared, refused=setting.why, weaker=False)
 
 
 def _judged(finding: Finding, difference: Difference, allowed: Allowed) -> tuple[str, str]:
@@ -95,6 +97,6 @@ def _what_it_loses(difference: Difference) -> str:
         return ""
     if what.startswith("retention."):
         return "records that are kept now would be deleted"
-    if what == "max.message.bytes":
+    if what == "max.message.bytes" or what.startswith("message.timestamp."):
         return "records that are taken now would be refused"
     return "acknowledged records could be lost that are safe now"

@@ -514,6 +514,18 @@ def test_orphaned_volumes_are_drained_by_name(objects: list[Object], values: dic
     assert all(spec["containers"][0]["args"][:2] == ["spool", "drain"] for spec in drains)
 
 
+def test_a_drain_that_leaves_something_ends_as_a_failed_job(objects: list[Object]) -> None:
+    """No attempt lasts for ever, there are few of them, and each one's pod stays, with the log that says why."""
+    jobs = [each["spec"] for each in of(objects, "Job") if "-drain-" in each["metadata"]["name"]]
+    for job in jobs:
+        spec = job["template"]["spec"]
+        assert spec["restartPolicy"] == "Never"
+        assert spec["containers"][0]["args"][2] == "--timeout=3600"
+        assert 1 <= job["backoffLimit"] <= 3
+        assert "podFailurePolicy" not in job
+        assert "ttlSecondsAfterFinished" not in job
+
+
 def test_another_image_makes_another_job_to_drain() -> None:
     """Nobody can change a Job's pod: under the same name an upgrade would fail while spool.drain is set."""
 

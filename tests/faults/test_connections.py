@@ -74,7 +74,8 @@ async def arena(_guarded: tuple[EmbeddedKafka, Port], proxy: Proxy, tmp_path: Pa
     await asyncio.to_thread(permit, plain, topics)
     # Sooner than the client tries again by itself, which its sequence numbers would make no repeat.
     settings = {**SECURITY, "delivery.producer_timeout_seconds": 0.8, "delivery.spool_after_ms": 300}
-    async with Arena(plain, tmp_path, topics, settings, bridge_bootstrap=proxy.address) as arena:
+    disks = [node.directory / "data" for node in kafka.nodes]
+    async with Arena(plain, tmp_path, topics, settings, bridge_bootstrap=proxy.address, log_dirs=disks) as arena:
         yield arena
 
 

@@ -51,6 +51,7 @@ def bridge(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> It
 OF_MAKE_TOPICS = "".join(
     f"[{name}]\npartitions = {partitions}\nreplication_factor = 1\n"
     f'[{name}.config]\n"min.insync.replicas" = 1\n"retention.ms" = 604800000\n'
+    '"message.timestamp.after.max.ms" = 3600000\n'
     for name, partitions in (("status", 6), ("quarantine", 2))
 )
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -87,7 +88,7 @@ async def test_an_orphaned_spool_is_drained_whole_and_in_order(
     assert by_key(published) == by_key(records)
     assert sorted(map(repr, published)) == sorted(map(repr, records))
     code, out, _ = await command("show", "--json", "--directory", directory)
-    assert (code, json.loads(out)["rows"]) == (0, 0)
+    assert (code, json.loads(out)["rows"], json.loads(out)["empty"]) == (0, 0, True)
     code, out, _ = await command("drain", "--directory", directory, *kafka, *names, "--timeout", "60")
     assert (code, "0 of 0 published" in out) == (0, True)
 
@@ -123,6 +124,46 @@ async def test_without_kafka_a_drain_gives_up_in_time_and_loses_nothing(tmp_path
     code, out, _ = await command("verify", "--directory", tmp_path / "spool")
     assert code == 0
     assert "50 rows are whole" in out
+
+
+async def test_a_drain_that_makes_dead_letters_fails(kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path) -> None:
+    """Kafka takes no record of these topics: exit code 1, the error by name and number, all of it still in the spool."""
+    small = {"max.message.bytes": "20"}
+    topics = (await topic(config=small), await topic(config=small))
+    directory, count = tmp_path / "spool", 40
+    await orphan(directory, topics, count)
+    code, out, err = await command(
+        "drain", "--directory", directory, "--set", f"kafka.bootstrap_servers={kafka_bootstrap}", "--timeout", "40"
+    )
+    assert (code, err.count("Traceback")) == (1, 0), out + err
+    assert f"0 of {count} published" in out
+    assert re.search(r"last error of Kafka: .*\b10\b", out + err)
+    assert "do not delete the volume" in err
+    code, out, _ = await command("show", "--json", "--directory", directory)
+    found = json.loads(out)
+    assert (code, found["empty"]) == (0, False)
+    assert found["reports"] + sum(group["reports"] for group in found["dead_letters"]) == count
+
+
+async def test_a_drain_that_kafka_refuses_for_now_names_the_error(
+    kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path
+) -> None:
+    """A compacted topic takes no record without a key: what is left is said, and why, and it is left."""
+    compacted = await topic(config={"cleanup.policy": "compact"})
+    directory, count = tmp_path / "spool", 20
+    spool = await Spool.open(directory, max_bytes=64 * MIB, min_free_bytes=0)
+    await spool.set_meta("lanes", msgspec.json.encode([(compacted, 1)]).decode())
+    records = [Record(compacted, None, b"%d" % number, [], 1_700_000_000_000) for number in range(count)]
+    await spool.append([SpoolRow(0, number + 1, 1, [each]) for number, each in enumerate(records)])
+    await spool.close(10)
+    code, out, err = await command(
+        "drain", "--directory", directory, "--set", f"kafka.bootstrap_servers={kafka_bootstrap}", "--timeout", "4"
+    )
+    assert (code, err.count("Traceback")) == (1, 0), out + err
+    assert re.search(rf"^0 of {count} published; last error of Kafka: \w+", out, re.MULTILINE)
+    assert re.search(rf"not done in 4 s: {count} reports are left, and stay there; last error of Kafka: \w+", err)
+    code, out, _ = await command("show", "--json", "--directory", directory)
+    assert (code, json.loads(out)["reports"]) == (0, count)
 
 
 async def test_what_was_dead_lettered_is_requeued_and_published(

@@ -15,7 +15,7 @@ from bridge.config import Topics, load
 from bridge.errors import TopicsError
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.ports import Port
-from bridge.topics.inspect import admin_client, create
+from bridge.topics.inspect import admin_client, create, inspect
 from bridge.topics.spec import SETTINGS, DeclaredTopic, declared_topics
 
 
@@ -230,8 +230,26 @@ async def test_a_topic_that_kafka_refuses_is_named_with_its_reason(kafka_bootstr
     settings = load(environment={}, assignments=[f"kafka.bootstrap_servers={kafka_bootstrap}"]).settings
     refused = DeclaredTopic(unique_name(), 1, 1, {"retention.ms": "soon"})
     async with admin_client(settings.kafka) as client:
-        with pytest.raises(TopicsError, match=f"topic {refused.name} could not be created: .*soon"):
+        with pytest.raises(TopicsError, match=f"topic {refused.name} could not be created: .*soon") as refusal:
             await create(client, [refused])
+        assert 'write "retention.ms" = "" under the topic' in str(refusal.value)
+
+
+async def test_a_setting_that_the_broker_does_not_know_is_not_called_weaker(
+    kafka_bootstrap: str, topic: MakeTopic
+) -> None:
+    """As with a Kafka older than the setting: it is said that nobody can see it, and a new topic says how to do without."""
+    settings = load(environment={}, assignments=[f"kafka.bootstrap_servers={kafka_bootstrap}"]).settings
+    name, unknown = await topic(), "message.timestamp.sideways.max.ms"
+    there, new = (
+        DeclaredTopic(each, 1, 1, {unknown: "1", "retention.ms": "604800000"}) for each in (name, unique_name())
+    )
+    async with admin_client(settings.kafka) as client:
+        (finding,) = await inspect(client, [there])
+        with pytest.raises(TopicsError, match=f'write "{unknown}" = "" under'):
+            await create(client, [new])
+    assert (finding.differences, finding.weaker) == ([], [])
+    assert [str(each) for each in finding.not_shown] == [f"{unknown}: declared 1, Kafka does not show it"]
 
 
 async def test_an_unreachable_kafka_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:

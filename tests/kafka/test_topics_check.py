@@ -21,6 +21,7 @@ SAFE = {
     "cleanup.policy": "delete",
     "max.message.bytes": "1048588",
     "unclean.leader.election.enable": "false",
+    "message.timestamp.after.max.ms": "9223372036854775807",
 }
 WEAK = {
     "min.insync.replicas": "1",
@@ -28,6 +29,8 @@ WEAK = {
     "cleanup.policy": "compact,delete",
     "max.message.bytes": "1000000",
     "unclean.leader.election.enable": "true",
+    "message.timestamp.before.max.ms": "86400000",
+    "message.timestamp.after.max.ms": "3600000",
 }
 TOLD = {
     "min.insync.replicas: declared 2, found 1",
@@ -37,9 +40,11 @@ TOLD = {
     "cleanup.policy: declared delete, found compact,delete",
     "max.message.bytes: declared 1048588, found 1000000",
     "unclean.leader.election.enable: declared false, found true",
+    "message.timestamp.before.max.ms: declared 9223372036854775807, found 86400000",
+    "message.timestamp.after.max.ms: declared 9223372036854775807, found 3600000",
 }
 
-MENDED = ("retention.ms", "cleanup.policy", "max.message.bytes", "unclean.leader.election.enable")
+MENDED = ("retention.ms", "cleanup.policy", "max.message.bytes", "unclean.leader.election.enable", "timestamp")
 
 
 async def weak(bridge: BridgeProcess, topic: str, count: int) -> bool:
@@ -56,7 +61,7 @@ async def set_config(client: AIOKafkaAdminClient, topic: str, config: dict[str, 
 async def test_each_weakness_is_logged_once_and_counted_until_it_is_mended(
     kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path
 ) -> None:
-    """Seven on one topic, the other missing; mended they clear, and what weakens later appears. Callbacks are taken."""
+    """Nine on one topic, the other missing; mended they clear, and what weakens later appears. Callbacks are taken."""
     names = await topic(partitions=3, config=WEAK), unique_name("missing")
     unclean = {"unclean.leader.election.enable": "true"}
     async with BridgeProcess(kafka_bootstrap, tmp_path, {"topics.check_seconds": 1}, topics=names) as bridge:
@@ -117,6 +122,7 @@ async def test_a_start_is_refused_where_that_is_asked_for(
         "status.partitions = 3\nstatus.replication_factor = 1\nstatus.config.'min.insync.replicas' = 1\n"
         "quarantine.partitions = 1\nquarantine.replication_factor = 1\nquarantine.config.'min.insync.replicas' = 1\n"
         "quarantine.config.'retention.ms' = 604800000\n"
+        "quarantine.config.'message.timestamp.after.max.ms' = 3600000\n"
     )
     async with BridgeProcess(kafka_bootstrap, tmp_path, {**settings, "topics.file": own}, topics=names) as bridge:
         assert (await bridge.post(body(report("m")))).body == SUCCESS

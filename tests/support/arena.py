@@ -9,7 +9,8 @@
 A watcher scrapes the bridge's metrics all the time; at each scrape the reconciliation must balance:
 ``received + recovered == published + waiting + dead_lettered + refused``. The verdict is the checker's: what was answered 200, as
 the provider wrote it down, against what a consumer reads from the beginning, as multisets by event id, and by key as sequences of
-first occurrences. It needs nothing of the bridge.
+first occurrences. It needs nothing of the bridge. Where the brokers' disks are known, the sequence numbers of the producers are
+judged too (``support.segments``).
 
 The fixture ``make_arena`` is there in modules that say ``pytest_plugins = ("support.arena_fixture",)``.
 """
@@ -20,7 +21,7 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -37,6 +38,8 @@ from bridge.lab.simulate.provider import Provider, ProviderOptions
 from bridge.lab.simulate.push import Push
 from bridge.lab.simulate.run import new_run
 from support.bridge_process import BridgeProcess
+from support.segments import Verdict as LogVerdict
+from support.segments import judge
 from support.topics import consume_all, create_topic, unique_name, until
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
@@ -132,6 +135,7 @@ class Verdict(NamedTuple):
     summary: Summary
     scrapes: int
     drained_seconds: float
+    log: LogVerdict | None = None
 
 
 class Arena:
@@ -143,6 +147,7 @@ class Arena:
         topics: For events and quarantine.
         settings: The bridge's.
         bridge_bootstrap: What the bridge is told.
+        log_dirs: ``log.dirs`` of all brokers, where they can be read.
     """
 
     def __init__(
@@ -153,8 +158,9 @@ class Arena:
         settings: Mapping[str, Any] | None = None,
         *,
         bridge_bootstrap: str | None = None,
+        log_dirs: Sequence[Path] = (),
     ) -> None:
-        self.bootstrap, self.topics = bootstrap, topics
+        self.bootstrap, self.topics, self.log_dirs = bootstrap, topics, log_dirs
         defaults = {"log.level": "info", "server.shutdown_seconds": 6.0}
         self.bridge = BridgeProcess(
             bridge_bootstrap or bootstrap, directory, {**defaults, **(settings or {})}, topics, wait="live"
@@ -284,7 +290,11 @@ class Arena:
         assert checked.ordered_keys > 0
         summary = self.ledger.summary()
         assert summary.unresolved == 0
-        verdict = Verdict(checked, summary, len(self.watcher.scrapes), drained)
+        judged = None
+        if self.log_dirs:
+            judged = await asyncio.to_thread(judge, self.log_dirs, self.topics[0], quarantine=self.topics[1])
+            assert judged.ok, judged.describe()
+        verdict = Verdict(checked, summary, len(self.watcher.scrapes), drained, judged)
         print(report(verdict))  # noqa: T201 - seen with pytest -s, and where the test fails
         return verdict
 
@@ -318,7 +328,8 @@ def report(verdict: Verdict) -> str:
         f"damage {len(checked.damages)}; the reconciliation balanced in {verdict.scrapes} scrapes",
         f"drained {verdict.drained_seconds:.1f} s after the last answer",
     )
-    return "".join(f"\n  {line}" for line in lines)
+    judged = [] if verdict.log is None else verdict.log.describe().splitlines()
+    return "".join(f"\n  {line}" for line in [*lines, *judged])
 
 
 class MakeArena(Protocol):

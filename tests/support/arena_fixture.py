@@ -25,7 +25,14 @@ async def make_arena(cluster: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[Ma
             bootstrap = cluster.bootstrap_servers
             topics = topics or (await make_status(bootstrap), await make_quarantine(bootstrap))
             return await stack.enter_async_context(
-                Arena(bootstrap, tmp_path, topics, settings, bridge_bootstrap=bridge_bootstrap)
+                Arena(
+                    bootstrap,
+                    tmp_path,
+                    topics,
+                    settings,
+                    bridge_bootstrap=bridge_bootstrap,
+                    log_dirs=[node.directory / "data" for node in cluster.nodes],
+                )
             )
 
         yield make

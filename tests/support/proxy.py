@@ -1,7 +1,8 @@
 """A TCP proxy before a broker: it can hold connections, cut them, and forward to wherever the broker is now.
 
 ``hold`` is for the connections that exist then: what their clients send is kept here, new ones pass. ``release`` passes on what
-was kept, though its client may be long gone.
+was kept, though its client may be long gone. It reads only the requests' headers, to count them; the proxy in ``kafka_proxy``
+changes answers.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ _CHUNK_BYTES = 1 << 16
 _HEAD_BYTES = 6
 
 
-class _Link:
+class Link:
     """One connection through the proxy, each direction read at once and passed on when the gate is open."""
 
     def __init__(self, requests: Counter[int]) -> None:
@@ -29,6 +30,7 @@ class _Link:
         self._buffer = bytearray()
 
     async def run(self, client: asyncio.StreamReader, back: asyncio.StreamWriter, port: int) -> None:
+        """Connect to the broker's port and carry both ways until both sides have ended."""
         self.writers.append(back)
         try:
             broker, there = await asyncio.open_connection(HOST, port)
@@ -84,7 +86,7 @@ class Proxy:
         """``target`` gives the port to connect to, asked for each connection; ``port`` is the caller's, else its own."""
         self._target = target
         self._given, self._port = port is not None, port or Port()
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.requests: Counter[int] = Counter()
@@ -121,16 +123,22 @@ class Proxy:
             self._port.release()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = _Link(self.requests)
+        link = self._link()
         self._links.add(link)
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            await link.run(reader, writer, self._target())
+            # asyncio logs the tasks of a server that are cancelled.
+            with contextlib.suppress(asyncio.CancelledError):
+                await link.run(reader, writer, self._target())
         finally:
             self._links.discard(link)
             self._tasks.discard(task)
+
+    def _link(self) -> Link:
+        """For a connection that was just opened."""
+        return Link(self.requests)
 
     def hold(self) -> int:
         """Keep what the clients of today's connections send; how many those are."""

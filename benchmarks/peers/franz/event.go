@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// What of a report's event is derived; fields.go has the fields. The bridge's tolerant way is not rebuilt here; a body that
+// What of a report's event is derived; fields.go has the fields, codes.go the statuses and the error codes. The bridge's tolerant way is not rebuilt here; a body that
 // needs it is refused, and the comparison has none.
 type made struct {
 	id               [32]byte
@@ -17,6 +17,7 @@ type made struct {
 	code             string
 	meaning          meaning
 	source, frame    string
+	extras           string
 	sent, receivedAt int64
 }
 
@@ -41,37 +42,14 @@ var (
 )
 
 func init() {
-	for _, each := range []struct {
-		symbol string
-		rank   byte
-	}{{"SENT", '1'}, {"DELIVERED", '2'}, {"READ", '3'}, {"FAILED", '0'}, {"DELETED", '0'}, {"SUBSCRIBED", '0'}, {"UNSUBSCRIBED", '0'}} {
-		folded := strings.ToLower(each.symbol)
-		of := &status{each.symbol, folded, each.rank, []byte("chatapp.status." + folded)}
-		statuses[folded], statuses[each.symbol], statuses[each.symbol[:1]+folded[1:]] = of, of, of
+	for _, each := range wireStatuses {
+		of := &status{each.symbol, each.wire, each.rank, []byte("chatapp.status." + strings.ToLower(each.symbol))}
+		statuses[each.wire], statuses[strings.ToUpper(each.wire)], statuses[strings.ToUpper(each.wire[:1])+each.wire[1:]] = of, of, of
 	}
-	for _, row := range [][3]string{
-		{"131026", "UNDELIVERABLE", "NO"},
-		{"131047", "RE_ENGAGEMENT", "NO"},
-		{"131049", "ECOSYSTEM_LIMIT", "LATER"},
-		{"131050", "OPT_OUT", "NO"},
-		{"131048", "SPAM_LIMIT", "LATER"},
-		{"131056 130429 4 80007", "RATE_LIMIT", "LATER"},
-		{"131042", "PAYMENT", "NO"},
-		{"368 131031", "POLICY", "NO"},
-		{"132000 132001 132005 132007 132012 132016", "TEMPLATE", "NO"},
-		{"132015", "TEMPLATE", "LATER"},
-		{"131051 131052 131053", "MEDIA", "NO"},
-		{"3 10 131005 131030", "PERMISSION", "NO"},
-		{"190 131045 33 137000", "ACCOUNT", "NO"},
-		{"131043", "EXPIRED", "NO"},
-		{"1 2 131000 131016 133004", "TRANSIENT", "LATER"},
-	} {
-		for _, code := range strings.Fields(row[0]) {
-			meanings[code] = meaning{row[1], row[2]}
+	for _, row := range codes {
+		for code := range strings.FieldsSeq(row.codes) {
+			meanings[code] = row.meaning
 		}
-	}
-	for code := 200; code < 300; code++ {
-		meanings[strconv.Itoa(code)] = meaning{"PERMISSION", "NO"}
 	}
 }
 
@@ -113,6 +91,9 @@ func (r *report) event(to []byte, receivedAt int64) ([]byte, *status) {
 		}
 	}
 	made := made{status: of, receivedAt: receivedAt, sent: receivedAt, source: "RECEIVED", frame: folded(r.MsgFrameType)}
+	if r.extras != nil {
+		made.extras = string(append(r.extras, '}'))
+	}
 	made.code, made.meaning = r.failure(of)
 	made.id = eventID(r.MessageID, or(r.To, r.UserID), r.Status, of, strings.TrimSpace(r.ErrorCode))
 	if r.Timestamp != nil {
@@ -184,6 +165,11 @@ func text(to []byte, value string) []byte {
 	if value == "" {
 		return append(to, "null"...)
 	}
+	return quoted(to, value)
+}
+
+// quoted appends a text that is not absent.
+func quoted(to []byte, value string) []byte {
 	to = append(to, '"')
 	from := 0
 	for index := 0; index < len(value); index++ {

@@ -4,34 +4,94 @@ package main
 
 import "strconv"
 
-// A report as documented: strings are strings, times are numbers.
+// A report as documented: strings are strings, times are numbers; extras has what else came.
 type report struct {
-	MessageID                  string `json:"MessageId"`
-	TaskID                     string `json:"TaskId"`
-	From                       string `json:"From"`
-	To                         string `json:"To"`
-	OriginPhoneNumber          string `json:"OriginPhoneNumber"`
-	UserID                     string `json:"UserId"`
-	FromUserID                 string `json:"FromUserId"`
-	ParentUserID               string `json:"ParentUserId"`
-	FromParentUserID           string `json:"FromParentUserId"`
-	UserName                   string `json:"UserName"`
-	FromUserName               string `json:"FromUserName"`
-	Status                     string `json:"Status"`
-	StatusDescription          string `json:"StatusDescription"`
-	Timestamp                  *int64 `json:"Timestamp"`
-	ErrorCode                  string `json:"ErrorCode"`
-	Error                      string `json:"Error"`
-	ErrorDescription           string `json:"ErrorDescription"`
-	ConversationID             string `json:"ConversationId"`
-	ConversationType           string `json:"ConversationType"`
-	ConversationExpirationTime *int64 `json:"ConversationExpirationTime"`
-	ConversionExpirationTime   *int64 `json:"ConversionExpirationTime"`
-	MsgFrameType               string `json:"MsgFrameType"`
-	Type                       string `json:"Type"`
-	TemplateCode               string `json:"TemplateCode"`
-	TemplateName               string `json:"TemplateName"`
-	Language                   string `json:"Language"`
+	MessageID                  string
+	TaskID                     string
+	From                       string
+	To                         string
+	OriginPhoneNumber          string
+	UserID                     string
+	FromUserID                 string
+	ParentUserID               string
+	FromParentUserID           string
+	UserName                   string
+	FromUserName               string
+	Status                     string
+	StatusDescription          string
+	Timestamp                  *int64
+	ErrorCode                  string
+	Error                      string
+	ErrorDescription           string
+	ConversationID             string
+	ConversationType           string
+	ConversationExpirationTime *int64
+	ConversionExpirationTime   *int64
+	MsgFrameType               string
+	Type                       string
+	TemplateCode               string
+	TemplateName               string
+	Language                   string
+	extras                     []byte
+}
+
+// field is where the value of a name is put: a text or a time, neither of another name.
+func (r *report) field(name string) (*string, **int64) {
+	switch name {
+	case "MessageId":
+		return &r.MessageID, nil
+	case "TaskId":
+		return &r.TaskID, nil
+	case "From":
+		return &r.From, nil
+	case "To":
+		return &r.To, nil
+	case "OriginPhoneNumber":
+		return &r.OriginPhoneNumber, nil
+	case "UserId":
+		return &r.UserID, nil
+	case "FromUserId":
+		return &r.FromUserID, nil
+	case "ParentUserId":
+		return &r.ParentUserID, nil
+	case "FromParentUserId":
+		return &r.FromParentUserID, nil
+	case "UserName":
+		return &r.UserName, nil
+	case "FromUserName":
+		return &r.FromUserName, nil
+	case "Status":
+		return &r.Status, nil
+	case "StatusDescription":
+		return &r.StatusDescription, nil
+	case "Timestamp":
+		return nil, &r.Timestamp
+	case "ErrorCode":
+		return &r.ErrorCode, nil
+	case "Error":
+		return &r.Error, nil
+	case "ErrorDescription":
+		return &r.ErrorDescription, nil
+	case "ConversationId":
+		return &r.ConversationID, nil
+	case "ConversationType":
+		return &r.ConversationType, nil
+	case "ConversationExpirationTime":
+		return nil, &r.ConversationExpirationTime
+	case "ConversionExpirationTime":
+		return nil, &r.ConversionExpirationTime
+	case "MsgFrameType":
+		return &r.MsgFrameType, nil
+	case "Type":
+		return &r.Type, nil
+	case "TemplateCode":
+		return &r.TemplateCode, nil
+	case "TemplateName":
+		return &r.TemplateName, nil
+	case "Language":
+		return &r.Language, nil
+	}
+	return nil, nil
 }
 
 func (r *report) texts() []*string {
@@ -110,6 +170,6 @@ func (r *report) members(to []byte, made *made) []byte {
 	to = text(append(to, `,"template_code":`...), r.TemplateCode)
 	to = text(append(to, `,"template_name":`...), r.TemplateName)
 	to = text(append(to, `,"template_language":`...), r.Language)
-	to = text(append(to, `,"extras":`...), "")
+	to = text(append(to, `,"extras":`...), made.extras)
 	return append(to, '}')
 }

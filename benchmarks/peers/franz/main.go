@@ -142,8 +142,8 @@ func (s *service) bytes(body []byte) ([]kgo.Record, error) {
 
 // events makes the records that the bridge makes: value, key, headers, time.
 func (s *service) events(body []byte) ([]kgo.Record, error) {
-	var reports []report
-	if err := json.Unmarshal(body, &reports); err != nil {
+	reports, err := decode(body)
+	if err != nil {
 		return nil, err
 	}
 	now := time.Now()

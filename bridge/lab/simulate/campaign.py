@@ -19,7 +19,7 @@ import msgspec
 
 from bridge.errors import ConfigurationError
 from bridge.lab.simulate.identity import event_id, raw_sha256
-from bridge.lab.simulate.oddities import ODDITIES, UNDECODABLE, Draft, truncated_body
+from bridge.lab.simulate.oddities import ODDITIES, UNDECODABLE, Draft, add_text, escape_text, truncated_body
 from bridge.lab.simulate.push import Push, Report
 
 MAX_REPORTS_PER_CALLBACK = 1000
@@ -63,8 +63,9 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     more report, of a status nobody documented), ``shared`` (two recipients under one MessageId),
     ``no_number`` (of people: a user id stands for it), ``odd_numbers`` (numbers with +), ``hidden`` (the first report of a
     recipient has a number, or both, later ones have a user id alone). Of reports: ``duplicate`` (the same again later),
-    ``odd`` (one deviation of ``oddities.ODDITIES``), ``undecodable`` (an item beside it that has to
-    be quarantined). Of pushes: ``truncated`` (one more push, of a body that is no JSON).
+    ``text`` (text beyond plain ASCII and an unknown field, see ``oddities.add_text``), ``odd`` (one deviation of
+    ``oddities.ODDITIES``), ``undecodable`` (an item beside it that has to be quarantined). Of pushes: ``truncated`` (one
+    more push, of a body that is no JSON).
     """
 
     failed: float = 0.06
@@ -77,6 +78,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     odd_numbers: float = 0.015
     hidden: float = 0.0
     duplicate: float = 0.02
+    text: float = 0.0
     odd: float = 0.1
     undecodable: float = 0.002
     truncated: float = 0.002
@@ -93,6 +95,11 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
             skip_delivered=0, out_of_order=0, unknown_status=0, shared=0, no_number=0, odd_numbers=0, duplicate=0, odd=0,
             undecodable=0, truncated=0,
         )  # fmt: skip
+
+    @classmethod
+    def usual(cls) -> "Mix":
+        """As ``plain``, and a third of the reports has text, as real senders' reports do: the benchmarks' load."""
+        return msgspec.structs.replace(cls.plain(), text=1 / 3)
 
 
 class CampaignOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,11 +285,17 @@ class _Lives:
         if status == "Failed":
             code, text, _ = chance.choices(_FAILURES, _FAILURE_WEIGHTS)[0]
             fields |= {"ErrorCode": code, "ErrorDescription": f"{code}:{text}"}
+        has_text = self._mix.text > 0 and chance.random() < self._mix.text
+        if has_text:
+            add_text(fields)
         draft = Draft(fields, fields["MessageId"], recipient, forced or status, code)
         if forced is None and chance.random() < self._mix.odd:
             chance.choice(ODDITIES)(draft, chance)
         facts = (draft.message_id, draft.recipient, draft.status, draft.wire_error_code)
-        return _Item(draft.finish(self._encode(draft.fields)), Report(*facts, event_id(*facts), user_id=user_id))
+        raw = self._encode(draft.fields)
+        return _Item(
+            draft.finish(escape_text(raw) if has_text else raw), Report(*facts, event_id(*facts), user_id=user_id)
+        )
 
     def _undecodable(self, fields: dict[str, Any]) -> _Item:
         raw = self._chance.choice(UNDECODABLE)(fields, f"{self._run}-undecodable-{next(self._marks)}")

@@ -27,6 +27,28 @@ class Draft:
     finish: Callable[[bytes], bytes] = bytes
 
 
+_ESCAPED = (("中".encode(), rb"\u4e2d"), (b" / ", rb" \/ "))
+
+
+def add_text(fields: dict[str, Any]) -> None:
+    """Text as real senders have it, and a field that nobody knows; none of it changes what the report means.
+
+    With :func:`escape_text` the report has characters beyond ASCII as they are, and escapes: of a character, a quote, a line
+    break and a slash.
+    """
+    # By the name that the report has already: by both, one of them would be kept in extras.
+    fields["FromUserName" if "FromUserName" in fields else "UserName"] = "Renée 李雷 😀"
+    fields["StatusDescription"] = 'Message "中" accepted / queued\nby the channel'
+    fields["Extension"] = {"campaign": "été", "tags": ["新", 1]}
+
+
+def escape_text(raw: bytes) -> bytes:
+    """The JSON of a report with text, some of it escaped that need not be."""
+    for character, escape in _ESCAPED:
+        raw = raw.replace(character, escape)
+    return raw
+
+
 Oddity = Callable[[Draft, random.Random], None]
 
 

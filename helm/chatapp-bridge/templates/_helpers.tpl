@@ -203,7 +203,7 @@ envFrom: {{ toYaml . | nindent 2 }}
 
 {{- /* A pod that runs one command to its end. Takes a dict of root, component, config, arguments, and further mounts and volumes. */ -}}
 {{- define "bridge.commandPod" -}}
-restartPolicy: {{ .restartPolicy | default "Never" }}
+restartPolicy: Never
 {{- if eq .component "probe" "drain" }}
 serviceAccountName: {{ include "bridge.serviceAccountName" .root }}
 {{- end }}

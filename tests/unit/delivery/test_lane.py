@@ -315,6 +315,26 @@ def test_a_refused_entry_whose_failed_fsync_left_it_on_disk_is_counted_once() ->
     stage.close()
 
 
+def test_a_dropped_entry_whose_row_is_on_disk_after_all_is_counted_once() -> None:
+    """It was in memory still when its fsync failed; what was before it goes to disk alone, and is read back with its row."""
+    stage = Stage(window_bytes=4_000)
+    stage.cluster.leaderless.add((STATUS, _lane_of(A)))
+    pushed = [stage.push(A, A) for _ in range(6)]
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    for error in (None, None, None, None, FAILED):
+        stage.disk.work(error, kept=True)
+        stage.settle()
+    stage.commit()
+    assert answers(*pushed) == [200, 200, 200, 200, 503, 200]
+
+    stage.finish()
+
+    assert stage.log == list(range(1, 13))
+    counters = stage.delivery.counters
+    assert (counters.refused, counters.published_after_refusal, counters.dead_lettered) == (2, 2, 0)
+    stage.close()
+
+
 # --- what Kafka refuses -------------------------------------------------------------------------------------------------
 
 

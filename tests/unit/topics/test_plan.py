@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.config import load
-from bridge.topics.inspect import Difference, Finding, is_weaker
+from bridge.topics.inspect import Difference, Finding, NotShown, is_weaker
 from bridge.topics.plan import CREATE, Allowed, Step, plan
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
@@ -30,6 +30,7 @@ def test_what_is_missing_is_created_and_what_is_as_declared_needs_nothing() -> N
         ("retention.ms", "-1", "1"),
         ("min.insync.replicas", "2", "1"),
         ("max.message.bytes", "2", "1"),
+        ("message.timestamp.after.max.ms", "9223372036854775807", "3600000"),
         ("cleanup.policy", "delete", "compact,delete"),
         ("unclean.leader.election.enable", "false", "true"),
         ("compression.type", "producer", "zstd"),
@@ -52,6 +53,8 @@ def test_what_makes_safer_or_is_merely_other_is_done_without_a_word(what: str, d
         ("retention.bytes", "1", "-1", "would be deleted"),
         ("min.insync.replicas", "1", "2", "could be lost"),
         ("max.message.bytes", "1", "2", "would be refused"),
+        ("message.timestamp.before.max.ms", "1", "2", "would be refused"),
+        ("message.timestamp.after.max.ms", "1", "2", "would be refused"),
         ("cleanup.policy", "delete", "compact", "would be deleted"),
         ("unclean.leader.election.enable", "true", "false", "could be lost"),
     ],
@@ -64,6 +67,16 @@ def test_what_weakens_is_left_unless_told(what: str, declared: str, found: str, 
     assert words in left.refused
     assert "--allow-weaker" in left.refused
     assert (done.refused, words in done.remark) == ("", True)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_kafka_does_not_show_is_left(*, listed: bool) -> None:
+    """Setting it might be refused, with everything else of the topic; it is no weakness either."""
+    hidden = NotShown("retention.ms", "1", listed)
+    (step,) = plan([Finding(STATUS, exists=True, differences=[], replication=3, not_shown=[hidden])], Allowed())
+
+    assert (step.what, step.found, step.declared, step.weaker) == ("retention.ms", "unknown", "1", False)
+    assert step.refused == ("Kafka shows it without a value" if listed else "Kafka does not show it")
 
 
 def test_partitions_are_added_only_when_told_and_never_taken() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.config import data_directory, load
 from bridge.errors import ConfigurationError
-from bridge.topics.inspect import Difference, Finding, _differences
+from bridge.topics.inspect import Difference, Finding, _differences, not_shown
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 DECLARED = declared_topics(load(environment={}).settings.topics)
@@ -30,6 +30,13 @@ def test_what_is_declared_loses_nothing() -> None:
         assert (topic.replication_factor, topic.config["min.insync.replicas"]) == (3, "2")
         assert topic.config["unclean.leader.election.enable"] == "false"
         assert topic.config["cleanup.policy"] == "delete"
+
+
+def test_a_record_is_taken_however_old_it_is() -> None:
+    """Both bounds on timestamps are open: what waited in a spool, or met a wrong clock, is no reason to refuse it."""
+    for topic in DECLARED.values():
+        for bound in ("before", "after"):
+            assert int(topic.config[f"message.timestamp.{bound}.max.ms"]) == 2**63 - 1
 
 
 def test_the_quarantine_takes_records_as_large_as_a_body() -> None:
@@ -141,7 +148,7 @@ def test_the_package_s_own_file_holds_itself_to_the_same(tmp_path: Path) -> None
 # --- as they are ----------------------------------------------------------------------------------------------------------
 
 
-def found(*, partitions: int = 12, replicas: int = 3, **config: str) -> dict[str, bool]:
+def found(*, partitions: int = 12, replicas: int = 3, **config: str | None) -> dict[str, bool]:
     """What differs on a topic that is as declared but for this, and whether that is weaker."""
     actual = {**STATUS.config, **{key.replace("_", "."): value for key, value in config.items()}}
     described = [{"replicas": list(range(replicas))} for _ in range(partitions)]
@@ -165,6 +172,10 @@ def found(*, partitions: int = 12, replicas: int = 3, **config: str) -> dict[str
         ({"unclean_leader_election_enable": "true"}, {"unclean.leader.election.enable": True}),
         ({"compression_type": "zstd"}, {"compression.type": False}),
         ({"message_timestamp_type": "LogAppendTime"}, {"message.timestamp.type": False}),
+        ({"message_timestamp_before_max_ms": "3600000"}, {"message.timestamp.before.max.ms": True}),
+        ({"message_timestamp_after_max_ms": "3600000"}, {"message.timestamp.after.max.ms": True}),
+        ({"retention_ms": ""}, {"retention.ms": False}),
+        ({"retention_ms": None}, {}),
     ],
 )
 def test_weaker_is_what_can_cost_records_or_their_order(
@@ -172,6 +183,20 @@ def test_weaker_is_what_can_cost_records_or_their_order(
 ) -> None:
     """Fewer replicas, partitions, days or bytes, compaction, unclean leaders; stronger or merely other is no weakness."""
     assert found(**differences) == expected  # type: ignore[arg-type]
+
+
+def test_what_kafka_does_not_show_is_said_and_is_not_weaker() -> None:
+    """An older broker does not list a setting; a service lists it without a value: neither can be judged."""
+    actual: dict[str, str | None] = {**STATUS.config, "retention.ms": None}
+    del actual["message.timestamp.before.max.ms"]
+    described = [{"replicas": [1, 2, 3]}] * 12
+
+    assert _differences(STATUS, described, actual) == []
+    assert [str(each) for each in not_shown(STATUS, actual)] == [
+        "retention.ms: declared 3024000000, Kafka shows it without a value",
+        f"message.timestamp.before.max.ms: declared {2**63 - 1}, Kafka does not show it",
+    ]
+    assert Finding(STATUS, exists=True, differences=[], not_shown=not_shown(STATUS, actual)).weaker == []
 
 
 def test_the_worst_replicated_partition_counts() -> None:

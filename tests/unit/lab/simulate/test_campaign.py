@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.errors import ConfigurationError
@@ -163,6 +164,28 @@ def test_the_plain_mix_is_what_the_page_documents() -> None:
     reports = _reports(pushes)
     assert len(reports) == len({report.event_id for report in reports})
     assert not any(report.quarantined for report in reports)
+
+
+def test_the_usual_mix_is_the_plain_one_with_text_in_a_third_of_the_reports() -> None:
+    """Characters beyond ASCII, escapes and an unknown field; the same facts as without."""
+    items = _items(_pushes(messages=1000, mix=Mix.usual()))
+    with_text = [raw for raw, _ in items if {*json.loads(raw)} - {*KNOWN, "UserName"} == {"Extension"}]
+    assert 0.3 < len(with_text) / len(items) < 0.37
+    for raw in with_text:
+        assert not raw.isascii()
+        for escape in (rb"\u4e2d", rb"\"", rb"\n", rb"\/"):
+            assert escape in raw
+    for raw, report in items:
+        facts = report.message_id, report.recipient, report.status, report.wire_error_code
+        assert _meaning(raw) == facts
+    assert not [raw for raw, _ in _items(_pushes(messages=1000, mix=Mix.plain())) if not raw.isascii()]
+
+
+def test_text_takes_the_name_that_a_report_has_for_its_user() -> None:
+    """By two names, the bridge would have to keep one of them in extras."""
+    mix = msgspec.structs.replace(Mix.plain(), text=1.0, no_number=1.0)
+    for raw, _ in _items(_pushes(messages=100, mix=mix)):
+        assert len({"UserName", "FromUserName"} & {*json.loads(raw)}) == 1
 
 
 def test_every_telephone_number_is_reserved_for_fiction() -> None:

@@ -1,0 +1,160 @@
+"""``chatapp-bridge spool drain``: publish everything in a spool, and say truly what became of it.
+
+Exit code 0 means that the spool is empty: no row waits, there are no dead letters and no damaged files. Whoever deletes a volume
+after a drain goes by it, so everything else is 1.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import errors as kafka_errors
+
+from bridge import config
+from bridge.delivery.delivery import Delivery
+from bridge.errors import SpoolFailed
+from bridge.operate import console
+from bridge.spool.stats import SpoolStats
+
+_PROGRESS_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.05
+_STOP_SECONDS: Final = 10.0
+# Whoever talks to Kafka logs what it answered.
+_KAFKA_LOGGERS: Final = ("bridge.delivery", "bridge.kafka")
+
+
+class LastError(logging.Handler):
+    """Remembers the last error of Kafka, by the log lines of lanes and producers, whatever ``log.level`` is.
+
+    Attributes:
+        text: the error's name and code; empty while there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = ""
+        self._levels: list[tuple[logging.Logger | logging.Handler, int]] = []
+
+    def __enter__(self) -> Self:
+        root = logging.getLogger()
+        for name in _KAFKA_LOGGERS:
+            logger = logging.getLogger(name)
+            logger.addHandler(self)
+            if not logger.isEnabledFor(logging.WARNING):
+                # The lines are made for this handler; the others go on printing only what log.level allows.
+                self._set_level(logger, logging.WARNING)
+                for handler in root.handlers:
+                    self._set_level(handler, max(handler.level, root.level))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in _KAFKA_LOGGERS:
+            logging.getLogger(name).removeHandler(self)
+        for changed, level in reversed(self._levels):
+            changed.setLevel(level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the error of a line that has one."""
+        message: Any = record.msg  # structlog's is the event's dict
+        if isinstance(message, dict) and message.get("error"):
+            self.text = _with_code(str(message["error"]), message.get("code"))
+
+    def _set_level(self, of: logging.Logger | logging.Handler, level: int) -> None:
+        self._levels.append((of, of.level))
+        of.setLevel(level)
+
+
+def _with_code(name: str, code: object) -> str:
+    """The error with the number and the name that Kafka's protocol has for it, as far as they are known."""
+    kind = getattr(kafka_errors, name, None)
+    if code is None and kind is kafka_errors.UnknownError:
+        return f"{name} (-1, or a code that the client has no name for)"
+    known = isinstance(kind, type) and issubclass(kind, kafka_errors.BrokerResponseError)
+    if code is None:
+        return f"{name} ({kind.message}, {kind.errno})" if known else name  # type: ignore[union-attr]  # known says so
+    return f"{name} ({code})"
+
+
+async def drain(
+    settings: config.Settings, schema_ids: Callable[[config.Settings], Any], timeout_seconds: float | None
+) -> int:
+    """Publish what is in the spool; the exit code.
+
+    Args:
+        settings: the whole configuration, with the spool on.
+        schema_ids: makes a delivery's schema ids of the settings.
+        timeout_seconds: stop after that long; None: never.
+
+    Raises:
+        SpoolError: the spool can't be used, or it does not name the topics of its rows.
+    """
+    with LastError() as last:
+        delivery = Delivery(settings, schema_ids(settings))
+        await delivery.start()
+        try:
+            return await _until_empty(delivery, timeout_seconds, last)
+        finally:
+            await delivery.stop(asyncio.get_running_loop().time() + _STOP_SECONDS)
+
+
+async def _until_empty(delivery: Delivery, timeout_seconds: float | None, last: LastError) -> int:
+    spool, loop = delivery.spool, asyncio.get_running_loop()
+    assert spool is not None  # noqa: S101 - it was enabled
+    if lost := set(spool.stats.lanes) - {lane.number for lane in delivery.all_lanes()}:
+        raise SpoolFailed(f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows")
+    found, before, began = spool.stats.reports, spool.stats, loop.time()
+    console.show(f"{found:,} reports to publish")
+    shown_at, shown, error = began, 0, ""
+    while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
+        await asyncio.sleep(_LOOK_SECONDS)
+        now, published = loop.time(), _published(delivery)
+        if now >= shown_at + _PROGRESS_SECONDS:
+            if published > shown and error == last.text:
+                last.text = ""  # Kafka takes records again
+            shown_at, shown, error = now, published, last.text
+            console.show(f"{published:,} of {found:,} published{_dead_letters(spool.stats, before)}{_of_kafka(error)}")
+        if timeout_seconds is not None and now - began > timeout_seconds:
+            console.say(
+                f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there"
+                f"{_dead_letters(spool.stats, before)}{_of_kafka(last.text)}"
+            )
+            _say_what_is_kept(spool.stats, before)
+            return console.EXIT_FAILED
+    console.show(
+        f"{_published(delivery):,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more"
+        f"{_dead_letters(spool.stats, before)}"
+    )
+    return _say_what_is_kept(spool.stats, before, last.text)
+
+
+def _published(delivery: Delivery) -> int:
+    return sum(delivery.counters.published.values())
+
+
+def _of_kafka(error: str) -> str:
+    return f"; last error of Kafka: {error}" if error else ""
+
+
+def _dead_letters(stats: SpoolStats, before: SpoolStats) -> str:
+    more = stats.dead_letter_reports - before.dead_letter_reports
+    return f"; {more:,} became dead letters" if more else ""
+
+
+def _say_what_is_kept(stats: SpoolStats, before: SpoolStats, error: str = "") -> int:
+    """Name what is in the spool beside rows that wait; 1 if there is anything, as it would be lost with the volume."""
+    if stats.dead_letter_rows:
+        more = stats.dead_letter_rows - before.dead_letter_rows
+        console.say(
+            f"the spool is not empty: {stats.dead_letter_rows:,} rows ({stats.dead_letter_reports:,} reports) are dead letters, "
+            f"{more:,} of them since this drain began{_of_kafka(error)}. `spool show` lists them; do not delete the volume"
+        )
+    if stats.kept_damaged_files:
+        console.say(
+            f"the spool is not empty: {stats.kept_damaged_files:,} damaged files are in damaged/, and may hold reports; "
+            "copy them away before you delete the volume"
+        )
+    return console.EXIT_FAILED if stats.dead_letter_rows or stats.kept_damaged_files else console.EXIT_DONE

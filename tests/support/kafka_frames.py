@@ -1,0 +1,224 @@
+"""The parts of Kafka's protocol that a proxy needs: request headers, the addresses in answers, and Produce.
+
+A frame is a message without the four bytes of its length. Frames of unknown versions are returned unchanged.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from aiokafka.protocol import produce
+
+PRODUCE, METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 3, 10, 22
+PRODUCE_VERSIONS = range(3, 9)
+"""The versions whose answers this module reads and writes. From version 9 on the encoding is compact."""
+_FIRST_FLEXIBLE = {METADATA: 9, FIND_COORDINATOR: 3}
+_NO_OFFSET = -1
+
+Partition = tuple[str, int]
+"""A topic's name and a partition's number."""
+Move = Callable[[str, int], tuple[str, int]]
+"""Takes a broker's host and port, returns those that replace them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request on its way to a broker.
+
+    Attributes:
+        api_key: 0 is Produce.
+        api_version: The client's choice.
+        correlation_id: The client's.
+        size: Bytes, without the four of the length.
+        connection: Its connection's number, from 1 in the order in which they were opened, over all brokers.
+        number: Its own number among those of the same API key, from 1, over all connections.
+        broker: The number of the broker, from 0.
+        batches: What a Produce request of a known version brings: record batches by partition.
+        acks: Of such a request; a broker does not answer where it is 0.
+    """
+
+    api_key: int
+    api_version: int
+    correlation_id: int
+    size: int
+    connection: int = 0
+    number: int = 0
+    broker: int = 0
+    batches: Mapping[Partition, bytes] = field(default_factory=dict, repr=False)
+    acks: int = -1
+
+    @property
+    def understood(self) -> bool:
+        """Whether its answer can be read and written here."""
+        return self.api_key == PRODUCE and self.api_version in PRODUCE_VERSIONS
+
+
+def read_request(frame: bytes) -> Request:
+    """Read a frame. The caller adds ``connection``, ``number`` and ``broker``."""
+    key, version, correlation_id, client_length = struct.unpack_from(">hhih", frame)
+    request = Request(key, version, correlation_id, len(frame))
+    if not request.understood:
+        return request
+    body = BytesIO(frame)
+    body.seek(10 + max(client_length, 0))
+    read = _struct("Request", version).decode(body)
+    batches = {(topic, number): batch for topic, parts in read.topics for number, batch in parts}
+    return replace(request, batches=batches, acks=read.required_acks)
+
+
+class PartitionAnswer(NamedTuple):
+    """A Produce answer for one partition. ``record_errors`` and ``message`` are written from version 8 on."""
+
+    code: int
+    offset: int = _NO_OFFSET
+    timestamp: int = -1
+    log_start_offset: int = -1
+    record_errors: Sequence[tuple[int, str | None]] = ()
+    message: str | None = None
+
+
+@dataclass
+class ProduceAnswer:
+    """An answer to Produce, to be changed."""
+
+    partitions: dict[Partition, PartitionAnswer]
+    throttle_time_ms: int = 0
+
+    @classmethod
+    def read(cls, frame: bytes, version: int) -> "ProduceAnswer":
+        """Read a frame, correlation id and all."""
+        body = BytesIO(frame)
+        body.seek(4)
+        read = _struct("Response", version).decode(body)
+        partitions = {
+            (topic, number): PartitionAnswer(*fields) for topic, parts in read.topics for number, *fields in parts
+        }
+        return cls(partitions, read.throttle_time_ms)
+
+    def write(self, correlation_id: int, version: int) -> bytes:
+        """The frame."""
+        # Code, offset and timestamp are in all of these versions, the log's start from 5 on, the two of errors from 8 on.
+        known = 6 if version >= 8 else 4 if version >= 5 else 3
+        topics: dict[str, list[tuple[Any, ...]]] = {}
+        for (topic, number), answer in self.partitions.items():
+            topics.setdefault(topic, []).append((number, *answer[:known]))
+        body = _struct("Response", version)(topics=list(topics.items()), throttle_time_ms=self.throttle_time_ms)
+        return struct.pack(">i", correlation_id) + bytes(body.encode())
+
+
+def with_correlation_id(frame: bytes, correlation_id: int) -> bytes:
+    """An answer's frame under another id."""
+    return struct.pack(">i", correlation_id) + frame[4:]
+
+
+def with_addresses_moved(frame: bytes, api_key: int, version: int, move: Move) -> bytes:
+    """An answer's frame with each broker's address moved, where it is one to Metadata or FindCoordinator."""
+    if api_key not in _FIRST_FLEXIBLE:
+        return frame
+    cursor = _Cursor(frame, flexible=version >= _FIRST_FLEXIBLE[api_key])
+    cursor.skip(4)
+    cursor.tags()
+    parts, kept = [], 0
+    for start, end, host, port in _metadata(cursor, version) if api_key == METADATA else _coordinators(cursor, version):
+        parts += [frame[kept:start], cursor.written(*move(host, port))]
+        kept = end
+    return b"".join([*parts, frame[kept:]])
+
+
+class _Cursor:
+    """Walks through a frame."""
+
+    def __init__(self, frame: bytes, *, flexible: bool) -> None:
+        self.at = 0
+        self._frame, self._flexible = frame, flexible
+
+    def skip(self, count: int) -> None:
+        self.at += count
+
+    def int32(self) -> int:
+        value: int = struct.unpack_from(">i", self._frame, self.at)[0]
+        self.at += 4
+        return value
+
+    def count(self) -> int:
+        """Of an array."""
+        return self._varint() - 1 if self._flexible else self.int32()
+
+    def string(self) -> str:
+        """Empty for none."""
+        if self._flexible:
+            length = self._varint() - 1
+        else:
+            length = struct.unpack_from(">h", self._frame, self.at)[0]
+            self.at += 2
+        length = max(length, 0)
+        self.at += length
+        return self._frame[self.at - length : self.at].decode()
+
+    def tags(self) -> None:
+        """Skip the tagged fields that end each structure of a flexible version."""
+        if self._flexible:
+            for _ in range(self._varint()):
+                self._varint()
+                self.skip(self._varint())
+
+    def address(self) -> tuple[int, int, str, int]:
+        """Where it begins and ends, host, port."""
+        start, host, port = self.at, self.string(), self.int32()
+        return start, self.at, host, port
+
+    def written(self, host: str, port: int) -> bytes:
+        """An address as it is in this frame; its host is shorter than 127 bytes."""
+        name = host.encode()
+        length = bytes([len(name) + 1]) if self._flexible else struct.pack(">h", len(name))
+        return length + name + struct.pack(">i", port)
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._frame[self.at]
+            self.at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+
+def _metadata(cursor: _Cursor, version: int) -> list[tuple[int, int, str, int]]:
+    if version >= 3:
+        cursor.skip(4)  # throttle_time_ms
+    found = []
+    for _ in range(cursor.count()):
+        cursor.skip(4)  # node_id
+        found.append(cursor.address())
+        if version >= 1:
+            cursor.string()  # rack
+        cursor.tags()
+    return found
+
+
+def _coordinators(cursor: _Cursor, version: int) -> list[tuple[int, int, str, int]]:
+    """Those that were found: without one there is an error, and a port of -1."""
+    found = []
+    if version >= 1:
+        cursor.skip(4)  # throttle_time_ms
+    for _ in range(cursor.count() if version >= 4 else 1):
+        if version >= 4:
+            cursor.string()  # key
+        else:
+            cursor.skip(2)  # error_code
+            if version >= 1:
+                cursor.string()  # error_message
+        cursor.skip(4)  # node_id
+        found.append(cursor.address())
+        if version >= 4:
+            cursor.skip(2)  # error_code
+            cursor.string()  # error_message
+        cursor.tags()
+    return [address for address in found if address[3] >= 0]
+
+
+def _struct(kind: str, version: int) -> Any:
+    return getattr(produce, f"Produce{kind}_v{version}")

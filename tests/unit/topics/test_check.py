@@ -1,0 +1,65 @@
+"""The running look at the topics: it outlives any answer, and says once what it could not see."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.config import Settings, load
+from bridge.topics import check
+from bridge.topics.check import TopicsCheck
+from bridge.topics.inspect import Finding, NotShown
+from bridge.topics.spec import DeclaredTopic
+
+NAME = "chatapp.status.v1"
+HIDDEN = Finding(
+    DeclaredTopic(NAME, 1, 1, {"retention.ms": "1"}), True, [], not_shown=[NotShown("retention.ms", "1", listed=False)]
+)
+
+
+def look(monkeypatch: pytest.MonkeyPatch, *answers: Finding | Exception) -> tuple[TopicsCheck, list[tuple[str, str]]]:
+    """Let the check get these answers, one after the other: how it is then, and its log's events with what they are about."""
+    coming = list(answers)
+
+    async def inspect_all(_settings: Settings) -> dict[str, Finding]:
+        if not coming:
+            raise asyncio.CancelledError
+        answer = coming.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {NAME: answer}
+
+    async def run() -> TopicsCheck:
+        looking = TopicsCheck(load(environment={}).settings)
+        with pytest.raises(asyncio.CancelledError):
+            await looking.run()
+        return looking
+
+    monkeypatch.setattr(check, "inspect_all", inspect_all)
+    monkeypatch.setattr(asyncio, "sleep", _at_once(asyncio.sleep))
+    with capture_logs() as lines:
+        looking = asyncio.run(run())
+    return looking, [(line["event"], line.get("what") or line.get("reason", "")) for line in lines]
+
+
+def _at_once(sleep: Callable[..., object]) -> Callable[[float], object]:
+    return lambda _seconds: sleep(0)
+
+
+def test_what_kafka_does_not_show_is_logged_once_and_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each look the same is hidden; when it is hidden again later it is said again."""
+    seen = Finding(HIDDEN.topic, True, [])
+    looking, logged = look(monkeypatch, HIDDEN, HIDDEN, seen, HIDDEN)
+    line = ("topic_setting_not_shown", f"topic {NAME}, retention.ms: declared 1, Kafka does not show it")
+    assert (looking.weak, logged) == ({NAME: []}, [line, line])
+    assert looking.checked_at > 0
+
+
+def test_an_answer_that_nobody_understands_does_not_end_the_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged, once, and the next look counts."""
+    strange = AttributeError("'NoneType' object has no attribute 'lstrip'")
+    looking, logged = look(monkeypatch, strange, strange, Finding(HIDDEN.topic, False, []))
+    assert [event for event, _ in logged] == ["topics_unchecked", "topic_drift_detected"]
+    assert "NoneType" in logged[0][1]
+    assert len(looking.weak[NAME]) == 1
