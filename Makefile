@@ -109,7 +109,7 @@ image: ## the container image chatapp-bridge:dev, with whichever engine `docker`
 		--build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
 
 fields: $(READY) ## what of the event's files follows from the table of fields, bridge/report/fields.py
-	$(BIN)/python avro/generate.py
+	$(BIN)/python generate_fields.py
 
 chart: $(READY) ## what of helm/chatapp-bridge follows from bridge.config and values.yaml
 	$(BIN)/python helm/generate.py

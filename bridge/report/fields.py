@@ -1,7 +1,7 @@
 """The fields of the event, in their order: the one table of them.
 
 What follows from it: how a report is read (``report.py``, ``encode/fast.py``), what is masked
-(``operate/masking.py``), and all that ``python avro/generate.py`` writes (the event's struct, the Avro schema, the
+(``operate/masking.py``), and all that ``python generate_fields.py`` writes (the event's struct, the Avro schema, the
 tables of the contract, AsyncAPI, the Go peer).
 """
 

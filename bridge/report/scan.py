@@ -15,7 +15,8 @@ from typing import Final
 
 from bridge import compiled
 
-# Classes of bytes alone are repeated here, and possessively: no body makes the engine keep places to come back to.
+# Only classes of bytes are repeated without a bound here, and possessively, so that no body makes the engine keep many
+# places to come back to; what is longer than a bound goes on in the next turn of a loop.
 _WS: Final = rb"[ \t\n\r]*+"
 _match_space: Final = re.compile(_WS).match
 _match_colon: Final = re.compile(_WS + rb":" + _WS).match
@@ -24,10 +25,9 @@ _match_mark: Final = re.compile(_WS + rb"(?:," + _WS + rb"(?=[\]}]))?([,\]}])").
 # What an array's item may be that is neither in brackets nor in quotes; and a member's value, which whoever decodes it judges.
 _match_plain_item: Final = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null").match
 _match_bare: Final = re.compile(rb"[-+.0-9A-Za-z_]++").match
-_match_until_token: Final = re.compile(rb'[^"\[\]{}]*+(["\[\]{}])').match
-_match_until_quote: Final = re.compile(rb'[^"\\]*+(["\\])').match
+_match_between_brackets: Final = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+"){1,256}').match
+_match_in_string: Final = re.compile(rb'(?:[^"\\]++|\\.){1,256}', re.DOTALL).match
 
-_QUOTE: Final = ord('"')
 # In ASCII a closing bracket is its opening one and two, for both kinds.
 _CLOSING: Final = 2
 
@@ -81,19 +81,25 @@ def deeper_than(item: bytes, limit: int) -> bool:
     if item.count(b"[") + item.count(b"{") <= limit:
         return False
     depth = position = 0
-    while found := _match_until_token(item, position):
-        token, position = found[1][0], found.end()
-        if token == _QUOTE:
-            position = string_end(item, position - 1)
-            if position < 0:
-                return False
-        elif token in b"[{":
+    while position < len(item):
+        position, token = _next_token(item, position)
+        if position < 0:
+            return False
+        if token in {b"[", b"{"}:
             depth += 1
             if depth > limit:
                 return True
-        else:
+        elif token:
             depth -= 1
     return False
+
+
+def _next_token(body: bytes, position: int) -> tuple[int, bytes]:
+    """Behind the next bracket, and which it is; nothing of one that is not there yet. -1 where a string has no end."""
+    if between := _match_between_brackets(body, position):
+        return between.end(), b""
+    token = body[position : position + 1]
+    return (string_end_python(body, position), b"") if token == b'"' else (position + 1, token)
 
 
 def _skip_space(body: bytes, position: int) -> int:
@@ -129,30 +135,26 @@ def _member_end(item: bytes, start: int) -> int:
 def string_end_python(body: bytes, start: int) -> int:
     """Where the string whose quote stands at ``start`` ends, behind its other quote; -1 if it has none."""
     position = start + 1
-    while found := _match_until_quote(body, position):
-        position = found.end()
-        if found[1][0] == _QUOTE:
-            return position
-        position += 1  # whatever is escaped
-    return -1
+    while piece := _match_in_string(body, position):
+        position = piece.end()
+    return position + 1 if body[position : position + 1] == b'"' else -1
 
 
 def value_end_python(body: bytes, start: int) -> int:
     """Where the object or array that starts at ``start`` ends; -1 if its brackets or quotes are not whole. Never 0."""
     open_brackets = bytearray()
     position = start
-    while found := _match_until_token(body, position):
-        token, position = found[1][0], found.end()
-        if token == _QUOTE:
-            position = string_end_python(body, position - 1)
-            if position < 0:
-                return -1
-        elif token in b"[{":
-            open_brackets.append(token)
-        elif token != open_brackets.pop() + _CLOSING:
+    while position < len(body):
+        position, token = _next_token(body, position)
+        if position < 0:
             return -1
-        elif not open_brackets:
-            return position
+        if token in {b"[", b"{"}:
+            open_brackets += token
+        elif token:
+            if token[0] != open_brackets.pop() + _CLOSING:
+                return -1
+            if not open_brackets:
+                return position
     return -1
 
 

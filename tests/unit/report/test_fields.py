@@ -26,8 +26,8 @@ KINDS = {"string", "boolean", "int", "timestamp", *ENUMERATIONS}
 
 
 def generator() -> ModuleType:
-    """``avro/generate.py``."""
-    spec = importlib.util.spec_from_file_location("generate_fields", ROOT / "avro/generate.py")
+    """``generate_fields.py``."""
+    spec = importlib.util.spec_from_file_location("generate_fields", ROOT / "generate_fields.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -110,7 +110,7 @@ def test_the_worked_example_adds_a_field(tmp_path: Path) -> None:
     table.write_text(before + line + mark + rest)
     python = f"PYTHONPATH={tmp_path} {sys.executable}"
     for command in commands.splitlines():
-        run(tmp_path, command.replace("make fields", f"{python} avro/generate.py"))
+        run(tmp_path, command.replace("make fields", f"{python} generate_fields.py"))
     fast = int(COMPILED)
     said = run(tmp_path, f"{python} -c '{SEEN.replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'")
     assert said == f"json marketing_lite None {fast}\navro marketing_lite None {fast}\n"

@@ -16,7 +16,7 @@ from typing import Any
 from bridge.report.fields import FIELDS, Field, Personal
 from bridge.report.symbols import ENUMERATIONS, STATUSES, status_rank
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent
 SCHEMA = ROOT / "avro/status-event.avsc"
 STRUCTS = ROOT / "bridge/report/generated.py"
 CONTRACT = ROOT / "avro/CONTRACT.md"
