@@ -10,7 +10,8 @@ from typing import Final
 from bridge.compiled import COMPILED, module
 from bridge.report import scan
 
-_match_until_token: Final = re.compile(rb'[^",]*+([",])').match
+# What stays as it is: all but commas, and strings without escapes and line breaks. Bounded, as in scan.py.
+_match_plain: Final = re.compile(rb'(?:[^",]++|"[^"\\\n\r]*+"){1,256}').match
 _match_closing: Final = re.compile(rb"[ \t\n\r]*+[\]}]").match
 _WS: Final = b" \t\n\r"
 # After which a comma ends no value.
@@ -32,22 +33,20 @@ def strict_json_python(text: bytes) -> bytes:
     """
     pieces: list[bytes] = []
     position, before = 0, b""
-    while found := _match_until_token(text, position):
-        between = text[position : found.start(1)]
-        pieces.append(between)
-        before = between.rstrip(_WS)[-1:] or before
-        if found[1] == b'"':
-            end = scan.string_end_python(text, found.start(1))
-            position = len(text) if end < 0 else end
-            pieces.append(_without_line_breaks(text[found.start(1) : position]))
+    while position < len(text):
+        if plain := _match_plain(text, position):
+            pieces.append(plain[0])
+            position, before = plain.end(), plain[0].rstrip(_WS)[-1:] or before
+        elif text[position : position + 1] == b'"':
+            end = scan.string_end_python(text, position)
+            end = len(text) if end < 0 else end
+            pieces.append(_without_line_breaks(text[position:end]))
+            position, before = end, b'"'
         else:
-            position = found.end()
+            position += 1
             if before in _NO_VALUE or not _match_closing(text, position):
                 pieces.append(b",")
-            else:
-                continue
-        before = found[1]
-    pieces.append(text[position:])
+                before = b","
     return b"".join(pieces)
 
 
