@@ -30,10 +30,6 @@ cdef extern from "Python.h":
 cdef enum:
     MOST_FIELDS = 64, LONGEST_NAME = 64, OF_A_LENGTH = 12, MOST_NAMES = 128
 
-# How a field is read.
-cdef enum Reading:
-    NOT_READ, AS_TEXT, AS_WORD, AS_TIME
-
 # By whose name a field was given: one of the places of names, or these.
 cdef enum:
     BY_NONE = -1, BY_SEVERAL = -2
@@ -730,7 +726,6 @@ cdef class FastEncoder:
     cdef list symbols
     cdef bint nullable[MOST_FIELDS]
     cdef Kind kinds[MOST_FIELDS]
-    cdef Reading readings[MOST_FIELDS]
     # those fields that are read as a word, and as a time
     cdef int words_at[MOST_FIELDS]
     cdef int times_at[MOST_FIELDS]
@@ -775,8 +770,10 @@ cdef class FastEncoder:
         self.words, self.codes, self.unknown = {}, {}, {}
         self.recent_statuses, self.recent_words = [None] * SLOTS, [None] * SLOTS
         self._lay_out(layout)
-        for name, field, reading in wire:
-            self._know(name.encode(), self._place(layout, field), reading)
+        for name, field, _ in wire:
+            self._know(name.encode(), self._place(layout, field))
+        for field, reading in {field: reading for _, field, reading in wire}.items():
+            self._read_as(self._place(layout, field), reading)
         self.avro, self.head, self.failed, self.topic, self.schema = avro, head, failed, topic, schema
         self.error_of, self.word, self.unknown_name = error_of, word, unknown_name
         self.no_error, self.unknown_error = self._errors(*no_error), self._errors(*unknown_error)
@@ -792,7 +789,7 @@ cdef class FastEncoder:
         self.symbols, self.names_size, self.count = [], 0, len(layout)
         cdef bytes before
         for index, (name, kind, nullable, symbols) in enumerate(layout):
-            self.kinds[index], self.nullable[index], self.readings[index] = kinds[kind], nullable, NOT_READ
+            self.kinds[index], self.nullable[index] = kinds[kind], nullable
             before = (b'{"' if index == 0 else b',"') + name.encode() + b'":'
             self.held_names.append(before)
             self.name_at[index], self.name_size[index] = PyBytes_AS_STRING(before), PyBytes_GET_SIZE(before)
@@ -823,7 +820,15 @@ cdef class FastEncoder:
     def _errors(self, str category, str retry):
         return self.symbols[self.error_category][category], self.symbols[self.error_retry][retry]
 
-    def _know(self, bytes name, int field, str reading):
+    def _read_as(self, int field, str reading):
+        if reading == "word":
+            self.words_at[self.word_count] = field
+            self.word_count += 1
+        elif reading == "time":
+            self.times_at[self.time_count] = field
+            self.time_count += 1
+
+    def _know(self, bytes name, int field):
         cdef Py_ssize_t size = len(name), index = 0
         if size > LONGEST_NAME or self.names == MOST_NAMES:
             raise ValueError(f"no room for the name {name!r}: {LONGEST_NAME} bytes and {MOST_NAMES} names at most")
@@ -831,14 +836,6 @@ cdef class FastEncoder:
             index += 1
         if index == OF_A_LENGTH:
             raise ValueError(f"no room for the name {name!r}: {OF_A_LENGTH} names of a length at most")
-        if self.readings[field] == NOT_READ:
-            if reading == "word":
-                self.words_at[self.word_count] = field
-                self.word_count += 1
-            elif reading == "time":
-                self.times_at[self.time_count] = field
-                self.time_count += 1
-        self.readings[field] = {"text": AS_TEXT, "word": AS_WORD, "time": AS_TIME}[reading]
         self.held_names.append(name)
         self.known_at[size][index], self.known[size][index] = PyBytes_AS_STRING(name), self.names
         self.name_field[self.names] = field
@@ -969,15 +966,14 @@ cdef class FastEncoder:
         cdef Value* held = &self.values[field]
         if self.given[field] == BY_SEVERAL:
             return False
-        if self.given[field] != BY_NONE and self.given[field] != name and held.at is not NULL:
+        if self.given[field] != BY_NONE and self.given[field] != name:
             if value.at is NULL:
                 return True
-            if held.size != value.size or memcmp(held.at, value.at, value.size) != 0:
-                return False
-            self.given[field] = BY_SEVERAL
-            return True
-        if self.given[field] != BY_NONE and self.given[field] != name and value.at is NULL:
-            return True
+            if held.at is not NULL:
+                if held.size != value.size or memcmp(held.at, value.at, value.size) != 0:
+                    return False
+                self.given[field] = BY_SEVERAL
+                return True
         self.given[field] = name
         held.at, held.size, held.special, held.escaped = value.at, value.size, value.special, value.escaped
         return True
@@ -1171,7 +1167,6 @@ cdef class FastEncoder:
     cdef int _value(self) except -1:
         """The event in hand, behind what is in the buffer."""
         cdef Py_ssize_t most = PyBytes_GET_SIZE(self.head) + self.names_size + self.count * FIELD_BYTES + 1
-        cdef Value* value
         cdef int index
         for index in range(self.count):
             most += 6 * self.values[index].size if self.values[index].escaped else self.values[index].size
@@ -1184,14 +1179,7 @@ cdef class FastEncoder:
         else:
             for index in range(self.count):
                 to = _copied(to, self.name_at[index], self.name_size[index])
-                value = &self.values[index]
-                if self.kinds[index] != TEXT or value.at is NULL or value.escaped:
-                    to = self._json_value(to, index)
-                else:  # most of them
-                    to[0] = c'"'
-                    to = _copied(to + 1, value.at, value.size)
-                    to[0] = c'"'
-                    to += 1
+                to = self._json_value(to, index)
             to = _copied(to, b"}", 1)
         self.buffer.size = to - self.buffer.data
         return 0

@@ -3,11 +3,8 @@
 Others take the slow path: a status that is not documented, a name in another spelling, a value of another type.
 """
 
-import json
 from collections.abc import Callable
-from typing import Any, TypeAlias
-
-import msgspec
+from typing import Final, TypeAlias
 
 from bridge.compiled import COMPILED, module
 from bridge.encode.headers import CE_TYPES, CallbackHeaders
@@ -15,14 +12,11 @@ from bridge.encode.values import ValueFormat
 from bridge.record import Record
 from bridge.report.catalogue import NO_ERROR, UNKNOWN_ERROR, Catalogue
 from bridge.report.fields import FIELDS, Field
-from bridge.report.report import unknown_name
-from bridge.report.symbols import STATUSES, MessageTimeSource, Status, status_rank
+from bridge.report.report import Items, unknown_name
+from bridge.report.symbols import ENUMERATIONS, STATUSES, MessageTimeSource, Status, status_rank
 from bridge.report.values import error_of, word
-from bridge.schemas import written_schema
 
-FastEncoder: TypeAlias = Callable[
-    [list[msgspec.Raw] | list[bytes], CallbackHeaders], tuple[list[Record | None], list[str | None]]
-]
+FastEncoder: TypeAlias = Callable[[Items, CallbackHeaders], tuple[list[Record | None], list[str | None]]]
 """The record of each item and its status, both None where it needs the slow path."""
 
 
@@ -57,7 +51,7 @@ def fast_encoder(
         return code, meaning.category.value, meaning.retry.value
 
     encoder = module.FastEncoder(
-        _layout(),
+        [_layout(field) for field in FIELDS],
         [(name, field.name, _reading(field)) for field in FIELDS for name in field.wire],
         avro=values.avro,
         head=values.head,
@@ -80,9 +74,7 @@ def fast_encoder(
         max_record_bytes=max_record_bytes,
     )
 
-    def encode(
-        items: list[msgspec.Raw] | list[bytes], headers: CallbackHeaders
-    ) -> tuple[list[Record | None], list[str | None]]:
+    def encode(items: Items, headers: CallbackHeaders) -> tuple[list[Record | None], list[str | None]]:
         return encoder.records(items, headers.common)
 
     return encode
@@ -92,20 +84,10 @@ def _reading(field: Field) -> str:
     return "time" if field.is_time else "word" if field.is_word else "text"
 
 
-def _layout() -> list[tuple[str, str, bool, list[str]]]:
-    """Name, kind, nullable and symbols of each field, by the Avro schema, whose order is the event's."""
-    text, _ = written_schema()
-    return [(field["name"], *_kind(field["type"])) for field in json.loads(text)["fields"]]
+_KINDS: Final = {"string": "text", "boolean": "boolean", "int": "number", "timestamp": "number"}
 
 
-def _kind(of: Any) -> tuple[str, bool, list[str]]:
-    match of:
-        case ["null", inner]:
-            kind, _, symbols = _kind(inner)
-            return kind, True, symbols
-        case {"type": "enum", "symbols": symbols}:
-            return "symbol", False, symbols
-        case {"type": inner}:
-            return _kind(inner)
-        case _:
-            return {"string": "text", "boolean": "boolean", "int": "number", "long": "number"}[of], False, []
+def _layout(field: Field) -> tuple[str, str, bool, list[str]]:
+    """Name, kind, nullable and symbols of a field."""
+    symbols = [symbol.value for symbol in ENUMERATIONS.get(field.base_type, ())]
+    return field.name, _KINDS.get(field.base_type, "symbol"), field.is_nullable, symbols

@@ -146,10 +146,8 @@ def split_for_fast_path(body: bytes) -> tuple[Items, Callable[[], Items] | None]
         The JSON of each, without what is read leniently; and what gives each exactly as it came, None where these are that.
     """
     text = body.removeprefix(_BYTE_ORDER_MARK)
-    try:
-        return _decode_items(text), None
-    except (msgspec.MsgspecError, RecursionError):
-        return _split_leniently(text)
+    items = _strict_items(text)
+    return _split_leniently(text) if items is None else (items, None)
 
 
 def _split_leniently(text: bytes) -> tuple[Items, Callable[[], Items]] | None:

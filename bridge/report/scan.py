@@ -10,7 +10,7 @@ It works on bytes, without recursion, in linear time.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from bridge import compiled
@@ -42,7 +42,7 @@ def split(body: bytes) -> list[bytes] | None:
     if body[start : start + 1] == b"]":
         return items if _ends(body, start + 1) else None
     while True:
-        end = _item_end(body, start)
+        end = _end(body, start, _match_plain_item)
         mark = _match_mark(body, end) if end > 0 else None
         if mark is None or mark[1] == b"}":
             return None
@@ -70,7 +70,9 @@ def members(item: bytes) -> Iterator[tuple[bytes, bytes]]:
         colon = _match_colon(item, key_end) if key_end > 0 else None
         if colon is None:
             return
-        end = _member_end(item, colon.end())
+        end = _end(item, colon.end(), _match_bare)
+        if end < 0:
+            end = len(item)
         yield item[start:key_end], item[colon.end() : end]
         mark = _match_mark(item, end)
         position = mark.end() if mark else len(item)
@@ -111,25 +113,15 @@ def _ends(body: bytes, position: int) -> bool:
     return _skip_space(body, position) == len(body)
 
 
-def _item_end(body: bytes, start: int) -> int:
-    """Where the item of the outermost array that starts at ``start`` ends; -1 if there is none."""
+def _end(body: bytes, start: int, match_other: Callable[[bytes, int], re.Match[bytes] | None]) -> int:
+    """Where the value that starts at ``start`` ends; -1 if there is none. ``match_other``: of one without brackets or quotes."""
     first = body[start : start + 1]
     if first in (b"{", b"["):
         return value_end(body, start)
     if first == b'"':
         return string_end(body, start)
-    plain = _match_plain_item(body, start)
-    return plain.end() if plain else -1
-
-
-def _member_end(item: bytes, start: int) -> int:
-    first = item[start : start + 1]
-    if first in (b"{", b"["):
-        return value_end(item, start)
-    if first == b'"':
-        return string_end(item, start)
-    bare = _match_bare(item, start)
-    return bare.end() if bare else len(item)
+    other = match_other(body, start)
+    return other.end() if other else -1
 
 
 def string_end_python(body: bytes, start: int) -> int:
