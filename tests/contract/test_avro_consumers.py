@@ -30,7 +30,7 @@ from support.topics import consume_all, unique_name
 
 from bridge.consume import Decoder, Named, count_people, registry_schemas
 from bridge.lab.embedded import EmbeddedRegistry, compile_java, run_java
-from bridge.lab.embedded.download import ensure_serde
+from bridge.lab.embedded.download import SERDE, ensure_class_path
 from bridge.report.report import Report, read_body
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def java_path(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The Java programs, compiled, and what they need beside Kafka's jars."""
 
     async def prepare() -> list[Path]:
-        serde = await asyncio.to_thread(ensure_serde)
+        serde = await asyncio.to_thread(ensure_class_path, SERDE)
         sources = sorted((ROOT / "tests/java/avro").glob("*.java"))
         return [await compile_java(sources, tmp_path_factory.mktemp("classes"), class_path=serde), *serde]
 

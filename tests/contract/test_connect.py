@@ -24,7 +24,7 @@ from support.topics import consume_all, create_topic, unique_name
 from bridge.consume import Decoder, registry_schemas
 from bridge.encode.records import RecordEncoder
 from bridge.lab.embedded import EmbeddedRegistry
-from bridge.lab.embedded.download import ensure_converter
+from bridge.lab.embedded.download import CONVERTER, ensure_class_path
 from bridge.report.event import event_id
 from bridge.report.report import read_body
 
@@ -216,7 +216,7 @@ async def test_avro_arrives_with_a_schema(kafka_bootstrap: str, registry: Embedd
     connector = changed(plain, here) | converter
     there = changed(WORKER, {"bootstrap.servers": kafka_bootstrap})
     async with ConnectWorker(
-        tmp_path / "connect", there, [connector], await asyncio.to_thread(ensure_converter)
+        tmp_path / "connect", there, [connector], await asyncio.to_thread(ensure_class_path, CONVERTER)
     ) as worker:
         found = await handed(worker, tmp_path / "avro", len(REPORTS))
 

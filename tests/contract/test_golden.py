@@ -11,7 +11,7 @@ import pytest
 from support.golden import DIRECTORY, golden_cases
 
 from bridge.lab.embedded import compile_java, run_java
-from bridge.lab.embedded.download import ensure_serde
+from bridge.lab.embedded.download import SERDE, ensure_class_path
 
 ROOT = Path(__file__).parents[2]
 GO_CLIENT = ROOT / "tests/go/golden"
@@ -20,7 +20,7 @@ GO_SECONDS = 240
 
 async def test_java_reads_every_case(tmp_path: Path) -> None:
     """Apache Avro's GenericDatumReader and, of the whole values, its decoder of single objects: the case's value."""
-    serde = await asyncio.to_thread(ensure_serde)
+    serde = await asyncio.to_thread(ensure_class_path, SERDE)
     classes = await compile_java(ROOT / "tests/java/avro/ReadGolden.java", tmp_path, class_path=serde)
     files = [str(path) for path in (ROOT / "avro/releases/1.avsc", *sorted(DIRECTORY.glob("*.json")))]
     result = await run_java("ReadGolden", files, class_path=[classes, *serde])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bridge.errors import EmbeddedError
 from bridge.lab.embedded import compile_java
-from bridge.lab.embedded.download import ensure_connect
+from bridge.lab.embedded.download import CONNECT, ensure_class_path
 from bridge.lab.embedded.java import java_command, libraries_off_loop
 from bridge.lab.embedded.ports import Port
 from bridge.lab.embedded.process import Owned, Process
@@ -78,7 +78,7 @@ class ConnectWorker(Owned, Process):
     async def start(self) -> None:
         """Start it, with the stock file connectors and the sink of ``tests/java/connect`` as plug-ins."""
         libraries = await libraries_off_loop()
-        jars = await asyncio.to_thread(ensure_connect)
+        jars = await asyncio.to_thread(ensure_class_path, CONNECT)
         # As in Kafka's own distribution, the file connectors are not on the class path.
         files = next(jar for jar in jars if jar.name.startswith("connect-file-"))
         for name, parts in (("file", [files]), ("converter", self._converter)):

@@ -21,7 +21,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 
@@ -118,55 +118,38 @@ def ensure_registry(
     return final
 
 
-def ensure_serde(console: Console | None = None, cancelled: threading.Event | None = None) -> tuple[Path, ...]:
-    """A stock deserialiser of Avro for Java, for the class path behind Kafka's jars: 12 MB, fetched first where needed. Blocks.
+class ClassPath(NamedTuple):
+    """Jars for a class path or a directory of plug-ins: their name in the cache, what they are, their lock."""
 
-    Args:
-        console: Takes the progress; standard error unless given.
-        cancelled: Set by another thread to give up early.
-
-    Raises:
-        EmbeddedError: It can't be had; the message says what to do.
-    """
-    return _class_path("serde", "Apicurio's deserialiser", read_lock(SERDE_LOCK_FILE), console, cancelled)
+    name: str
+    what: str
+    lock_file: Path
 
 
-def ensure_connect(console: Console | None = None, cancelled: threading.Event | None = None) -> tuple[Path, ...]:
-    """Kafka Connect, for the class path behind Kafka's jars: 11 MB, fetched first where needed. Blocks.
-
-    Args:
-        console: Takes the progress; standard error unless given.
-        cancelled: Set by another thread to give up early.
-
-    Raises:
-        EmbeddedError: It can't be had; the message says what to do.
-    """
-    return _class_path("connect", "Kafka Connect", read_lock(CONNECT_LOCK_FILE), console, cancelled)
+#: A stock deserialiser of Avro for Java, for the class path behind Kafka's jars: 12 MB.
+SERDE: Final = ClassPath("serde", "Apicurio's deserialiser", SERDE_LOCK_FILE)
+#: For the class path behind Kafka's jars: 11 MB.
+CONNECT: Final = ClassPath("connect", "Kafka Connect", CONNECT_LOCK_FILE)
+#: Kafka Connect's converter of Avro, for a directory of its plug-ins: 4 MB.
+CONVERTER: Final = ClassPath("converter", "Apicurio's converter", CONVERTER_LOCK_FILE)
 
 
-def ensure_converter(console: Console | None = None, cancelled: threading.Event | None = None) -> tuple[Path, ...]:
-    """Kafka Connect's converter of Avro, for a directory of its plug-ins: 4 MB, fetched first where needed. Blocks.
-
-    Args:
-        console: Takes the progress; standard error unless given.
-        cancelled: Set by another thread to give up early.
-
-    Raises:
-        EmbeddedError: It can't be had; the message says what to do.
-    """
-    return _class_path("converter", "Apicurio's converter", read_lock(CONVERTER_LOCK_FILE), console, cancelled)
-
-
-def _class_path(
-    name: str,
-    what: str,
-    artifacts: tuple[Artifact, ...],
-    console: Console | None,
-    cancelled: threading.Event | None,
+def ensure_class_path(
+    of: ClassPath, console: Console | None = None, cancelled: threading.Event | None = None
 ) -> tuple[Path, ...]:
-    """The jars of a lock, in its order."""
-    final = cache_directory() / f"{name}-{digest(artifacts)}"
-    _ensure(final, _jars(what, artifacts), console, cancelled)
+    """The jars, in the order of their lock, fetched first where they are not there yet. Blocks.
+
+    Args:
+        of: Which.
+        console: Takes the progress; standard error unless given.
+        cancelled: Set by another thread to give up early.
+
+    Raises:
+        EmbeddedError: They can't be had; the message says what to do.
+    """
+    artifacts = read_lock(of.lock_file)
+    final = cache_directory() / f"{of.name}-{digest(artifacts)}"
+    _ensure(final, _jars(of.what, artifacts), console, cancelled)
     return tuple(final / each.file_name for each in artifacts)
 
 
