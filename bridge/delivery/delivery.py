@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, SchemaIds, Taken
+from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, Refusal, SchemaIds, Taken
 from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
 from bridge.headers import CALLBACK, QUARANTINE_DETAIL, QUARANTINE_PATH, QUARANTINE_REASON, RECEIVED_AT
@@ -199,6 +199,16 @@ class Delivery:
         self._filled.sample(now, arrived)
         self._drained.sample(now, arrived - self.waiting)
         self._sampler = self._loop.call_later(1.0, self._sample)
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        """Of the lanes whose head Kafka refuses now."""
+        return [lane.refusal for lane in self.all_lanes() if lane.refusal is not None]
+
+    @property
+    def last_refusal(self) -> str:
+        """The error that Kafka last refused a batch with; empty where it never did."""
+        return self._taken.last_refusal
 
     @property
     def spool_limit_bytes(self) -> int:

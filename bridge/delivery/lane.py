@@ -182,10 +182,14 @@ class Memory:
 
 
 class Taken:
-    """When Kafka last took a batch of each lane, in the loop's time: by it a lane knows a refusal of its own from one of all."""
+    """When Kafka last took a batch of each lane, in the loop's time: by it a lane knows a refusal of its own from one of all.
+
+    ``last_refusal`` is the error that it last refused a batch of any lane with, empty before the first.
+    """
 
     def __init__(self) -> None:
         self._at: dict[int, float] = {}
+        self.last_refusal = ""
 
     def note(self, lane: int, now: float) -> None:
         """A batch of this lane was acknowledged."""
@@ -657,11 +661,9 @@ class Lane:
         return longest
 
     def _note_refusal(self, partition: int, records: list[Record], error: BaseException) -> None:
-        since = time.time() if self.refusal is None else self.refusal.since
-        self.refusal = Refusal(error_text(error), since)
-        log.warning(
-            "batch_refused", topic=self.topic, partition=partition, records=len(records), error=error_text(error)
-        )
+        text = self._taken.last_refusal = error_text(error)
+        self.refusal = Refusal(text, time.time() if self.refusal is None else self.refusal.since)
+        log.warning("batch_refused", topic=self.topic, partition=partition, records=len(records), error=text)
 
     def _is_refused_alone(self, record: Record) -> bool:
         """Whether it is the record that Kafka refuses, and not Kafka that refuses everything."""

@@ -125,8 +125,7 @@ class MetricsCollector:
             text = "Batches that Kafka did not take, by what was done about it."
             yield counter("kafka_batches_failed", text, count, action=action)
         text = "Lanes whose head Kafka answered with a refusal, and has not taken since."
-        refused = sum(lane.refusal is not None for lane in self._delivery.all_lanes())
-        yield gauge("kafka_refused_lanes", text, refused)
+        yield gauge("kafka_refused_lanes", text, len(self._delivery.refusals))
         text = "Kafka producers that were begun: one at the start, one each time one is replaced."
         yield counter("producers_started", text, producers.started)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."

@@ -164,17 +164,15 @@ class HealthReport:
 
     def _refused_by_kafka(self) -> str:
         """What Kafka answers in place of taking records; empty where it takes them, or does not answer."""
-        lanes, now = self._delivery.all_lanes(), time.time()
-        refusals = [lane.refusal for lane in lanes if lane.refusal is not None]
-        if not refusals or now - min(refusal.since for refusal in refusals) < _REFUSED_SECONDS:
+        refusals = self._delivery.refusals
+        began = min((refusal.since for refusal in refusals), default=math.inf)
+        if time.time() - began < _REFUSED_SECONDS or self._delivery.producers.last_error:
             return ""
-        since = datetime.fromtimestamp(min(refusal.since for refusal in refusals), UTC)
+        since = datetime.fromtimestamp(began, UTC)
         errors = ", ".join(sorted({refusal.error for refusal in refusals}))
         stored = " They are stored on disk, and tried again." if self._delivery.spool is not None else ""
-        return (
-            f"Kafka answers, and refuses what {len(refusals)} of {len(lanes)} lanes send, since {since:%Y-%m-%d %H:%M:%S} UTC:"
-            f" {errors}.{stored}"
-        )
+        lanes = f"{len(refusals)} of {len(self._delivery.all_lanes())} lanes"
+        return f"Kafka answers, and refuses what {lanes} send, since {since:%Y-%m-%d %H:%M:%S} UTC: {errors}.{stored}"
 
     def _on_disk(self) -> str:
         """Why reports go to disk, or are still there; empty where they don't and aren't."""

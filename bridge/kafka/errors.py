@@ -50,5 +50,7 @@ def verdict_on(error: BaseException) -> Verdict:
 
 def error_text(error: BaseException) -> str:
     """An error in a line of the log: its name, and Kafka's number for it."""
+    if isinstance(error, UnknownError):
+        return f"{type(error).__name__} (-1, or a code that the client has no name for)"
     number = getattr(error, "errno", None) if isinstance(error, KafkaError) else None
     return type(error).__name__ if number is None else f"{type(error).__name__} ({number})"

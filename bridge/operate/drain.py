@@ -5,12 +5,8 @@ after a drain goes by it, so everything else is 1.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final, Self
-
-from aiokafka import errors as kafka_errors
+from typing import Any, Final
 
 from bridge import config
 from bridge.delivery.delivery import Delivery
@@ -21,62 +17,6 @@ from bridge.spool.stats import SpoolStats
 _PROGRESS_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 10.0
-# Whoever talks to Kafka logs what it answered.
-_KAFKA_LOGGERS: Final = ("bridge.delivery", "bridge.kafka")
-
-
-class LastError(logging.Handler):
-    """Remembers the last error of Kafka, by the log lines of lanes and producers, whatever ``log.level`` is.
-
-    Attributes:
-        text: the error's name and code; empty while there is none.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.text = ""
-        self._levels: list[tuple[logging.Logger | logging.Handler, int]] = []
-
-    def __enter__(self) -> Self:
-        root = logging.getLogger()
-        for name in _KAFKA_LOGGERS:
-            logger = logging.getLogger(name)
-            logger.addHandler(self)
-            if not logger.isEnabledFor(logging.WARNING):
-                # The lines are made for this handler; the others go on printing only what log.level allows.
-                self._set_level(logger, logging.WARNING)
-                for handler in root.handlers:
-                    self._set_level(handler, max(handler.level, root.level))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for name in _KAFKA_LOGGERS:
-            logging.getLogger(name).removeHandler(self)
-        for changed, level in reversed(self._levels):
-            changed.setLevel(level)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take the error of a line that has one."""
-        message: Any = record.msg  # structlog's is the event's dict
-        if isinstance(message, dict) and message.get("error"):
-            self.text = _with_code(str(message["error"]), message.get("code"))
-
-    def _set_level(self, of: logging.Logger | logging.Handler, level: int) -> None:
-        self._levels.append((of, of.level))
-        of.setLevel(level)
-
-
-def _with_code(name: str, code: object) -> str:
-    """The error with the number and the name that Kafka's protocol has for it, as far as they are known."""
-    kind = getattr(kafka_errors, name, None)
-    if code is None and kind is kafka_errors.UnknownError:
-        return f"{name} (-1, or a code that the client has no name for)"
-    known = isinstance(kind, type) and issubclass(kind, kafka_errors.BrokerResponseError)
-    if code is None:
-        return f"{name} ({kind.message}, {kind.errno})" if known else name  # type: ignore[union-attr]  # known says so
-    return f"{name} ({code})"
 
 
 async def drain(
@@ -92,35 +32,32 @@ async def drain(
     Raises:
         SpoolError: the spool can't be used, or it does not name the topics of its rows.
     """
-    with LastError() as last:
-        delivery = Delivery(settings, schema_ids(settings))
-        await delivery.start()
-        try:
-            return await _until_empty(delivery, timeout_seconds, last)
-        finally:
-            await delivery.stop(asyncio.get_running_loop().time() + _STOP_SECONDS)
+    delivery = Delivery(settings, schema_ids(settings))
+    await delivery.start()
+    try:
+        return await _until_empty(delivery, timeout_seconds)
+    finally:
+        await delivery.stop(asyncio.get_running_loop().time() + _STOP_SECONDS)
 
 
-async def _until_empty(delivery: Delivery, timeout_seconds: float | None, last: LastError) -> int:
+async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int:
     spool, loop = delivery.spool, asyncio.get_running_loop()
     assert spool is not None  # noqa: S101 - it was enabled
     if lost := set(spool.stats.lanes) - {lane.number for lane in delivery.all_lanes()}:
         raise SpoolFailed(f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows")
     found, before, began = spool.stats.reports, spool.stats, loop.time()
     console.show(f"{found:,} reports to publish")
-    shown_at, shown, error = began, 0, ""
+    shown_at = began
     while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
         await asyncio.sleep(_LOOK_SECONDS)
-        now, published = loop.time(), _published(delivery)
+        now = loop.time()
         if now >= shown_at + _PROGRESS_SECONDS:
-            if published > shown and error == last.text:
-                last.text = ""  # Kafka takes records again
-            shown_at, shown, error = now, published, last.text
-            console.show(f"{published:,} of {found:,} published{_dead_letters(spool.stats, before)}{_of_kafka(error)}")
+            shown_at, error = now, _of_kafka(_error_now(delivery))
+            console.show(f"{_published(delivery):,} of {found:,} published{_dead_letters(spool.stats, before)}{error}")
         if timeout_seconds is not None and now - began > timeout_seconds:
             console.say(
                 f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there"
-                f"{_dead_letters(spool.stats, before)}{_of_kafka(last.text)}"
+                f"{_dead_letters(spool.stats, before)}{_of_kafka(_error_now(delivery))}"
             )
             _say_what_is_kept(spool.stats, before)
             return console.EXIT_FAILED
@@ -128,11 +65,16 @@ async def _until_empty(delivery: Delivery, timeout_seconds: float | None, last: 
         f"{_published(delivery):,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more"
         f"{_dead_letters(spool.stats, before)}"
     )
-    return _say_what_is_kept(spool.stats, before, last.text)
+    return _say_what_is_kept(spool.stats, before, delivery.last_refusal)
 
 
 def _published(delivery: Delivery) -> int:
     return sum(delivery.counters.published.values())
+
+
+def _error_now(delivery: Delivery) -> str:
+    """Why there is no connection to Kafka, or what it refuses; empty while it takes records."""
+    return delivery.producers.last_error or ", ".join(sorted({refusal.error for refusal in delivery.refusals}))
 
 
 def _of_kafka(error: str) -> str:

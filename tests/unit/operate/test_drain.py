@@ -1,17 +1,12 @@
-"""What ``spool drain`` says without a Kafka: the spool is not empty, and which error was the last."""
+"""What ``spool drain`` says without a Kafka."""
 
 import asyncio
-import logging
 from pathlib import Path
 
 import pytest
-import structlog
 from support.spools import MIB
 
 from bridge.cli import main
-from bridge.config import load
-from bridge.observe import logs
-from bridge.operate.drain import LastError
 from bridge.record import Record
 from bridge.spool.rows import SpoolRow
 from bridge.spool.spool import Spool
@@ -66,45 +61,3 @@ def test_damaged_files_fail_a_drain(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "1 damaged files are in damaged/" in capsys.readouterr().err
     assert main(["spool", "show", "--directory", str(directory)]) == 0
     assert "is empty" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("level", ["warning", "error"])
-@pytest.mark.parametrize(
-    ("logged", "text"),
-    [
-        ({"error": "PolicyViolationError"}, "PolicyViolationError (POLICY_VIOLATION, 44)"),
-        ({"error": "UnknownError"}, "UnknownError (-1, or a code that the client has no name for)"),
-        ({"error": "UnknownError", "code": 87}, "UnknownError (87)"),
-        ({"error": "KafkaTimeoutError"}, "KafkaTimeoutError"),
-        ({"error": "the broker refuses the login"}, "the broker refuses the login"),
-    ],
-)
-def test_the_last_error_is_known_at_every_level_of_the_log(
-    level: str, logged: dict[str, object], text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By Kafka's own name and number; what `log.level` leaves out is still not printed."""
-    logs.configure(load(environment={}, assignments=[f"log.level={level}"]).settings.log)
-    log = structlog.get_logger("bridge.delivery.lane")
-    with LastError() as last:
-        assert last.text == ""
-        log.warning("batch_refused", **logged)
-        log.warning("lane_degraded")
-    assert last.text == text
-    assert ("batch_refused" in capsys.readouterr().err) == (level == "warning")
-    log.warning("batch_refused", error="another")
-    assert last.text == text
-
-
-def test_levels_are_as_before_afterwards() -> None:
-    """Of the loggers and of the handler that prints."""
-    logs.configure(load(environment={}, assignments=["log.level=error"]).settings.log)
-    loggers = [logging.getLogger(name) for name in ("bridge.delivery", "bridge.kafka")]
-    (printing,) = logging.getLogger().handlers
-
-    def state() -> list[object]:
-        return [printing.level, *((each.level, list(each.handlers)) for each in loggers)]
-
-    before = state()
-    with LastError():
-        assert state() != before
-    assert state() == before
