@@ -1,6 +1,5 @@
 """The chart as a whole: linted, packaged, described; and what in it follows from something else is up to date."""
 
-import importlib.util
 import itertools
 import re
 import shlex
@@ -12,32 +11,23 @@ from typing import Any
 import pytest
 import yaml
 from support import helm
+from support.scripts import script
 
 from bridge import cli
 
 ROOT = helm.ROOT
 
 
-def generator() -> Any:
-    """``helm/generate.py``."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "helm/generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_what_is_generated_is_up_to_date() -> None:
     """`make chart` writes the schema of the configuration and the table of values anew."""
-    made = generator()
+    made = script("helm/generate.py")
     assert made.schema() == made.SCHEMA.read_text(), "run make chart"
     assert made.readme() == made.README.read_text(), "run make chart"
 
 
 def test_every_value_is_described_and_known_to_the_schema() -> None:
     """In both directions: a value without a comment, or one that only the schema knows, would be found by nobody."""
-    described = {line.split("`")[1] for line in generator().values_table().splitlines()[2:]}
+    described = {line.split("`")[1] for line in script("helm/generate.py").values_table().splitlines()[2:]}
 
     def leaves(values: Any, schema: dict[str, Any], path: str) -> list[str]:
         if path in described:

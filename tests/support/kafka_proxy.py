@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from bridge.lab.embedded.ports import HOST
 from support.kafka_frames import (
     Partition,
     PartitionAnswer,
@@ -126,13 +125,10 @@ class _ScriptedLink(Link):
 
     async def run(self, client: asyncio.StreamReader, back: asyncio.StreamWriter, port: int) -> None:
         """Connect to the broker's port and carry both ways until the broker ends, or the script."""
-        self.writers.append(back)
-        try:
-            broker, there = await asyncio.open_connection(HOST, port)
-        except OSError:
-            back.transport.abort()
+        ends = await self._connect(back, port)
+        if ends is None:
             return
-        self.writers.append(there)
+        broker, there = ends
         carried = [self._pass_requests(client, there), self._take_answers(broker), self._pass_answers(back)]
         forth, answers, down = tasks = [asyncio.create_task(each) for each in carried]
         try:
@@ -143,9 +139,9 @@ class _ScriptedLink(Link):
         finally:
             for task in tasks:
                 task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
             self._kafka.failures += [
-                end for end in ends if isinstance(end, Exception) and not isinstance(end, _CloseError)
+                end for end in results if isinstance(end, Exception) and not isinstance(end, _CloseError)
             ]
             for writer in self.writers:
                 writer.close()

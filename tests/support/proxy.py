@@ -31,16 +31,26 @@ class Link:
 
     async def run(self, client: asyncio.StreamReader, back: asyncio.StreamWriter, port: int) -> None:
         """Connect to the broker's port and carry both ways until both sides have ended."""
+        ends = await self._connect(back, port)
+        if ends is None:
+            return
+        broker, there = ends
+        await asyncio.gather(self._carry(client, there, counted=True), self._carry(broker, back, counted=False))
+        for writer in self.writers:
+            writer.close()
+
+    async def _connect(
+        self, back: asyncio.StreamWriter, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """The broker's end; where there is none the client's is closed."""
         self.writers.append(back)
         try:
             broker, there = await asyncio.open_connection(HOST, port)
         except OSError:
             back.transport.abort()
-            return
+            return None
         self.writers.append(there)
-        await asyncio.gather(self._carry(client, there, counted=True), self._carry(broker, back, counted=False))
-        for writer in self.writers:
-            writer.close()
+        return broker, there
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, counted: bool) -> None:
         # Read at once, also while held: what a client that goes away has sent is not to be lost with its connection.

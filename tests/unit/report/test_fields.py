@@ -1,6 +1,5 @@
 """The table of fields, and all that follows from it."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -8,9 +7,9 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from support.scripts import script
 
 from bridge.compiled import COMPILED
 from bridge.operate import masking
@@ -25,17 +24,7 @@ ROOT = Path(__file__).parents[3]
 KINDS = {"string", "boolean", "int", "timestamp", *ENUMERATIONS}
 
 
-def generator() -> ModuleType:
-    """``generate_fields.py``."""
-    spec = importlib.util.spec_from_file_location("generate_fields", ROOT / "generate_fields.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-GENERATOR = generator()
+GENERATOR = script("generate_fields.py")
 
 
 @pytest.mark.parametrize("path", GENERATOR.MADE, ids=lambda path: path.name)
