@@ -60,8 +60,8 @@ FUZZ_SECONDS ?= 3600
 fuzz: $(READY) ## the decoder and both ports under made-up input, for an hour; FUZZ_SECONDS=60 for a minute
 	BRIDGE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/unit/report/test_fuzz_report.py tests/kafka/test_openapi.py $(ARGS)
 
-# In a copy, so that the compiled part of this checkout stays what it is. Python's own allocator would hide what runs over.
-fuzz-sanitized: $(READY) ## the same on the decoder alone, its compiled part under AddressSanitizer; needs a C compiler with it
+# In a copy, so that the checkout keeps its own compiled part. Python's own allocator would hide overruns.
+fuzz-sanitized: $(READY) ## fuzz the decoder, with its compiled part under AddressSanitizer; needs a C compiler that has it
 	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT && set -e; \
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --no-dereference -t "$$place"; \
 	bin="$$PWD/$(BIN)"; cd "$$place"; \
@@ -108,7 +108,7 @@ image: ## the container image chatapp-bridge:dev, with whichever engine `docker`
 	docker build --tag chatapp-bridge:dev --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
 
-fields: $(READY) ## what of the event's files follows from the table of fields, bridge/report/fields.py
+fields: $(READY) ## write the files that follow from the table of fields, bridge/report/fields.py
 	$(BIN)/python generate_fields.py
 
 chart: $(READY) ## what of helm/chatapp-bridge follows from bridge.config and values.yaml

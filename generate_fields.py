@@ -276,4 +276,4 @@ if __name__ == "__main__":
         made = make()
         if not path.exists() or made != path.read_text():
             path.write_text(made)
-            print(f"{path.relative_to(ROOT)} was written anew", file=sys.stderr)
+            print(f"{path.relative_to(ROOT)} rewritten", file=sys.stderr)

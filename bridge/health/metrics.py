@@ -91,7 +91,7 @@ class MetricsCollector:
                 text = "Reports by what made the answer to their callback, and by status."
                 yield counter("reports_answered", text, count, outcome=outcome, status=status)
         for path, count in stats.by_path.items():
-            yield counter("reports_encoded", "Reports made into records, by the path they took.", count, path=path)
+            yield counter("reports_encoded", "Reports encoded as records, by path.", count, path=path)
         for reason, count in stats.quarantined.items():
             text = "Reports that could not be understood, by reason."
             yield counter("reports_quarantined", text, count, reason=reason)
@@ -124,7 +124,7 @@ class MetricsCollector:
         for action, count in failed.items():
             text = "Batches that Kafka did not take, by what was done about it."
             yield counter("kafka_batches_failed", text, count, action=action)
-        text = "Lanes whose head Kafka answered with a refusal, and has not taken since."
+        text = "Lanes whose first batch Kafka refused and has not accepted since."
         yield gauge("kafka_refused_lanes", text, len(self._delivery.refusals))
         text = "Kafka producers that were begun: one at the start, one each time one is replaced."
         yield counter("producers_started", text, producers.started)

@@ -163,16 +163,16 @@ class HealthReport:
         )
 
     def _refused_by_kafka(self) -> str:
-        """What Kafka answers in place of taking records; empty where it takes them, or does not answer."""
+        """Which errors Kafka refuses batches with; empty if it accepts them, or does not answer."""
         refusals = self._delivery.refusals
         began = min((refusal.since for refusal in refusals), default=math.inf)
         if time.time() - began < _REFUSED_SECONDS or self._delivery.producers.last_error:
             return ""
         since = datetime.fromtimestamp(began, UTC)
         errors = ", ".join(sorted({refusal.error for refusal in refusals}))
-        stored = " They are stored on disk, and tried again." if self._delivery.spool is not None else ""
+        stored = " Their reports are on disk, and the bridge retries." if self._delivery.spool is not None else ""
         lanes = f"{len(refusals)} of {len(self._delivery.all_lanes())} lanes"
-        return f"Kafka answers, and refuses what {lanes} send, since {since:%Y-%m-%d %H:%M:%S} UTC: {errors}.{stored}"
+        return f"Kafka answers, but has refused the batches of {lanes} since {since:%Y-%m-%d %H:%M:%S} UTC: {errors}.{stored}"
 
     def _on_disk(self) -> str:
         """Why reports go to disk, or are still there; empty where they don't and aren't."""

@@ -84,7 +84,7 @@ FIELDS: Final = (
     ),
     Field(
         "user_id", "string, null", ("UserId", "FromUserId"),
-        "UserId, else FromUserId: the recipient's user id at the channel, which stands for the person where recipient "
+        "UserId, else FromUserId: the recipient's user id at the channel, which identifies the person where recipient "
         "is null.", _YES,
     ),
     Field(

@@ -23,7 +23,7 @@ class EventFields(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     recipient: str | None = None
     #: OriginPhoneNumber; it may differ from sender. Personal data.
     origin_phone_number: str | None = None
-    #: UserId, else FromUserId: the recipient's user id at the channel, which stands for the person where recipient
+    #: UserId, else FromUserId: the recipient's user id at the channel, which identifies the person where recipient
     #: is null. Personal data.
     user_id: str | None = None
     #: ParentUserId, else FromParentUserId: the id of the account that the recipient's user belongs to. Personal

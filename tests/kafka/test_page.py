@@ -360,7 +360,7 @@ async def test_what_kafka_refuses_is_kept_and_told_as_that(kafka_bootstrap: str,
         await eventually(partial(published, bridge), seconds=90)
         after = await bridge.metrics()
 
-    assert "Kafka answers, and refuses what" in seen["why"]
+    assert "Kafka answers, but has refused the batches of" in seen["why"]
     assert "InvalidTimestampError (32)" in seen["why"]
     assert (seen["safe"], code, ready.status) == (False, 1, 200)
     assert "Refused by Kafka" in said

@@ -37,8 +37,8 @@ def test_what_lasts_is_told_with_its_errors_and_its_beginning() -> None:
     said = refused([Refusal(error, began + number) for number, error in enumerate(errors)])
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(began))
     assert said == (
-        f"Kafka answers, and refuses what 3 of 15 lanes send, since {since} UTC: "
-        "InvalidTimestampError (32), PolicyViolationError (44). They are stored on disk, and tried again."
+        f"Kafka answers, but has refused the batches of 3 of 15 lanes since {since} UTC: "
+        "InvalidTimestampError (32), PolicyViolationError (44). Their reports are on disk, and the bridge retries."
     )
 
 
