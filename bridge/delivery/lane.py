@@ -38,9 +38,9 @@ from bridge.spool.spool import Spool
 log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS = (0.05, 1.0)
-# Of a lane whose records are refused: what is wrong is seldom over in a second, and each try costs a producer.
+# The longest pause of a lane whose records Kafka refuses: the cause rarely passes within a second, and each try costs a producer.
 _REFUSED_BACKOFF_SECONDS = 30.0
-# A record that was refused alone for so long, while batches of other lanes were taken within the last seconds, is a dead letter.
+# A single record becomes a dead letter after this long, if Kafka accepted a batch of another lane this recently.
 _REFUSED_ALONE_SECONDS, _TAKEN_ELSEWHERE_SECONDS = 300.0, 60.0
 # How often a lane without a leader, or without a producer, looks again.
 _LOOK_SECONDS = 0.2
@@ -182,9 +182,9 @@ class Memory:
 
 
 class Taken:
-    """When Kafka last took a batch of each lane, in the loop's time: by it a lane knows a refusal of its own from one of all.
+    """When Kafka last accepted a batch of each lane, in the loop's time: tells one refused record from a refusal of everything.
 
-    ``last_refusal`` is the error that it last refused a batch of any lane with, empty before the first.
+    ``last_refusal`` is the error of the last refused batch of any lane, empty before the first.
     """
 
     def __init__(self) -> None:
@@ -424,9 +424,8 @@ class Lane:
             self._queue.pop()
             self._release(last)
             if last.refused:
-                self._refused_on_disk.add(
-                    last.seq
-                )  # also one that was dropped: where its fsync failed the row may be there
+                # A dropped entry too: its row may be on disk although its fsync failed.
+                self._refused_on_disk.add(last.seq)
             if not last.dropped:
                 self._spilled = True
                 self._loaded_through = last.seq - 1
@@ -638,7 +637,7 @@ class Lane:
             log.info("lane_healthy", topic=self.topic, lane=self.number)
 
     async def _react(self, producer: Producer, batches: dict[int, Batch], errors: dict[int, BaseException]) -> float:
-        """Do what the errors call for; the longest pause that they call for, too, 0 for none."""
+        """Do what the errors call for; the longest pause before the next try, 0 for none."""
         longest = 0.0
         for partition, error in errors.items():
             verdict = verdict_on(error)
@@ -666,7 +665,7 @@ class Lane:
         log.warning("batch_refused", topic=self.topic, partition=partition, records=len(records), error=text)
 
     def _is_refused_alone(self, record: Record) -> bool:
-        """Whether it is the record that Kafka refuses, and not Kafka that refuses everything."""
+        """Whether Kafka refuses this record only, and not everything."""
         now = self._loop.time()
         if self._alone is None or self._alone[0] is not record:
             self._alone = record, now

@@ -21,14 +21,14 @@ class Verdict(Enum):
     """What a failed batch calls for."""
 
     RESEND = auto()  # the producer was given up: the same batch with another
-    BACKOFF = auto()  # refused for the cluster's sake, or the user's: back off, another producer
+    BACKOFF = auto()  # the cluster or the user's rights are the cause: back off, another producer
     SPLIT = auto()  # too large: less in a batch; a single record is quarantined or dead-lettered
-    REFUSE = auto()  # refused for the records' sake, or for the cluster's: back off, with less in a batch
+    REFUSE = auto()  # the records or the cluster may be the cause: back off, with fewer records in a batch
 
 
 _SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
-# A broker may give each of them for one record, and for everything: throttling is POLICY_VIOLATION at a hosted service, a wrong
-# clock is INVALID_TIMESTAMP. aiokafka gives UnknownError also for codes it has no class for, such as INVALID_RECORD.
+# A broker may answer each of these for one record, or for all: hosted services throttle with POLICY_VIOLATION, and a wrong clock
+# causes INVALID_TIMESTAMP. aiokafka also raises UnknownError for codes that it has no class for, such as INVALID_RECORD.
 _REFUSED = (
     InvalidTimestampError,
     PolicyViolationError,
