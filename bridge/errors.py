@@ -4,6 +4,9 @@ BridgeError
 ├── ConfigurationError      a wrong, unknown or contradictory setting: names key, value, remedy      no
 ├── TopicsError             a topic is missing or weaker than declared, or can't be made             no
 ├── KafkaUnavailable        no broker takes a connection, or none answers in time: says why        yes
+│   ├── ConnectionEnded     a connection to a broker was closed                                      yes
+│   ├── UnreadableAnswer    what a broker sent is no answer to what was asked                        yes
+│   └── UnsupportedBroker   it offers no version of a request that the bridge knows                  yes
 ├── EmbeddedError           the embedded Kafka or registry can't be had or doesn't start             no
 ├── RegistryError           the Schema Registry refuses, or is none                                  no
 │   └── RegistryUnavailable it is away, too slow or in trouble                                       yes
@@ -45,6 +48,18 @@ class KafkaUnavailable(BridgeError):
     """
 
     retriable = True
+
+
+class ConnectionEnded(KafkaUnavailable):
+    """A connection was closed, by the broker, by the network or because what came on it made no sense."""
+
+
+class UnreadableAnswer(KafkaUnavailable):
+    """Bytes of a broker that are no answer to what was asked."""
+
+
+class UnsupportedBroker(KafkaUnavailable):
+    """A broker offers no version of a request that the bridge knows."""
 
 
 class EmbeddedError(BridgeError):

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from bridge.config.secrets import shown, without_credentials
 from bridge.config.sections import LAST_PORT, Kafka, Registry, Settings
 
+# What a Produce request has beside its batches, from above.
+_REQUEST_HEAD_BYTES = 1024
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
@@ -34,6 +36,11 @@ def contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.topics.status == settings.topics.quarantine:
         yield f"topics.quarantine: {settings.topics.quarantine} is topics.status as well; take another"
+    if kafka.max_batch_bytes + _REQUEST_HEAD_BYTES > kafka.max_request_bytes:
+        yield (
+            f"kafka.max_request_bytes: {kafka.max_request_bytes} has no room for a batch of kafka.max_batch_bytes "
+            f"({kafka.max_batch_bytes}) and the {_REQUEST_HEAD_BYTES} bytes around it; raise it, or lower that"
+        )
     servers = [_SERVER.fullmatch(server) for server in kafka.bootstrap_servers]
     if not servers or not all(match and 0 < int(match[1]) <= LAST_PORT for match in servers):
         given = shown("kafka.bootstrap_servers", kafka.bootstrap_servers)

@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Kafka(msgspec.Struct, frozen=True):
-    """``[kafka]``: aiokafka's settings, by its names."""
+    """``[kafka]``: by the names that Kafka's clients have for them."""
 
     bootstrap_servers: list[str]
     client_id: str
@@ -74,6 +74,7 @@ class Kafka(msgspec.Struct, frozen=True):
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"]
     max_record_bytes: Annotated[int, Meta(ge=16_384)]
     max_batch_bytes: Annotated[int, Meta(ge=16_384)]
+    max_request_bytes: Annotated[int, Meta(ge=32_768)]
 
     def __repr__(self) -> str:
         return f"Kafka(bootstrap_servers={self.bootstrap_servers}, security_protocol={self.security_protocol})"

@@ -19,13 +19,13 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
-from bridge.delivery.lane import Lane, LaneEntry, Memory, PendingAck, Refusal, SchemaIds, Taken
+from bridge.delivery.entry import LaneEntry, Memory, PendingAck, Refusal, SchemaIds, Taken, bytes_of
+from bridge.delivery.lane import Lane
 from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
+from bridge.delivery.refusals import Refusals
 from bridge.errors import DeadlineExceeded, DeliveryError, Overloaded, SpoolFailed
 from bridge.headers import CALLBACK, QUARANTINE_DETAIL, QUARANTINE_PATH, QUARANTINE_REASON, RECEIVED_AT
-from bridge.kafka.errors import Verdict
 from bridge.kafka.producer import Producer
-from bridge.kafka.producers import Producers
 from bridge.observe.rate import Rate
 from bridge.record import Record
 from bridge.spool.rows import SpoolRow
@@ -57,7 +57,7 @@ class Counters(msgspec.Struct):
 
 
 class Delivery:
-    """Lanes, producers and spool behind one call, ``submit``.
+    """Lanes, producer and spool behind one call, ``submit``.
 
     Args:
         settings: the whole configuration.
@@ -77,8 +77,9 @@ class Delivery:
         self.lanes: dict[str, list[Lane]] = {}
         self.memory = Memory()
         self._taken = Taken()
+        self._missing: list[str] = []
         self._deadlines: dict[int, set[PendingAck]] = {}
-        self.producers: Producers
+        self.producer: Producer
         # reports acknowledged whose callback's outcome is not known yet
         self._undecided = 0
         self._drained, self._filled = Rate(), Rate()
@@ -98,16 +99,17 @@ class Delivery:
         layout = await self._layout()
         topics = [topic for topic, _ in layout.topics]
         self.counters.published = dict.fromkeys(topics, 0)
-        self.producers = Producers(self._settings.kafka, topics, self._on_producer)
+        timeout = self._settings.delivery.producer_timeout_seconds
+        self.producer = Producer(self._settings.kafka, topics, timeout, self._on_cluster)
         self._make_lanes(layout)
         self._schema_ids.start()
-        self.producers.start()
+        self.producer.start()
         self._sample()
 
     async def stop(self, deadline: float) -> None:
         """Flush, journal what is left, end every task; done by ``deadline`` (the loop's time), whatever Kafka does."""
         now = self._loop.time()
-        await self._until_safe(now + (deadline - now) / 2 if self.producers.ready else now)
+        await self._until_safe(now + (deadline - now) / 2 if self.producer.ready else now)
         for lane in self.all_lanes():
             if lane.unsafe:
                 lane.degrade()
@@ -119,7 +121,7 @@ class Delivery:
         if self._sampler:
             self._sampler.cancel()
         await asyncio.gather(*(lane.stop() for lane in self.all_lanes()))
-        await self.producers.stop()
+        await self.producer.stop()
         await self._schema_ids.stop()
         if self.spool:
             await self.spool.close(max(0.1, deadline - self._loop.time()))
@@ -203,7 +205,7 @@ class Delivery:
     @property
     def refusals(self) -> list[Refusal]:
         """Of the lanes whose head Kafka refuses now."""
-        return [lane.refusal for lane in self.all_lanes() if lane.refusal is not None]
+        return [lane.refusals.now for lane in self.all_lanes() if lane.refusals.now is not None]
 
     @property
     def last_refusal(self) -> str:
@@ -229,12 +231,10 @@ class Delivery:
 
     @property
     def _kafka_ready(self) -> bool:
-        producer = self.producers.pick(degraded=False)
         return (
-            producer is not None
-            and self.producers.ready
+            self.producer.ready
             and self.schema_ids_ready
-            and all(producer.partitions(topic) for topic in self._configured)
+            and all(map(self.producer.cluster.partitions, self._configured))
             and not all(lane.degraded for lane in self.all_lanes())
         )
 
@@ -315,9 +315,9 @@ class Delivery:
         self.counters.dead_lettered += reports
         log.error("reports_damaged_in_spool", reports=reports, remedy="chatapp-bridge spool show")
 
-    async def give_away(self, entry: LaneEntry, record: Record, verdict: Verdict, reason: str) -> None:
+    async def give_away(self, entry: LaneEntry, record: Record, reason: str, *, too_large: bool) -> None:
         """See ``Outcome``."""
-        if verdict is Verdict.SPLIT and record.topic == self._settings.topics.status:
+        if too_large and record.topic == self._settings.topics.status:
             await self._quarantine(entry, record)
         elif self.spool is not None:
             row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
@@ -329,7 +329,10 @@ class Delivery:
                 self._undecided += 1
             elif not entry.refused:
                 self.counters.dead_lettered += 1
-            log.error("record_dead_lettered", topic=record.topic, reason=reason, callback=_callback_of(record))
+            log.error(
+                "record_dead_lettered", topic=record.topic, reason=reason, bytes=bytes_of([record]),
+                callback=_callback_of(record),
+            )  # fmt: skip
         elif entry.ack is not None:
             self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
             log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
@@ -413,11 +416,11 @@ class Delivery:
                     index=index,
                     of=count,
                     spool_after_seconds=self._spool_after_seconds,
-                    producer_timeout_seconds=self._settings.delivery.producer_timeout_seconds,
+                    quarantine=topic == self._settings.topics.quarantine,
                     window_bytes=window,
                     memory=self.memory,
-                    taken=self._taken,
-                    producers=self.producers,
+                    refusals=Refusals(topic, layout.number_of(topic, index), self._taken),
+                    producer=self.producer,
                     spool=self.spool,
                     schema_ids=self._schema_ids,
                     outcome=self,
@@ -429,9 +432,10 @@ class Delivery:
                 self.lanes[topic].append(lane)
                 lane.start()
 
-    def _on_producer(self, producer: Producer) -> None:
-        missing = [topic for topic in self._configured if not producer.partitions(topic)]
-        if missing:
+    def _on_cluster(self, producer: Producer) -> None:
+        before, self._missing = self._missing, [t for t in self._configured if not producer.cluster.partitions(t)]
+        missing = self._missing
+        if missing and missing != before:
             log.error("topics_missing", topics=missing, remedy="create them: chatapp-bridge topics apply")
 
     def _on_spool_event(self, event: SpoolEvent) -> None:

@@ -1,4 +1,4 @@
-"""A lane: a FIFO of record entries with at most one batch in flight.
+"""A lane: a FIFO of record entries with at most one round of batches on its way.
 
 A key always has the same lane, so the order of a lane is the order of its keys. Two things make an entry safe, and either lets
 its callback be answered: Kafka's acknowledgement, or its row in the spool. The spool makes queue entries durable and nothing
@@ -10,6 +10,7 @@ read back as the window empties. When nothing is spilled and acknowledgements co
 
 Invariants
 - Nothing later in a lane is sent before its head is acknowledged.
+- A batch that may be in the log is sent again as it is, or its partition gets a new epoch before anything else goes there.
 - Rows are deleted only after their acknowledgement, and only as a prefix of the lane.
 - ``queue`` holds what comes next, in order, without a gap but for entries refused; all that is behind ``loaded_through`` is in
   the spool, or in ``journalling`` on its way there.
@@ -20,192 +21,40 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 from functools import partial
-from typing import NamedTuple, Protocol
 
 import structlog
 
-from bridge import compiled
+from bridge.delivery.entry import LaneEntry, Memory, Outcome, SchemaIds
 from bridge.delivery.layout import placed
+from bridge.delivery.refusals import Refusals, Step
 from bridge.kafka.batch import Batch
-from bridge.kafka.errors import Verdict, error_text, verdict_on
+from bridge.kafka.errors import ProduceError
+from bridge.kafka.link import Role
 from bridge.kafka.producer import Producer
-from bridge.kafka.producers import Producers
 from bridge.record import Record
 from bridge.spool.rows import SpoolRow
 from bridge.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 
-_BACKOFF_SECONDS = (0.05, 1.0)
-# The longest pause of a lane whose records Kafka refuses: the cause rarely passes within a second, and each try costs a producer.
-_REFUSED_BACKOFF_SECONDS = 30.0
-# A single record becomes a dead letter after this long, if Kafka accepted a batch of another lane this recently.
-_REFUSED_ALONE_SECONDS, _TAKEN_ELSEWHERE_SECONDS = 300.0, 60.0
-# How often a lane without a leader, or without a producer, looks again.
+_BACKOFF_SECONDS = 0.05
+# How often a lane looks again for what it can't be told of: a schema's id, a leader that went in between.
 _LOOK_SECONDS = 0.2
-# What a record costs in memory beside its key and value: headers, objects.
-_RECORD_OVERHEAD_BYTES = 1500
-_UNBOUNDED = 1 << 30
+# After an error of its own.
+_BROKEN_SECONDS = 1.0
 
 
-class Outcome(Protocol):
-    """What a lane tells of its entries; the delivery counts and answers by it."""
+class Activity(Enum):
+    """What a lane is about."""
 
-    def safe(self, entry: "LaneEntry") -> None:
-        """The entry is acknowledged by Kafka or stored in the spool, whichever was first."""
-
-    def published(self, entry: "LaneEntry", topic: str) -> None:
-        """Kafka has acknowledged the whole entry."""
-
-    def not_stored(self, entry: "LaneEntry", error: BaseException) -> None:
-        """The spool did not take the entry, and it is not acknowledged."""
-
-    async def give_away(self, entry: "LaneEntry", record: Record, verdict: "Verdict", reason: str) -> None:
-        """Kafka refuses ``record`` for good; returns when it is kept elsewhere, where it is counted from then on."""
-
-    def damaged(self, reports: int) -> None:
-        """So many reports were in the spool, and could not be read back: their rows became dead letters."""
-
-
-class SchemaIds(Protocol):
-    """The ids that a registry has for schemas; records that lack theirs wait until it is known."""
-
-    def start(self) -> None:
-        """Begin to look them up, in the background."""
-
-    async def stop(self) -> None:
-        """End that."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether what is encoded now could be sent."""
-
-    def prefix(self, topic: str, schema: bytes) -> bytes | None:
-        """What goes before a bare value of ``topic``, by the fingerprint of its schema; None while it is not known."""
-
-
-class LaneEntry:
-    """The records of one callback in one lane; ``reports`` of them count. A row of the spool."""
-
-    __slots__ = (
-        "ack",
-        "dropped",
-        "flying",
-        "journalled",
-        "published",
-        "records",
-        "refused",
-        "reports",
-        "safe",
-        "seq",
-        "size",
-        "spool_at",
-        "unsent",
-    )  # fmt: skip
-
-    def __init__(self, records: list[Record], ack: "PendingAck | None", spool_at: float) -> None:
-        self.records = records
-        self.ack = ack
-        self.spool_at = spool_at
-        self.reports = len(records)
-        self.size = size_in_memory(records)
-        self.seq = 0
-        # records not yet acknowledged, in order
-        self.unsent: Sequence[Record] = records
-        # in a batch that is on its way
-        self.flying = False
-        # given to the spool
-        self.journalled = False
-        # acknowledged or stored: its callback need not wait for it
-        self.safe = False
-        # acknowledged, the whole of it
-        self.published = False
-        # its callback was answered 503
-        self.refused = False
-        # refused and forgotten: won't be sent
-        self.dropped = False
-
-
-class PendingAck:
-    """What became of one callback: ``outcome`` is done when it may be answered."""
-
-    __slots__ = (
-        "dead_lettered",
-        "deadline",
-        "entries",
-        "on_kafka",
-        "open",
-        "outcome",
-        "published",
-        "refused",
-        "reports",
-        "settled",
-    )  # fmt: skip
-
-    def __init__(self, outcome: "asyncio.Future[None]", deadline: float, reports: int) -> None:
-        self.outcome = outcome
-        self.deadline = deadline
-        self.reports = reports
-        self.entries: list[tuple[Lane, LaneEntry]] = []
-        # entries neither acknowledged nor stored yet
-        self.open = 0
-        # reports acknowledged before the outcome was known, by topic
-        self.published: dict[str, int] = {}
-        # dead letters before
-        self.dead_lettered = 0
-        self.settled = False
-        self.refused = False
-        # False as soon as something of it was stored in the spool before Kafka acknowledged it
-        self.on_kafka = True
-
-
-def bytes_of_python(records: list[Record]) -> int:
-    """Bytes of the keys and values."""
-    return sum(len(r.value) + len(r.key or b"") for r in records)
-
-
-bytes_of = compiled.module.bytes_of if compiled.COMPILED else bytes_of_python
-"""The faster of the two."""
-
-
-def size_in_memory(records: list[Record]) -> int:
-    """Bytes that ``records`` are reckoned to take in memory, from above."""
-    return bytes_of(records) + _RECORD_OVERHEAD_BYTES * len(records)
-
-
-class Memory:
-    """Bytes that all lanes hold together, as each reckons."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-
-class Taken:
-    """When Kafka last accepted a batch of each lane, in the loop's time: tells one refused record from a refusal of everything.
-
-    ``last_refusal`` is the error of the last refused batch of any lane, empty before the first.
-    """
-
-    def __init__(self) -> None:
-        self._at: dict[int, float] = {}
-        self.last_refusal = ""
-
-    def note(self, lane: int, now: float) -> None:
-        """A batch of this lane was acknowledged."""
-        self._at[lane] = now
-
-    def elsewhere(self, lane: int, since: float) -> bool:
-        """Whether one of another lane was, since then."""
-        return any(at >= since for other, at in self._at.items() if other != lane)
-
-
-class Refusal(NamedTuple):
-    """What Kafka last refused a lane's batch with."""
-
-    error: str
-    #: Wall clock, seconds since the epoch, of the first in a row.
-    since: float
+    IDLE = auto()  # it can be asked for a batch
+    SENDING = auto()
+    READING = auto()  # rows of the spool
+    PAUSED = auto()
+    GIVING_AWAY = auto()
+    STOPPED = auto()
 
 
 class Lane:
@@ -215,11 +64,11 @@ class Lane:
         number: the lane's number in the spool.
         topic: where its records go.
         of: how many lanes the topic has, ``index`` being this one's place among them.
+        quarantine: whether it is of the quarantine, which has links of its own.
         spool_after_seconds: a lane whose entry waited longer is degraded.
-        producer_timeout_seconds: a producer whose batch is unresolved for longer is given up.
         window_bytes: memory for what is also on disk.
         memory: what all lanes hold.
-        taken: of all lanes.
+        refusals: what to do about failed batches.
         schema_ids: what goes before values.
     """
 
@@ -230,12 +79,12 @@ class Lane:
         *,
         index: int,
         of: int,
+        quarantine: bool,
         spool_after_seconds: float,
-        producer_timeout_seconds: float,
         window_bytes: int,
         memory: Memory,
-        taken: Taken,
-        producers: Producers,
+        refusals: Refusals,
+        producer: Producer,
         spool: Spool | None,
         schema_ids: SchemaIds,
         outcome: Outcome,
@@ -246,24 +95,17 @@ class Lane:
         # reports that are in this lane, in memory or on disk
         self.depth = 0
         self.memory_bytes = 0
-        self._memory = memory
-        self._taken = taken
-        #: what Kafka refuses the head with; None where it doesn't
-        self.refusal: Refusal | None = None
-        # the record that is refused alone, and since when
-        self._alone: tuple[Record, float] | None = None
-        #: batches that failed, by what was done about it: see ``Verdict``, and whether its record became a dead letter
-        self.batches_failed = dict.fromkeys((*(verdict.name.lower() for verdict in Verdict), "dead_letter"), 0)
-        self._index, self._of = index, of
+        self.refusals = refusals
+        self._index, self._of, self._quarantine = index, of, quarantine
         self._spool_after_seconds = spool_after_seconds
-        self._producer_timeout_seconds = producer_timeout_seconds
         self._window_bytes = window_bytes
-        self._producers = producers
+        self._memory = memory
+        self._producer = producer
         self._spool = spool
         self._schema_ids = schema_ids
         self._outcome = outcome
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
+        self._activity = Activity.IDLE
         self._last_seq = 0
         self._queue: deque[LaneEntry] = deque()
         self._loaded_through = 0
@@ -274,21 +116,24 @@ class Lane:
         self._journalled_through = self._stored_through = 0
         # on disk alone, of callbacks that were answered 503
         self._refused_on_disk: set[int] = set()
-        # entries that are in the batch on its way, wholly or in part
+        # entries that are in a batch, wholly or in part
         self._flying: list[LaneEntry] = []
-        self._sending_with: Producer | None = None
-        # what the next batch waits for: the leader's answer to others' batches
-        self._turn: asyncio.Future[None] | None = None
-        self._most_records = _UNBOUNDED
-        self._timer: asyncio.TimerHandle | None = None
-        self._pump: asyncio.Task[None] | None = None
+        # the batches on their way, what became of those of them that are back, and those that are to be sent again as they are
+        self._sent: Sequence[Batch] = ()
+        self._results: list[tuple[Batch, ProduceError | None]] = []
+        self._again: list[Batch] = []
+        self._most_records: int | None = None
+        # failures in a row
+        self._failures = 0
+        self._spool_timer: asyncio.TimerHandle | None = None
+        self._pause_timer: asyncio.TimerHandle | None = None
+        self._giving_away: asyncio.Task[None] | None = None
 
     # --- what happens to a lane ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to send."""
-        self._pump = asyncio.create_task(self._run(), name=f"lane-{self.number}")
-        self._pump.add_done_callback(self._ended)
+        self._go_on()
 
     def resume(self, first_seq: int, last_seq: int, reports: int) -> None:
         """Take over what a former process left in the spool."""
@@ -313,7 +158,7 @@ class Lane:
             self._journal([entry])
         else:
             self._arm(entry.spool_at)
-        self._wake.set()
+        self._go_on()
 
     def refuse(self, entry: LaneEntry) -> None:
         """Its callback was answered 503: forget the entry, unless it is in flight or on disk, and so published still."""
@@ -327,22 +172,27 @@ class Lane:
             self._drop(entry)
 
     def degrade(self) -> None:
-        """Journal all that is not durable; keep the healthy lanes away from the producer that let this one wait."""
+        """Journal all that is not durable; keep the healthy lanes away from the link on which this one waits."""
         if not self.degraded:
             self.degraded = True
             log.info("lane_degraded", topic=self.topic, lane=self.number, reports=self.depth)
-            if self._sending_with is not None:
-                self._producers.isolate(self._sending_with)
+            if self._activity is Activity.SENDING:
+                self._producer.leave(self._sent)
+            self._producer.withdraw(self)
+            self._go_on()
         if self._spool:
             self._journal([g for g in self._queue if not (g.journalled or g.safe or g.dropped)])
 
     async def stop(self) -> None:
         """End sending; what is in flight stays unresolved."""
-        if self._timer:
-            self._timer.cancel()
-        if self._pump:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
+        self._activity = Activity.STOPPED
+        self._producer.withdraw(self)
+        for timer in (self._spool_timer, self._pause_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._giving_away is not None:
+            self._giving_away.cancel()
+            await asyncio.wait([self._giving_away])
 
     @property
     def idle(self) -> bool:
@@ -362,13 +212,13 @@ class Lane:
     # --- when the spool is used -----------------------------------------------------------------------------------
 
     def _arm(self, at: float) -> None:
-        if self._timer is None or at < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._on_spool_due)
+        if self._spool_timer is None or at < self._spool_timer.when():
+            if self._spool_timer is not None:
+                self._spool_timer.cancel()
+            self._spool_timer = self._loop.call_at(at, self._on_spool_due)
 
     def _on_spool_due(self) -> None:
-        self._timer = None
+        self._spool_timer = None
         waiting = [g.spool_at for g in self._queue if not (g.safe or g.dropped)]
         if waiting and min(waiting) <= self._loop.time():
             self.degrade()
@@ -401,7 +251,7 @@ class Lane:
             elif not entry.flying:
                 self._drop(entry)
             self._note_refused_on_disk(entry)  # where its fsync failed the row may be there
-        self._wake.set()
+        self._go_on()
 
     def _note_refused_on_disk(self, entry: LaneEntry) -> None:
         if entry.refused and entry.seq > self._loaded_through:
@@ -446,116 +296,74 @@ class Lane:
         entry.records = []
         entry.unsent = ()
 
-    # --- the pump -----------------------------------------------------------------------------------------------------
+    # --- what the producer asks -----------------------------------------------------------------------------------------
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            # A lane must not end; its queue is intact, so it goes on with the same head.
-            log.error("lane_failed", lane=self.number, exc_info=task.exception())
-            self._settle({}, {})
-            self._loop.call_later(_BACKOFF_SECONDS[1], self.start)
+    @property
+    def role(self) -> Role:
+        """See ``Source``."""
+        if self._quarantine:
+            return Role.QUARANTINE
+        return Role.DEGRADED if self.degraded else Role.HEALTHY
 
-    async def _run(self) -> None:
-        backoff = _BACKOFF_SECONDS[0]
-        while True:
-            while not self._queue:
-                await self._refill()
-            batches, producer = self._fill()
-            if self._turn is not None:
-                await self._turn
-                continue
-            if producer is None or not batches:
-                await self._look_again(producer)
-                continue
-            errors = await self._send(producer, batches)
-            self._settle(batches, errors)
-            if not errors:
-                backoff = _BACKOFF_SECONDS[0]
-            elif longest := await self._react(producer, batches, errors):
-                backoff = min(backoff, longest)
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                backoff *= 2
-
-    async def _refill(self) -> None:
-        """Wait for something to arrive, or bring the next rows of the spool into the queue."""
-        self._wake.clear()
-        if not self._spilled:
-            if not self._journalling:
-                self._recover()  # nothing waits, nor is anything on disk: what comes next starts afresh
-                if self.depth:
-                    self._outcome.damaged(self.depth)
-                    self.depth = 0
-            await self._wake.wait()
-            return
-        assert self._spool is not None  # noqa: S101 - nothing spills without
-        stored = self._stored_through
-        rows = await self._spool.read(self.number, self._loaded_through, max_bytes=self._window_bytes // 2)
-        for row in rows:
-            self._queue.append(self._from_disk(row))
-            self._loaded_through = row.seq
-        if rows or stored != self._stored_through:
-            return
-        if any(seq > self._loaded_through for seq in self._journalling):
-            await self._wake.wait()
-        else:
-            self._spilled = False
-            self._loaded_through = self._last_seq
-            self._refused_on_disk.clear()
-
-    def _from_disk(self, row: SpoolRow) -> LaneEntry:
-        entry = LaneEntry(row.records, None, 0.0)
-        entry.seq, entry.reports = row.seq, row.n
-        entry.journalled = entry.safe = True
-        entry.refused = row.seq in self._refused_on_disk
-        self._refused_on_disk.discard(row.seq)
-        self._hold(entry.size)
-        return entry
-
-    async def _look_again(self, producer: Producer | None) -> None:
-        """No producer, no such topic or no leader: wait a little, and see to it that this becomes known."""
-        if producer is not None:
-            producer.refresh_metadata()
-        await self._producers.change(_LOOK_SECONDS)
-
-    def _may_begin(self, producer: Producer, partition: int, *, first: bool) -> bool:
-        """Whether there is a leader for the batch; and, of the first one, whether it is that leader's turn."""
-        if first:
-            self._turn = producer.turn(self.topic, partition)
-        return self._turn is None and producer.has_leader(self.topic, partition)
-
-    def _fill(self) -> tuple[dict[int, Batch], Producer | None]:
-        """Batches, one a partition, with a prefix of the queue; none where its first record's partition has no leader.
-
-        While the registry has not told the id of the first record's schema, there is no producer for it either.
-        """
-        batches: dict[int, Batch] = {}
-        self._turn = None
+    def next_partition(self, partitions: int) -> int | None:
+        """See ``Source``."""
+        if self._activity is not Activity.IDLE:
+            return None
+        if self._again and self._again[0].partition >= partitions:
+            # The topic was made anew, with fewer partitions: what may be in the old one's log goes to the new one.
+            self._again = []
+            self._settle()
+        if self._again:
+            return self._again[0].partition
         head = next((record for entry in self._queue for record in entry.unsent), None)
-        if head is not None and self._prefix_of(head) is None:
-            return batches, None
-        producer = self._producers.pick(degraded=self.degraded)
-        partitions = producer.partitions(self.topic) if producer else 0
-        if producer is None or not partitions:
-            return batches, producer
+        if head is None:
+            if not self._queue:
+                self._refill()
+            return None
+        if self._prefix_of(head) is None:
+            self._pause(_LOOK_SECONDS)
+            return None
+        return self._index if partitions == self._of else placed(head, partitions)
+
+    def fill(self, producer: Producer) -> Sequence[Batch]:
+        """See ``Source``: with a prefix of the queue, or those again that may be in the log."""
+        if self._activity is not Activity.IDLE:
+            return ()
+        if self._again:
+            batches = [batch for batch in self._again if producer.may_begin(batch.topic, batch.partition)]
+            self._again = [batch for batch in self._again if batch not in batches]
+        else:
+            batches = self._filled(producer)
+        if batches:
+            self._sent, self._activity = batches, Activity.SENDING
+        elif self._queue or self._again:
+            self._pause(_LOOK_SECONDS)
+        else:
+            self._refill()
+        return batches
+
+    def _filled(self, producer: Producer) -> list[Batch]:
+        batches: dict[int, Batch] = {}
+        partitions = producer.cluster.partitions(self.topic)
         room = self._most_records
         for entry in self._queue:
             for partition, records in self._by_partition(entry.unsent, partitions):
                 prefix = self._prefix_of(records[0])  # an entry's records were encoded alike
-                if prefix is None:
-                    return batches, producer
                 batch = batches.get(partition)
+                if prefix is None or (batch is None and not producer.may_begin(self.topic, partition)):
+                    return list(batches.values())
                 if batch is None:
-                    if not self._may_begin(producer, partition, first=not batches):
-                        return batches, producer
-                    batch = batches[partition] = producer.open_batch()
-                taken = batch.extend(records[:room], prefix)
-                room -= taken
+                    stamp_ms = time.time_ns() // 1_000_000 if self.refusals.stamp else None
+                    batch = batches[partition] = producer.open_batch(self.topic, partition, stamp_ms=stamp_ms)
+                taken = batch.extend(records if room is None else records[:room], prefix)
+                if room is not None:
+                    room -= taken
                 if taken and not entry.flying:
                     entry.flying = True
                     self._flying.append(entry)
                 if taken < len(records):
-                    return batches, producer
-        return batches, producer
+                    return [batch for batch in batches.values() if batch.records]
+        return list(batches.values())
 
     def _prefix_of(self, record: Record) -> bytes | None:
         return b"" if record.schema is None else self._schema_ids.prefix(self.topic, record.schema)
@@ -566,41 +374,122 @@ class Lane:
             return [(self._index, records)] if records else ()
         return [(placed(record, partitions), [record]) for record in records]
 
-    async def _send(self, producer: Producer, batches: dict[int, Batch]) -> dict[int, BaseException]:
-        """Send the batches and wait for them all; the error of each partition that failed."""
-        self._sending_with = producer
-        give_up = self._loop.call_later(self._producer_timeout_seconds, self._producers.abandon, producer)
-        errors: dict[int, BaseException] = {}
-        try:
-            futures = [(p, producer.send(self.topic, p, batch)) for p, batch in batches.items() if batch.records]
-            for partition, future in futures:
-                try:
-                    await future
-                except Exception as error:  # noqa: BLE001 - every kind is looked at in verdict_on
-                    errors[partition] = error
-        finally:
-            give_up.cancel()
-            self._sending_with = None
-        return errors
+    def resolved(self, batch: Batch, error: ProduceError | None) -> None:
+        """See ``Source``."""
+        self._results.append((batch, error))
+        if len(self._results) < len(self._sent):
+            return
+        results, self._results, self._sent = self._results, [], ()
+        if self._activity is Activity.SENDING:
+            self._activity = Activity.IDLE
+        if all(error is None for _, error in results):
+            self._failures = 0
+            self._settle([batch for batch, _ in results])
+        else:
+            self._react(results)
+        self._go_on()
 
-    def _settle(self, batches: dict[int, Batch], errors: dict[int, BaseException]) -> None:
-        """Take what is acknowledged out of the queue."""
-        if errors:
-            acknowledged = {id(r) for p, batch in batches.items() if p not in errors for r in batch.records}
+    def broken(self, error: Exception) -> None:
+        """See ``Source``: a lane must not end; its queue is intact, so it goes on with the same head."""
+        log.error("lane_failed", lane=self.number, exc_info=error)
+        back = [batch for batch, _ in self._results]
+        if self._activity is Activity.SENDING and len(back) < len(self._sent):
+            return  # the other batches are on their way still
+        for batch in (*self._sent, *self._again, *back):
+            self._producer.renumber(batch)
+        self._sent, self._again, self._results = (), [], []
+        for entry in self._flying:
+            entry.flying = False
+        self._flying = []
+        self._pause(_BROKEN_SECONDS)
+
+    # --- going on -------------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Do what is next, unless something is done already."""
+        if self._activity is not Activity.IDLE:
+            return
+        if self._queue or self._again:
+            self._producer.offer(self)
+        else:
+            self._refill()
+
+    def _pause(self, seconds: float) -> None:
+        if self._activity is Activity.STOPPED:
+            return
+        self._activity = Activity.PAUSED
+        self._pause_timer = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._activity, self._pause_timer = Activity.IDLE, None
+        self._go_on()
+
+    def _refill(self) -> None:
+        """Nothing is in memory: bring the next rows of the spool into the queue, if there are any."""
+        if not self._spilled:
+            if not self._journalling:
+                self._recover()  # nothing waits, nor is anything on disk: what comes next starts afresh
+                self.refusals.stamp = False
+                if self.depth:
+                    self._outcome.damaged(self.depth)
+                    self.depth = 0
+            return
+        assert self._spool is not None  # noqa: S101 - nothing spills without
+        self._activity = Activity.READING
+        read = self._spool.read(self.number, self._loaded_through, max_bytes=self._window_bytes // 2)
+        read.add_done_callback(partial(self._on_read, self._stored_through))
+
+    def _on_read(self, stored: int, done: "asyncio.Future[list[SpoolRow]]") -> None:
+        if self._activity is not Activity.READING or done.cancelled():
+            return
+        self._activity = Activity.IDLE
+        if (error := done.exception()) is not None:
+            log.error("lane_failed", lane=self.number, exc_info=error)
+            self._pause(_BROKEN_SECONDS)
+            return
+        rows = done.result()
+        for row in rows:
+            self._queue.append(self._from_disk(row))
+            self._loaded_through = row.seq
+        if not rows and stored == self._stored_through:
+            if any(seq > self._loaded_through for seq in self._journalling):
+                return  # its row comes next
+            self._spilled = False
+            self._loaded_through = self._last_seq
+            self._refused_on_disk.clear()
+        self._go_on()
+
+    def _from_disk(self, row: SpoolRow) -> LaneEntry:
+        entry = LaneEntry(row.records, None, 0.0)
+        entry.seq, entry.reports = row.seq, row.n
+        entry.journalled = entry.safe = True
+        entry.refused = row.seq in self._refused_on_disk
+        self._refused_on_disk.discard(row.seq)
+        self._hold(entry.size)
+        return entry
+
+    # --- what became of batches -----------------------------------------------------------------------------------------
+
+    def _settle(self, acknowledged: Sequence[Batch] = (), *, partly: bool = False) -> None:
+        """Take what is acknowledged out of the queue; ``partly``: other batches of the same round are not."""
+        if self._again or partly:
+            done = {id(record) for batch in acknowledged for record in batch.records}
+            flying = {id(record) for batch in self._again for record in batch.records}
             for entry in self._flying:
-                entry.unsent = [r for r in entry.unsent if id(r) not in acknowledged]
+                entry.unsent = [record for record in entry.unsent if id(record) not in done]
+                entry.flying = any(id(record) in flying for record in entry.unsent)
         else:
             # All of them, and they were filled in the queue's order.
-            count = sum(len(batch.records) for batch in batches.values())
+            count = sum(len(batch.records) for batch in acknowledged)
             for entry in self._flying:
                 unsent = len(entry.unsent)
                 entry.unsent = () if count >= unsent else entry.unsent[count:]
                 count = max(0, count - unsent)
+                entry.flying = False
         for entry in self._flying:
-            entry.flying = False
-            if entry.refused and not entry.journalled and entry.unsent:
+            if entry.refused and not entry.journalled and entry.unsent and not entry.flying:
                 self._drop(entry)
-        self._flying = []
+        self._flying = [entry for entry in self._flying if entry.flying]
         self._pop_finished()
 
     def _pop_finished(self) -> None:
@@ -620,9 +509,9 @@ class Lane:
             self._release(entry)
         if last is None:
             return
-        self.refusal = None
-        self._taken.note(self.number, self._loop.time())
-        self._most_records = min(self._most_records * 2, _UNBOUNDED)
+        self.refusals.accepted()
+        if self._most_records is not None:
+            self._most_records *= 2
         if self._spool and self._journalled_through:
             self._spool.delete_through(self.number, last.seq)
             if last.seq >= self._journalled_through:
@@ -636,55 +525,58 @@ class Lane:
             self.degraded = False
             log.info("lane_healthy", topic=self.topic, lane=self.number)
 
-    async def _react(self, producer: Producer, batches: dict[int, Batch], errors: dict[int, BaseException]) -> float:
-        """Do what the errors call for; the longest pause before the next try, 0 for none."""
-        longest = 0.0
-        for partition, error in errors.items():
-            verdict = verdict_on(error)
-            self.batches_failed[verdict.name.lower()] += 1
-            if verdict is Verdict.RESEND:
+    def _react(self, results: Sequence[tuple[Batch, ProduceError | None]]) -> None:
+        """Do what the errors call for, and pause for as long as they want."""
+        longest, given_away = 0.0, []
+        for batch, error in results:
+            if error is None:
                 continue
-            self._producers.spent(producer)
-            records = batches[partition].records
-            self._note_refusal(partition, records, error)
-            if verdict is Verdict.BACKOFF:
-                longest = max(longest, _BACKOFF_SECONDS[1])
-            elif len(records) > 1:
-                self._most_records = max(1, len(records) // 2)
-                longest = max(longest, _BACKOFF_SECONDS[0] if verdict is Verdict.REFUSE else 0.0)
-            elif verdict is Verdict.SPLIT or self._is_refused_alone(records[0]):
-                self.batches_failed["dead_letter"] += 1
-                await self._give_away(records[0], verdict, type(error).__name__)
-            else:
-                longest = _REFUSED_BACKOFF_SECONDS
-        return longest
+            step = self.refusals.step(batch, error, self._producer)
+            if step.again:
+                self._again.append(batch)
+            if step.halve:
+                self._most_records = max(1, len(batch.records) // 2)
+            given_away += [(record, step) for record in step.give_away]
+            longest = max(longest, step.pause_seconds)
+        self._settle([batch for batch, error in results if error is None], partly=True)
+        self._failures += 1
+        if given_away:
+            self._begin_giving_away(given_away)
+        elif longest and not self._producer.refuses_everything:
+            seconds = min(longest, _BACKOFF_SECONDS * 2 ** min(self._failures - 1, 20))
+            self._pause(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
-    def _note_refusal(self, partition: int, records: list[Record], error: BaseException) -> None:
-        text = self._taken.last_refusal = error_text(error)
-        self.refusal = Refusal(text, time.time() if self.refusal is None else self.refusal.since)
-        log.warning("batch_refused", topic=self.topic, partition=partition, records=len(records), error=text)
+    # --- records that Kafka will not take -------------------------------------------------------------------------------
 
-    def _is_refused_alone(self, record: Record) -> bool:
-        """Whether Kafka refuses this record only, and not everything."""
-        now = self._loop.time()
-        if self._alone is None or self._alone[0] is not record:
-            self._alone = record, now
-        since = self._alone[1]
-        return now - since >= _REFUSED_ALONE_SECONDS and self._taken.elsewhere(
-            self.number, now - _TAKEN_ELSEWHERE_SECONDS
-        )
+    def _begin_giving_away(self, chosen: Sequence[tuple[Record, Step]]) -> None:
+        self._activity = Activity.GIVING_AWAY
+        self._giving_away = self._loop.create_task(self._give_away(chosen), name=f"lane-{self.number}-gives-away")
+        self._giving_away.add_done_callback(self._on_given_away)
 
-    async def _give_away(self, record: Record, verdict: Verdict, reason: str) -> None:
-        """Kafka won't take ``record`` here, whatever is tried: have it kept elsewhere, and go on without it."""
-        entry = next((g for g in self._queue if any(r is record for r in g.unsent)), None)
-        if entry is None:
+    def _on_given_away(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or self._activity is Activity.STOPPED:
             return
-        # Until then it is neither spilled nor forgotten.
-        entry.flying = True
-        self._flying.append(entry)
-        await self._outcome.give_away(entry, record, verdict, reason)
-        entry.unsent = [r for r in entry.unsent if r is not record]
-        entry.reports -= 1
-        if not entry.refused:
-            self.depth -= 1
-        self._settle({}, {})
+        self._activity = Activity.IDLE
+        error = task.exception()
+        if isinstance(error, Exception):
+            self.broken(error)
+        else:
+            self._go_on()
+
+    async def _give_away(self, chosen: Sequence[tuple[Record, Step]]) -> None:
+        """Have records kept elsewhere, and go on without them."""
+        for record, step in chosen:
+            entry = next((g for g in self._queue if any(r is record for r in g.unsent)), None)
+            if entry is None:
+                continue
+            # Until then it is neither spilled nor forgotten.
+            if not entry.flying:
+                entry.flying = True
+                self._flying.append(entry)
+            await self._outcome.give_away(entry, record, step.reason, too_large=step.too_large)
+            self._producer.batches_failed["dead_letter", "too_large" if step.too_large else "refused"] += 1
+            entry.unsent = [r for r in entry.unsent if r is not record]
+            entry.reports -= 1
+            if not entry.refused:
+                self.depth -= 1
+            self._settle()

@@ -1,7 +1,6 @@
 """What the bridge measures, read where it arises: the list of docs/metrics.md, in its order."""
 
 import platform
-from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -112,22 +111,23 @@ class MetricsCollector:
         yield gauge("backlog_eta_seconds", text, self._delivery.backlog_eta_seconds)
 
     def _of_kafka(self) -> Iterator[Reading | Histogram]:
-        producers = self._delivery.producers
-        yield gauge("kafka_up", "1 while a producer is connected and its brokers answer.", float(producers.ready))
-        yield producers.traffic.latency
-        yield producers.traffic.records
+        producer = self._delivery.producer
+        yield gauge("kafka_up", "1 while there is a producer id and brokers answer.", float(producer.ready))
+        yield producer.traffic.latency
+        yield producer.traffic.records
         text = "Batches on their way to Kafka."
-        yield gauge("kafka_batches_in_flight", text, producers.unresolved)
-        failed: Counter[str] = Counter()
-        for lane in self._delivery.all_lanes():
-            failed.update(lane.batches_failed)
-        for action, count in failed.items():
-            text = "Batches that Kafka did not take, by what was done about it."
-            yield counter("kafka_batches_failed", text, count, action=action)
+        yield gauge("kafka_batches_in_flight", text, producer.in_flight)
+        for (action, error), count in producer.batches_failed.items():
+            text = "Batches that Kafka did not take, by what was done about it and by the error."
+            yield counter("kafka_batches_failed", text, count, action=action, error=error)
         text = "Lanes whose first batch Kafka refused and has not accepted since."
         yield gauge("kafka_refused_lanes", text, len(self._delivery.refusals))
-        text = "Kafka producers that were begun: one at the start, one each time one is replaced."
-        yield counter("producers_started", text, producers.started)
+        text = "Connections to brokers that were begun, for Produce."
+        yield counter("kafka_connections_opened", text, producer.connections_opened)
+        text = "Producer ids that Kafka gave: one at the start, another where a broker does not know it any more."
+        yield counter("kafka_producer_ids", text, producer.cluster.producer_ids)
+        text = "Times that a partition's sequence numbers began anew, under a new epoch."
+        yield counter("kafka_epochs_raised", text, producer.sequences.epochs_raised)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."
         yield gauge("schema_ids", text, self._schema_ids.known, state="known")
         yield gauge("schema_ids", text, self._schema_ids.missing, state="missing")
@@ -168,4 +168,4 @@ class MetricsCollector:
         yield gauge("topics_checked_timestamp_seconds", text, self._topics.checked_at)
         text = "1 while the mounted files of secrets can be used; 0: those read before are in force."
         yield gauge("secrets_loaded", text, float(self._watcher.usable), source="path")
-        yield gauge("secrets_loaded", text, float(self._delivery.producers.credentials_usable), source="kafka")
+        yield gauge("secrets_loaded", text, float(self._delivery.producer.credentials_usable), source="kafka")

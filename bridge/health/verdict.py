@@ -166,7 +166,7 @@ class HealthReport:
         """Which errors Kafka refuses batches with; empty if it accepts them, or does not answer."""
         refusals = self._delivery.refusals
         began = min((refusal.since for refusal in refusals), default=math.inf)
-        if time.time() - began < _REFUSED_SECONDS or self._delivery.producers.last_error:
+        if time.time() - began < _REFUSED_SECONDS or self._delivery.producer.last_error:
             return ""
         since = datetime.fromtimestamp(began, UTC)
         errors = ", ".join(sorted({refusal.error for refusal in refusals}))
@@ -176,7 +176,7 @@ class HealthReport:
 
     def _on_disk(self) -> str:
         """Why reports go to disk, or are still there; empty where they don't and aren't."""
-        if not self._delivery.producers.ready:
+        if not self._delivery.producer.ready:
             stored = "what comes is stored on disk, and published when it is back."
             return f"Kafka does not answer: {stored}{self._last_attempt()}"
         if not self._delivery.schema_ids_ready:
@@ -200,7 +200,7 @@ class HealthReport:
 
     def _last_attempt(self) -> str:
         """What the last connection to Kafka failed with: the login, it may be, or a certificate."""
-        why = self._delivery.producers.last_error
+        why = self._delivery.producer.last_error
         return f" The last attempt: {shorten(why, _TOLD_CHARACTERS, placeholder=' …')}." if why else ""
 
     def _fronts(self) -> dict[int, int]:
@@ -248,7 +248,7 @@ class HealthReport:
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
             (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),
-            (not self._delivery.producers.credentials_usable, kafka, "ChatappBridgeSecretsUnusable"),
+            (not self._delivery.producer.credentials_usable, kafka, "ChatappBridgeSecretsUnusable"),
         ]
 
     # --- figures ------------------------------------------------------------------------------------------------------
@@ -294,13 +294,13 @@ class HealthReport:
         }
 
     def _kafka(self) -> dict[str, Any]:
-        producers = self._delivery.producers
+        producer = self._delivery.producer
         return {
-            "up": producers.ready,
+            "up": producer.ready,
             "servers": self._settings.kafka.bootstrap_servers,
-            "p99_seconds": self._latency(lambda sample: sample.batches, producers.traffic.latency, 0.99),
-            "in_flight": producers.unresolved,
-            "producers_started": producers.started,
+            "p99_seconds": self._latency(lambda sample: sample.batches, producer.traffic.latency, 0.99),
+            "in_flight": producer.in_flight,
+            "connections_opened": producer.connections_opened,
         }
 
     def _lanes(self) -> list[dict[str, Any]]:
@@ -350,7 +350,7 @@ class HealthReport:
             sum(self._delivery.counters.published.values()),
             self._delivery.waiting,
             tuple(stats.ack_latency.counts),
-            tuple(self._delivery.producers.traffic.latency.counts),
+            tuple(self._delivery.producer.traffic.latency.counts),
             self._fronts(),
         )
 

@@ -1,12 +1,12 @@
-"""Records on their way into one Kafka batch (format v2), in the shape that aiokafka's accumulator takes.
+"""Records on their way into one Kafka batch (format v2), and what is known of the attempts to send it.
 
-Its own builder checks each record, sums what is not compressed yet, and has LZ4 at its ninth level only; here the records are
-written by the compiled part, where there is one, compressed, and given their head.
+The records are written by the compiled part, where there is one, compressed, and given their head with the numbers by which the
+broker knows them. aiokafka's own builder has LZ4 at its ninth level only.
 """
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import cramjam
 from aiokafka.codec import gzip_encode, snappy_encode, zstd_encode
@@ -67,9 +67,11 @@ class PythonWriter:
 
     Args:
         most_bytes: of all records; a first one always fits.
+        stamp_ms: every record's time, in place of its own.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, stamp_ms: int | None = None) -> None:
+        self._stamp_ms = stamp_ms
         self._builder: Any = DefaultRecordBatchBuilder(
             _VERSION, 0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0,
             batch_size=_HEAD_BYTES + most_bytes,
@@ -86,7 +88,7 @@ class PythonWriter:
         """Add records, ``prefix`` before their values, until one does not fit; how many were."""
         before = self.count
         for record in records:
-            time = record.timestamp_ms
+            time = record.timestamp_ms if self._stamp_ms is None else self._stamp_ms
             if self._builder.append(self.count, time, record.key, prefix + record.value, record.headers) is None:
                 break
             self.first_ms = self.first_ms if self.count else time
@@ -99,21 +101,58 @@ class PythonWriter:
         return bytes(memoryview(self._builder.build())[_HEAD_BYTES:])
 
 
+class Numbers(NamedTuple):
+    """What a broker knows a batch by: its first record's sequence number, of a producer id and epoch."""
+
+    producer_id: int
+    epoch: int
+    first: int
+
+
 class Batch:
-    """An open batch; ``records`` are those in it.
+    """Records for one partition, from the time when they are chosen to the time when it is known what became of them.
 
     Args:
+        topic: of the partition.
+        partition: its number.
         compression: by which codec.
         most_bytes: of the batch before compression; a first record always fits.
+        stamp_ms: the records' time stamp in place of their own, milliseconds since the epoch.
+
+    Attributes:
+        records: those in it, in order.
+        source: whose records they are; told what became of them.
+        numbers: those it was sent with; None before, and where they are free again.
+        unresolved: whether an attempt with these numbers may have put it into the log.
+        alone: whether it is to be the only one in its request.
+        closes: how many times in a row the connection was closed when it was sent alone.
+        sent_at: when it was first written, by ``time.perf_counter``.
     """
 
-    def __init__(self, compression: Codec, most_bytes: int) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        compression: Codec,
+        most_bytes: int,
+        stamp_ms: int | None = None,
+    ) -> None:
+        self.topic, self.partition = topic, partition
         self.records: list[Record] = []
-        writer = compiled.module.BatchWriter if compiled.COMPILED else PythonWriter
-        self._writer: Writer = writer(most_bytes - _HEAD_BYTES)
-        self._codec = _CODECS.get(compression)
-        self._state = (-1, -1, 0)
-        self._bytes: bytes | None = None
+        self.source: Any = None
+        self.numbers: Numbers | None = None
+        self.unresolved = self.alone = False
+        self.closes = 0
+        self.sent_at = 0.0
+        self.codec = compression
+        room = most_bytes - _HEAD_BYTES
+        self._writer: Writer
+        if stamp_ms is None and compiled.COMPILED:
+            self._writer = compiled.module.BatchWriter(room)
+        else:
+            self._writer = PythonWriter(room, stamp_ms)
+        self.stamped = stamp_ms is not None
+        self._payload: tuple[int, bytes] | None = None
 
     def extend(self, records: Sequence[Record], prefix: bytes = b"") -> int:
         """Add records, ``prefix`` before their values, until the batch is full; how many were. A first one always fits."""
@@ -121,41 +160,37 @@ class Batch:
         self.records += records[:count]
         return count
 
-    # --- what aiokafka asks of a builder --------------------------------------------------------------------------------
+    def use_codec(self, compression: Codec) -> None:
+        """Another one than before."""
+        self.codec, self._payload = compression, None
 
-    def close(self) -> None:
-        """Nothing is added but by ``extend``."""
-
-    def closed(self) -> bool:
-        """It waits for nothing more."""
-        return True
-
-    def record_count(self) -> int:
-        """Of records."""
-        return len(self.records)
-
+    @property
     def size(self) -> int:
-        """Bytes, uncompressed."""
+        """Bytes as it is sent; no record can be added once this was asked."""
+        return _HEAD_BYTES + len(self._compressed()[1])
+
+    @property
+    def size_before_compression(self) -> int:
+        """Bytes as a broker counts them that writes it with another codec."""
         return _HEAD_BYTES + self._writer.size
 
-    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        self._state = producer_id, producer_epoch, base_sequence
+    def _compressed(self) -> tuple[int, bytes]:
+        if self._payload is None:
+            attributes, payload = 0, self._writer.written()
+            codec = _CODECS.get(self.codec)
+            if codec is not None:
+                compressed = codec[1](payload)
+                if len(compressed) < len(payload):
+                    attributes, payload = codec[0], compressed
+            self._payload = attributes, payload
+        return self._payload
 
-    def _build(self) -> bytes:
-        # A retry sends the same bytes.
-        if self._bytes is None:
-            self._bytes = self._built()
-        return self._bytes
-
-    def _built(self) -> bytes:
-        attributes, records = 0, self._writer.written()
-        if self._codec is not None:
-            number, encode = self._codec
-            compressed = encode(records)
-            if len(compressed) < len(records):
-                attributes, records = number, compressed
+    def encoded(self) -> bytes:
+        """The batch with its numbers, as it is sent."""
+        attributes, payload = self._compressed()
+        assert self.numbers is not None  # noqa: S101 - they are given before
         writer, count = self._writer, len(self.records)
-        after = _AFTER.pack(attributes, count - 1, writer.first_ms, writer.last_ms, *self._state, count) + records
+        after = _AFTER.pack(attributes, count - 1, writer.first_ms, writer.last_ms, *self.numbers, count) + payload
         before = _BEFORE.pack(
             0, _BEFORE.size + len(after) - _UNCOUNTED_BYTES, _NO_LEADER_EPOCH, _VERSION, calc_crc32c(after)
         )

@@ -24,7 +24,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, read_secret_file
-from bridge.errors import BridgeError, ConfigurationError, KafkaUnavailable
+from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded, KafkaUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -241,8 +241,12 @@ def _ssl_context(settings: Kafka) -> ssl.SSLContext:
     return context
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each kind
     """Why a connection failed, and which key to look at where that can be told."""
+    if isinstance(error, ConnectionEnded):
+        return f"{error}; look at kafka.security_protocol and kafka.ssl_certfile"
+    if isinstance(error, BridgeError):
+        return str(error)
     cause = error.__cause__ if isinstance(error, KafkaConnectionError) and error.__cause__ is not None else error
     for kind, words in _WORDS:
         if isinstance(cause, kind):

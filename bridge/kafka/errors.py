@@ -1,56 +1,161 @@
-"""What an error of Kafka calls for: each error of a produced batch has one verdict."""
+"""What an answer to a Produce request means: each error code of Kafka 4.1 has a name and one action.
 
-from enum import Enum, auto
+Two questions decide the action. *Can the batch be in the log?* Only a few codes say that it is not; then its sequence numbers
+are free for other records. After every other failure the same records must be sent again under the same numbers, or the partition
+must get a new epoch. *Whose fault is it?* A refusal may be the cluster's fault even if it reads like the record's: hosted
+services throttle with POLICY_VIOLATION.
+"""
 
-from aiokafka.errors import (
-    CorruptRecordException,
-    InvalidRequiredAcksError,
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-    UnknownError,
-    UnsupportedForMessageFormatError,
-)
-
-from bridge.kafka.producer import Abandoned
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
 
 
-class Verdict(Enum):
+class Action(StrEnum):
     """What a failed batch calls for."""
 
-    RESEND = auto()  # the producer was given up: the same batch with another
-    BACKOFF = auto()  # the cluster or the user's rights are the cause: back off, another producer
-    SPLIT = auto()  # too large: less in a batch; a single record is quarantined or dead-lettered
-    REFUSE = auto()  # the records or the cluster may be the cause: back off, with fewer records in a batch
+    RESEND = "resend"
+    """The batch may be in the log: send the same records again, with the same sequence numbers."""
+    RENUMBER = "renumber"
+    """The numbers don't fit what the broker knows: the same records with a new epoch or a new producer id."""
+    RETRY = "retry"
+    """Not appended, because of the cluster or of missing rights: back off, up to a second."""
+    SPLIT = "split"
+    """Not appended, too large: fewer records in a batch."""
+    CODEC = "codec"
+    """Not appended, the broker does not take the codec: another one."""
+    CLOCK = "clock"
+    """Not appended, the broker does not take the time stamps: stamp the records anew, once."""
+    REFUSE = "refuse"
+    """Not appended, because of the records or of the cluster: back off, up to 30 s, with fewer records in a batch."""
 
 
-_SPLIT = (MessageSizeTooLargeError, RecordListTooLargeError)
-# A broker may answer each of these for one record, or for all: hosted services throttle with POLICY_VIOLATION, and a wrong clock
-# causes INVALID_TIMESTAMP. aiokafka also raises UnknownError for codes that it has no class for, such as INVALID_RECORD.
-_REFUSED = (
-    InvalidTimestampError,
-    PolicyViolationError,
-    UnsupportedForMessageFormatError,
-    InvalidRequiredAcksError,
-    CorruptRecordException,
-    UnknownError,
-)
+NONE: Final = 0
+CORRUPT_MESSAGE: Final = 2
+MESSAGE_TOO_LARGE: Final = 10
+INVALID_TIMESTAMP: Final = 32
+OUT_OF_ORDER_SEQUENCE_NUMBER: Final = 45
+DUPLICATE_SEQUENCE_NUMBER: Final = 46
+INVALID_PRODUCER_EPOCH: Final = 47
+UNKNOWN_PRODUCER_ID: Final = 59
+
+_NOT_APPENDED: Final = {
+    10: Action.SPLIT,
+    18: Action.SPLIT,
+    19: Action.RETRY,
+    29: Action.RETRY,
+    32: Action.CLOCK,
+    43: Action.CODEC,
+    44: Action.REFUSE,
+    76: Action.CODEC,
+    87: Action.REFUSE,
+}
+_NUMBERS: Final = {OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID}
+# The leader moves, the topic is being made, the disk of a broker failed, a follower is late: over within a second or so, and
+# what there is to know is in the cluster's metadata.
+_OF_THE_LEADER: Final = {3, 5, 6, 7, 8, 9, 13, 19, 20, 56, 72, 74, 75, 80, 83, 100, 103, 108}
+
+# Kafka's names of its codes, from -1 on.
+_NAMES: Final = """
+UNKNOWN_SERVER_ERROR NONE OFFSET_OUT_OF_RANGE CORRUPT_MESSAGE UNKNOWN_TOPIC_OR_PARTITION INVALID_FETCH_SIZE
+LEADER_NOT_AVAILABLE NOT_LEADER_OR_FOLLOWER REQUEST_TIMED_OUT BROKER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE
+MESSAGE_TOO_LARGE STALE_CONTROLLER_EPOCH OFFSET_METADATA_TOO_LARGE NETWORK_EXCEPTION COORDINATOR_LOAD_IN_PROGRESS
+COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR INVALID_TOPIC_EXCEPTION RECORD_LIST_TOO_LARGE NOT_ENOUGH_REPLICAS
+NOT_ENOUGH_REPLICAS_AFTER_APPEND INVALID_REQUIRED_ACKS ILLEGAL_GENERATION INCONSISTENT_GROUP_PROTOCOL INVALID_GROUP_ID
+UNKNOWN_MEMBER_ID INVALID_SESSION_TIMEOUT REBALANCE_IN_PROGRESS INVALID_COMMIT_OFFSET_SIZE TOPIC_AUTHORIZATION_FAILED
+GROUP_AUTHORIZATION_FAILED CLUSTER_AUTHORIZATION_FAILED INVALID_TIMESTAMP UNSUPPORTED_SASL_MECHANISM
+ILLEGAL_SASL_STATE UNSUPPORTED_VERSION TOPIC_ALREADY_EXISTS INVALID_PARTITIONS INVALID_REPLICATION_FACTOR
+INVALID_REPLICA_ASSIGNMENT INVALID_CONFIG NOT_CONTROLLER INVALID_REQUEST UNSUPPORTED_FOR_MESSAGE_FORMAT
+POLICY_VIOLATION OUT_OF_ORDER_SEQUENCE_NUMBER DUPLICATE_SEQUENCE_NUMBER INVALID_PRODUCER_EPOCH INVALID_TXN_STATE
+INVALID_PRODUCER_ID_MAPPING INVALID_TRANSACTION_TIMEOUT CONCURRENT_TRANSACTIONS TRANSACTION_COORDINATOR_FENCED
+TRANSACTIONAL_ID_AUTHORIZATION_FAILED SECURITY_DISABLED OPERATION_NOT_ATTEMPTED KAFKA_STORAGE_ERROR LOG_DIR_NOT_FOUND
+SASL_AUTHENTICATION_FAILED UNKNOWN_PRODUCER_ID REASSIGNMENT_IN_PROGRESS DELEGATION_TOKEN_AUTH_DISABLED
+DELEGATION_TOKEN_NOT_FOUND DELEGATION_TOKEN_OWNER_MISMATCH DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
+DELEGATION_TOKEN_AUTHORIZATION_FAILED DELEGATION_TOKEN_EXPIRED INVALID_PRINCIPAL_TYPE NON_EMPTY_GROUP
+GROUP_ID_NOT_FOUND FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH LISTENER_NOT_FOUND TOPIC_DELETION_DISABLED
+FENCED_LEADER_EPOCH UNKNOWN_LEADER_EPOCH UNSUPPORTED_COMPRESSION_TYPE STALE_BROKER_EPOCH OFFSET_NOT_AVAILABLE
+MEMBER_ID_REQUIRED PREFERRED_LEADER_NOT_AVAILABLE GROUP_MAX_SIZE_REACHED FENCED_INSTANCE_ID
+ELIGIBLE_LEADERS_NOT_AVAILABLE ELECTION_NOT_NEEDED NO_REASSIGNMENT_IN_PROGRESS GROUP_SUBSCRIBED_TO_TOPIC
+INVALID_RECORD UNSTABLE_OFFSET_COMMIT THROTTLING_QUOTA_EXCEEDED PRODUCER_FENCED RESOURCE_NOT_FOUND DUPLICATE_RESOURCE
+UNACCEPTABLE_CREDENTIAL INCONSISTENT_VOTER_SET INVALID_UPDATE_VERSION FEATURE_UPDATE_FAILED
+PRINCIPAL_DESERIALIZATION_FAILURE SNAPSHOT_NOT_FOUND POSITION_OUT_OF_RANGE UNKNOWN_TOPIC_ID
+DUPLICATE_BROKER_REGISTRATION BROKER_ID_NOT_REGISTERED INCONSISTENT_TOPIC_ID INCONSISTENT_CLUSTER_ID
+TRANSACTIONAL_ID_NOT_FOUND FETCH_SESSION_TOPIC_ID_ERROR INELIGIBLE_REPLICA NEW_LEADER_ELECTED
+OFFSET_MOVED_TO_TIERED_STORAGE FENCED_MEMBER_EPOCH UNRELEASED_INSTANCE_ID UNSUPPORTED_ASSIGNOR STALE_MEMBER_EPOCH
+MISMATCHED_ENDPOINT_TYPE UNSUPPORTED_ENDPOINT_TYPE UNKNOWN_CONTROLLER_ID UNKNOWN_SUBSCRIPTION_ID TELEMETRY_TOO_LARGE
+INVALID_REGISTRATION TRANSACTION_ABORTABLE INVALID_RECORD_STATE SHARE_SESSION_NOT_FOUND INVALID_SHARE_SESSION_EPOCH
+FENCED_STATE_EPOCH INVALID_VOTER_KEY DUPLICATE_VOTER VOTER_NOT_FOUND INVALID_REGULAR_EXPRESSION REBOOTSTRAP_REQUIRED
+STREAMS_INVALID_TOPOLOGY STREAMS_INVALID_TOPOLOGY_EPOCH STREAMS_TOPOLOGY_FENCED SHARE_SESSION_LIMIT_REACHED
+""".split()  # noqa: SIM905 - read like this, it is a table
+_FIRST_CODE: Final = -1
 
 
-def verdict_on(error: BaseException) -> Verdict:
-    """What to do about a batch that failed with ``error``."""
-    if isinstance(error, Abandoned):
-        return Verdict.RESEND
-    if isinstance(error, _SPLIT):
-        return Verdict.SPLIT
-    return Verdict.REFUSE if isinstance(error, _REFUSED) else Verdict.BACKOFF
+def code_name(code: int) -> str:
+    """Kafka's name of an error code, with the number, as logs and metrics have it."""
+    known = 0 <= code - _FIRST_CODE < len(_NAMES)
+    return f"{_NAMES[code - _FIRST_CODE] if known else 'UNKNOWN'} ({code})"
 
 
-def error_text(error: BaseException) -> str:
-    """An error in a line of the log: its name, and Kafka's number for it."""
-    if isinstance(error, UnknownError):
-        return f"{type(error).__name__} (-1, or a code that the client has no name for)"
-    number = getattr(error, "errno", None) if isinstance(error, KafkaError) else None
-    return type(error).__name__ if number is None else f"{type(error).__name__} ({number})"
+class RecordError(NamedTuple):
+    """A record that an answer names."""
+
+    place: int
+    """Its place in the batch."""
+    message: str
+
+
+class ProduceError(NamedTuple):
+    """Why a batch was not acknowledged: an answer of a broker, or that there was none."""
+
+    code: int | None
+    """Kafka's; None where no answer came."""
+    message: str = ""
+    """What the broker says with the code; without one: what happened."""
+    records: Sequence[RecordError] = ()
+    """The records that the broker names."""
+
+    @property
+    def name(self) -> str:
+        """For a metric: the code, or in a word why there was no answer."""
+        return self.message if self.code is None else code_name(self.code)
+
+    @property
+    def text(self) -> str:
+        """For the log and for people."""
+        return f"{self.name}: {self.message}" if self.code is not None and self.message else self.name
+
+    @property
+    def action(self) -> Action:
+        """What it calls for."""
+        if self.code is None:
+            return Action.RESEND
+        return _NOT_APPENDED.get(self.code, Action.RENUMBER if self.code in _NUMBERS else Action.RESEND)
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether a broker said so."""
+        return self.code is not None
+
+    @property
+    def not_appended(self) -> bool:
+        """Whether the answer says that this attempt put nothing into the log."""
+        return self.code in _NOT_APPENDED
+
+    @property
+    def of_the_leader(self) -> bool:
+        """Whether it passes when the partition has its leader and replicas again."""
+        return self.code is None or self.code in _OF_THE_LEADER
+
+
+CLOSED: Final = ProduceError(None, "closed")
+"""The connection was closed with the request on its way."""
+TIMED_OUT: Final = ProduceError(None, "timed_out")
+"""No answer came, and the broker does not answer another request either."""
+MOVED: Final = ProduceError(None, "leader_moved")
+"""Another broker leads the partition now."""
+UNREADABLE: Final = ProduceError(None, "unreadable_answer")
+"""What came is no answer to the request."""
+MISSING: Final = ProduceError(None, "missing_in_answer")
+"""The answer does not speak of the partition."""
+NOT_SENT: Final = ProduceError(None, "not_sent")
+"""It was never written to a connection."""

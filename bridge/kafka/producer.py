@@ -1,273 +1,562 @@
-"""aiokafka's producer, made safe to give up.
+"""The produce path: takes batches of records from lanes, brings each into the log once, and tells the lanes.
 
-aiokafka retries a batch for ever, waits without limit in ``start()`` and ``stop()``, and may lose its sender without a word.
-So nobody awaits it here: a ``Producer`` starts under a time limit, sends without waiting, and can be *abandoned*: every
-task it began is ended and every connection closed before ``abandon`` returns, and its unresolved batches fail with
-``Abandoned``. Bytes already in a socket may still reach a broker, as a late repeat.
-
-Where this reaches below aiokafka's public face (0.14) it says why; the version is pinned in pyproject.toml.
+A *round* is one request: when a broker's link is free and lanes have something for it, one batch of each of these lanes goes into
+one Produce request, and all of them are settled when its answer comes. Nothing awaits in between, and nobody waits for this.
+docs/decisions/produce-path.md says why there is no library's producer here.
 """
 
 import asyncio
-import contextlib
 import time
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import structlog
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.producer.sender import Sender, SendProduceReqHandler
 
 from bridge.config import Kafka
-from bridge.errors import BridgeError
-from bridge.kafka.batch import Batch
-from bridge.kafka.connection import Client, client_arguments
-from bridge.observe.metrics import Histogram
+from bridge.kafka.batch import Batch, Codec
+from bridge.kafka.cluster import Cluster
+from bridge.kafka.connection import MountedFiles, client_arguments
+from bridge.kafka.errors import (
+    CLOSED,
+    DUPLICATE_SEQUENCE_NUMBER,
+    MOVED,
+    NOT_SENT,
+    OUT_OF_ORDER_SEQUENCE_NUMBER,
+    Action,
+    ProduceError,
+)
+from bridge.kafka.link import Flight, Link, Role
+from bridge.kafka.pacing import Pacing
+from bridge.kafka.sequences import Sequences
+from bridge.kafka.watch import Traffic, Watch
+from bridge.kafka.wire import Connection, connect
 
 log = structlog.get_logger(__name__)
 
-# Rounds of cancelling the tasks of an abandoned producer; aiokafka's sender swallows the first to await its requests.
-_CANCEL_ROUNDS = 10
-_LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_RECORDS_BOUNDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
-# For finding out why a start took too long.
-_REASON_SECONDS = 2.0
-# Turns of the loop from a batch's acknowledgement to its lane's next step: the future's, the lane's.
-_ROUNDS_TO_GO_ON = 3
+# For connecting to a broker and logging in.
+_OPEN_SECONDS: Final = 10.0
+# Sources that could not be placed are looked at again so often.
+_LOOK_SECONDS: Final = 0.2
+# Brokers that were not heard for longer do not answer.
+_SILENT_SECONDS: Final = 6.0
+_LEAST_REQUEST_BYTES: Final = 16_384
+# A request's bound that was halved is doubled after so long without another request lost.
+_REGROW_SECONDS: Final = 60.0
+_LOST_TO_HALVE: Final = 2
+# A refusal by the cluster, or a missing right: it costs one small request to look again.
+_SHORT_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
+# One line of the log for each error and topic in so many seconds.
+_TELL_SECONDS: Final = 10.0
+_REFUSALS: Final = {Action.REFUSE, Action.CLOCK, Action.RETRY, Action.RESEND}
 
 
-class Abandoned(BridgeError):
-    """The producer was given up with this batch unresolved: it may or may not be on Kafka. Send it again elsewhere."""
+class Source(Protocol):
+    """Whoever has records to send, in an order of its own: a lane."""
 
-    retriable = True
+    topic: str
 
+    @property
+    def role(self) -> Role:
+        """Which links its batches go by."""
 
-class _Sender(Sender):  # type: ignore[misc]  # aiokafka's sender is untyped
-    """A sender that knows its own request tasks, so that they can be ended, and tells when a node may be sent more."""
+    def next_partition(self, partitions: int) -> int | None:
+        """Where its next record goes, of so many partitions; None where it has none to send now."""
 
-    requests: set[asyncio.Task[Any]]
-    turns: dict[int, list[asyncio.Future[None]]]
+    def fill(self, producer: "Producer") -> Sequence[Batch]:
+        """Its next batches, one a partition at most, each made by ``open_batch`` or failed before; then it waits for them all."""
 
-    async def _send_produce_req(self, node_id: int, batches: Any) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
-        self.requests.add(task)
-        try:
-            await SendProduceReqHandler(self, batches).do(node_id)
-            # Those whose batches are acknowledged go on first, so that the next request takes what else they have.
-            for _ in range(_ROUNDS_TO_GO_ON):
-                await asyncio.sleep(0)
-            self._in_flight.remove(node_id)
-            self._muted_partitions.difference_update(batches)
-        finally:
-            self.requests.discard(task)
-            self.release(node_id)
+    def resolved(self, batch: Batch, error: ProduceError | None) -> None:
+        """What became of a batch. With an error it is the source's again: to be given once more, or taken apart."""
 
-    def turn(self, node_id: int) -> "asyncio.Future[None] | None":
-        """Done when no request is on its way to the node any more; None if none is now."""
-        if node_id not in self._in_flight:
-            return None
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.turns[node_id].append(turn)
-        return turn
-
-    def release(self, node_id: int) -> None:
-        """Whoever waits for the node's turn is to look again."""
-        for turn in self.turns.pop(node_id, ()):
-            if not turn.done():
-                turn.set_result(None)
-
-
-class Traffic:
-    """What Kafka acknowledged, over all producers of a process: how long a batch took, how large it was."""
-
-    def __init__(self) -> None:
-        self.latency = Histogram(
-            "kafka_batch_latency_seconds", "From a batch's sending to its acknowledgement.", _LATENCY_BOUNDS
-        )
-        self.records = Histogram("kafka_batch_records", "Records in an acknowledged batch.", _RECORDS_BOUNDS)
-
-    def acknowledged(self, seconds: float, records: int) -> None:
-        """A batch of so many records was, so long after it was sent."""
-        self.latency.observe(seconds)
-        self.records.observe(records)
+    def broken(self, error: Exception) -> None:
+        """A call of the above raised; the source is to put itself in order."""
 
 
 class Producer:
-    """One idempotent aiokafka producer with acks=all.
+    """See the module's head. Idempotent, with acks=all.
 
     Args:
         settings: ``[kafka]``.
-        topics: all topics that will be written; nothing else is asked about.
-        number: for the logs.
-        traffic: where what is acknowledged is measured.
+        topics: all topics that will be written.
+        producer_timeout_seconds: after which a request without an answer is looked into.
+        on_change: called when something new is known of the cluster.
+
+    Attributes:
+        traffic: what was acknowledged.
+        batches_failed: by what was done about it and the error's name.
+        connections_opened: to brokers, for Produce.
     """
 
-    def __init__(self, settings: Kafka, topics: Sequence[str], number: int, traffic: Traffic | None = None) -> None:
-        self.number = number
-        self._traffic = traffic or Traffic()
-        self._last_resolved = asyncio.get_running_loop().time()
-        self._acknowledged_at = 0.0
-        self._topics = topics
-        self._unresolved: set[asyncio.Future[None]] = set()
-        self._dead = False
+    def __init__(
+        self,
+        settings: Kafka,
+        topics: Sequence[str],
+        producer_timeout_seconds: float,
+        on_change: Callable[["Producer"], None],
+    ) -> None:
         self._settings = settings
-        self._kafka = AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=True,
-            max_request_size=2**31 - 1,
-            request_timeout_ms=settings.request_timeout_ms,
-            metadata_max_age_ms=settings.metadata_max_age_ms,
-            **client_arguments(settings),
-        )
-        # The classes of parts that AIOKafkaProducer makes itself are not open to its callers.
-        self._client: Any = Client.take(self._kafka.client)
-        self._sender: Any = self._kafka._sender  # noqa: SLF001
-        self._sender.__class__ = _Sender
-        self._sender.requests = set()
-        self._sender.turns = defaultdict(list)
+        self._loop = asyncio.get_running_loop()
+        self._on_change = on_change
+        self.cluster = Cluster(settings, topics, self._cluster_changed)
+        self.sequences = Sequences()
+        self.traffic = Traffic()
+        self.batches_failed: Counter[tuple[str, str]] = Counter()
+        self.connections_opened = 0
+        self._links: dict[int, list[Link]] = {}
+        self._link_errors: dict[int, str] = {}
+        self._offered: dict[Source, None] = {}
+        self._parked: dict[Source, None] = {}
+        self._touched: dict[Link, None] = {}
+        self._round: asyncio.Handle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._pacing = Pacing(self.offer)
+        self._watch = Watch(self, producer_timeout_seconds)
+        self._codecs: dict[str, Codec] = {}
+        self._most_request_bytes = settings.max_request_bytes
+        self._lost_in_a_row, self._lost_at = 0, 0.0
+        self._told: dict[tuple[str, str], float] = {}
+        self._mounted = MountedFiles(settings)
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect; returns at once, whatever Kafka is doing."""
+        self.cluster.start()
+        self._watch.start()
+        self._watcher = asyncio.create_task(self._watch_credentials(), name="kafka-credentials")
+
+    async def stop(self) -> None:
+        """End every task and connection. What must be acknowledged has been waited for before."""
+        self._stopped = True
+        for timer in (self._round, self._look):
+            if timer is not None:
+                timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        self._pacing.stop()
+        await self._watch.stop()
+        await self.cluster.stop()
+        for link in self.links():
+            link.close("the bridge stops")
+
+    async def _watch_credentials(self) -> None:
+        """Connections live on with what they were made with; when the files change, new ones take over between requests."""
+        while True:
+            await asyncio.sleep(1.0)
+            if await self._mounted.changed():
+                log.info("kafka_credentials_changed")
+                self.cluster.renew_connection()
+                for link in self.links():
+                    link.renew()
+
+    # --- how it is ----------------------------------------------------------------------------------------------------
 
     @property
-    def dead(self) -> bool:
-        """Abandoned, or its sender, or the task that keeps it told of the cluster, ended by itself: aiokafka does not say so."""
-        if self._dead:
-            return True
-        sender, sync = self._sender.sender_task, self._client._sync_task  # noqa: SLF001
-        return (sender is not None and sender.done()) or (sync is not None and sync.done())
+    def ready(self) -> bool:
+        """Whether a lane could send now: there is a producer id, and brokers answer."""
+        return self.cluster.producer_id is not None and self.silent_seconds < _SILENT_SECONDS
 
     @property
-    def unresolved(self) -> int:
+    def silent_seconds(self) -> float:
+        """Since a broker last answered: acknowledged a batch, or told of the cluster."""
+        return self._loop.time() - max(self._watch.answered_at, self.cluster.answered_at)
+
+    @property
+    def in_flight(self) -> int:
         """Batches that are on their way."""
-        return len(self._unresolved)
+        return sum(len(link.flight.batches) for link in self.links() if link.flight is not None)
 
-    def idle_seconds(self, now: float) -> float:
-        """Seconds since its last batch was resolved, or it started; 0 while one is on its way."""
-        return 0.0 if self._unresolved else now - self._last_resolved
+    @property
+    def last_error(self) -> str:
+        """Why there is no connection to Kafka, or to one of its brokers, in words; empty where there is."""
+        return self.cluster.last_error or next(iter(self._link_errors.values()), "")
 
-    def silent_seconds(self, now: float) -> float:
-        """Seconds since a broker last answered: acknowledged a batch, or told of the cluster."""
-        told_at: float = self._client.answered_at
-        return now - max(self._acknowledged_at, told_at)
+    @property
+    def credentials_usable(self) -> bool:
+        """Whether the files that a connection is made with could be used at the last attempt."""
+        return self.cluster.credentials_usable
 
-    async def start(self, timeout_seconds: float) -> None:
-        """Connect, learn of the topics, get a producer id.
+    @property
+    def refuses_everything(self) -> bool:
+        """Whether Kafka refused two lanes or more and has accepted nothing since: then it decides who tries again, and when."""
+        return self._pacing.refuses_everything
 
-        Raises:
-            KafkaUnavailable, TimeoutError, aiokafka.errors.KafkaError, OSError: no broker gave it in time; this producer is
-                then abandoned.
-        """
+    def links(self) -> list[Link]:
+        """All of them."""
+        return [link for links in self._links.values() for link in links]
+
+    # --- what lanes do ------------------------------------------------------------------------------------------------
+
+    def offer(self, source: Source) -> None:
+        """The source has something to send, or something to send elsewhere; it is asked for it when a link is free."""
+        self._offered[source] = None
+        if self._round is None and not self._stopped:
+            self._round = self._loop.call_soon(self._run)
+
+    def withdraw(self, source: Source) -> None:
+        """It has a new role, or nothing any more: wherever it waits, it does not."""
+        self._offered.pop(source, None)
+        self._parked.pop(source, None)
+        for link in self.links():
+            link.waiting.pop(source, None)
+
+    def leave(self, batches: Sequence[Batch]) -> None:
+        """A healthy lane waits for these for too long: their links are the degraded lanes' from now on."""
+        for link in self.links():
+            flight = link.flight
+            if link.role is Role.HEALTHY and flight and any(b in batches for b in flight.batches.values()):
+                others = [each for each in self._links[link.node] if each.role is Role.DEGRADED]
+                link.role = Role.SPARE if others else Role.DEGRADED
+                for source in list(link.waiting):
+                    self.withdraw(source)
+                    self.offer(source)
+
+    def open_batch(self, topic: str, partition: int, *, stamp_ms: int | None = None) -> Batch:
+        """An empty batch for the partition; ``stamp_ms`` takes the place of the records' own times."""
+        codec = self._codecs.get(topic, self._settings.compression_type)
+        return Batch(topic, partition, codec, self._settings.max_batch_bytes, stamp_ms)
+
+    def may_begin(self, topic: str, partition: int) -> bool:
+        """Whether a batch for the partition could go now: it has a leader, and no other batch is on its way to it."""
+        return (
+            self.cluster.leader(topic, partition) is not None
+            and self.sequences.of(topic, partition).batch is None
+            and self.sequences.usable(topic, partition)
+        )
+
+    def renumber(self, batch: Batch) -> None:
+        """The batch may be in the log, and is to be taken apart: its numbers must not be used for other records."""
+        if batch.unresolved:
+            self.sequences.raise_epoch(batch)
+
+    def use_next_codec(self, batch: Batch) -> bool:
+        """The broker does not take the batch's codec: another one from now on; False where there is none left."""
+        current = self._codecs.get(batch.topic, self._settings.compression_type)
+        if batch.codec == current:
+            if current == "none":
+                return False
+            self._codecs[batch.topic] = current = "none" if current == "gzip" else "gzip"
+            log.warning(
+                "codec_not_supported", topic=batch.topic, codec=batch.codec, instead=current,
+                remedy=f"set kafka.compression_type to {current}, or one that the brokers take",
+            )  # fmt: skip
+        batch.use_codec(current)
+        return True
+
+    # --- a round ------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Give every source that was offered its place, then write to every link that is free."""
+        self._round = None
+        offered, self._offered = self._offered, {}
+        for source in offered:
+            self._place(source)
+        touched, self._touched = self._touched, {}
+        for link in touched:
+            self._pump(link)
+
+    def _place(self, source: Source) -> None:
+        partitions = self.cluster.partitions(source.topic)
         try:
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await self._client.bootstrap()
-                    await self._client.set_topics(self._topics)
-                    await self._sender.start()
-            except TimeoutError:
-                # aiokafka tries again and again; if a connection can't be had, this says why.
-                async with asyncio.timeout(_REASON_SECONDS):
-                    await self._client.require_brokers()
-                raise
-        except BaseException:
-            await self.abandon()
-            raise
+            partition = source.next_partition(partitions) if partitions else -1
+        except Exception as error:  # noqa: BLE001 - a lane's fault must not end the others'
+            source.broken(error)
+            return
+        if partition is None:
+            return
+        leader = self.cluster.leader(source.topic, partition)
+        if leader is None or not self.sequences.usable(source.topic, partition):
+            self._park(source)
+            self._missing(source.topic, partition)
+        elif self.sequences.of(source.topic, partition).batch is not None:
+            self._park(source)
+        elif self._pacing.admits(source):
+            link = self._link(leader, source.role)
+            link.waiting[source] = None
+            self._touched[link] = None
 
-    def partitions(self, topic: str) -> int:
-        """Number of partitions of ``topic``; 0 while it is unknown or missing."""
-        return len(self._client.cluster.partitions_for_topic(topic) or ())
-
-    def has_leader(self, topic: str, partition: int) -> bool:
-        """Whether a broker is known that takes records for this partition."""
-        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
-        return leader is not None and leader != -1
-
-    def refresh_metadata(self) -> None:
-        """Ask the cluster anew, in the background."""
-        self._client.force_metadata_update()
-
-    def open_batch(self) -> Batch:
-        """An empty batch, bound to no partition yet."""
-        return Batch(self._settings.compression_type, self._settings.max_batch_bytes)
-
-    def turn(self, topic: str, partition: int) -> "asyncio.Future[None] | None":
-        """Done when the partition's leader has answered what is on its way to it, or is given up; None if nothing is.
-
-        What is sent before would wait for that answer anyhow, as a batch that can't be added to any more.
-        """
-        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))
-        turn: asyncio.Future[None] | None = self._sender.turn(leader)
-        return turn
-
-    def release(self) -> None:
-        """Let those who wait for a turn look again, as there may be another producer for them."""
-        for node in list(self._sender.turns):
-            self._sender.release(node)
-
-    def send(self, topic: str, partition: int, batch: Batch) -> "asyncio.Future[None]":
-        """Begin to send ``batch``; it can't be added to any more.
-
-        Returns:
-            A future, done when all in-sync replicas have the batch; fails with the broker's refusal or ``Abandoned``.
-        """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unresolved.add(future)
-        future.add_done_callback(self._resolved)
-        if self.dead:
-            future.set_exception(Abandoned(f"producer {self.number} is dead"))
+    def _missing(self, topic: str, partition: int) -> None:
+        """No leader, no such topic, or no producer id: see to it that this becomes known."""
+        if self.cluster.leader(topic, partition) is None:
+            self.cluster.refresh()
         else:
-            self._enqueue(batch, TopicPartition(topic, partition), future)
-        return future
+            self.cluster.want_producer_id()
 
-    def _resolved(self, future: "asyncio.Future[None]") -> None:
-        self._unresolved.discard(future)
-        self._last_resolved = future.get_loop().time()
+    def _park(self, source: Source) -> None:
+        self._parked[source] = None
+        if self._look is None:
+            self._look = self._loop.call_later(_LOOK_SECONDS, self._look_again)
 
-    def _enqueue(self, sent: Batch, partition: TopicPartition, future: "asyncio.Future[None]") -> None:
-        # send_batch() would wait for metadata and for the partition's turn, both without need here: the caller has seen
-        # the leader, and the accumulator keeps a partition's batches in order. So this takes the step behind those waits.
-        accumulator = self._kafka._message_accumulator  # noqa: SLF001
-        began = time.perf_counter()  # uvloop's time is of whole milliseconds
-        batch = accumulator._append_batch(sent, partition)  # noqa: SLF001
+    def _look_again(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        parked, self._parked = self._parked, {}
+        for source in parked:
+            self.offer(source)
 
-        def resolve(done: "asyncio.Future[Any]") -> None:
-            error = None if done.cancelled() else done.exception()
-            if future.done():
-                return
-            if done.cancelled():
-                future.set_exception(Abandoned(f"producer {self.number} is dead"))
-            elif error is not None:
-                future.set_exception(error)
-            else:
-                self._acknowledged_at = future.get_loop().time()
-                self._traffic.acknowledged(time.perf_counter() - began, len(sent.records))
-                future.set_result(None)
+    def _link(self, node: int, role: Role) -> Link:
+        """The broker's link for the role: the one that has it, or a spare one, or a new one."""
+        links = self._links.setdefault(node, [])
+        for link in links:
+            if link.role is role:
+                return link
+        for link in links:
+            if link.role is Role.SPARE and link.flight is None:
+                link.role = role
+                return link
+        link = Link(node, role, self, self._settings.request_timeout_ms)
+        links.append(link)
+        return link
 
-        batch.future.add_done_callback(resolve)
-
-    async def abandon(self) -> None:
-        """End every task, close every connection, fail what is unresolved. Bounded; may be called again."""
-        self._dead = True
-        self._kafka._closed = True  # noqa: SLF001 - it won't be stop()ped, which would wait for ever
-        for _ in range(_CANCEL_ROUNDS):
-            tasks = {
-                task
-                for task in (self._sender.sender_task, self._client._sync_task, *self._sender.requests)  # noqa: SLF001
-                if task is not None and not task.done()
-            }
-            if not tasks:
+    def _pump(self, link: Link) -> None:
+        """Write the next request of the link, if it is free and has something to write."""
+        if not link.wanted or not link.is_free():
+            return
+        request: list[Batch] = []
+        room = self._most_request_bytes
+        while link.queued and room > 0:
+            batch = link.queued[0]
+            if request and (batch.alone or batch.size > room):
+                room = 0
                 break
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=0.1)
-        self.release()
-        for connection in list(self._client._conns.values()):  # noqa: SLF001
-            if connection._writer is not None:  # noqa: SLF001
-                # abort(), as close() would first wait for a silent broker to take what is in the buffer
-                connection._writer.transport.abort()  # noqa: SLF001
-            connection.close()
-        self._client._conns.clear()  # noqa: SLF001
-        for future in list(self._unresolved):
-            if not future.done():
-                future.set_exception(Abandoned(f"producer {self.number} was abandoned"))
-                with contextlib.suppress(Exception):
-                    future.exception()  # a lane that has ended doesn't ask; that is no error of its own
+            link.queued.popleft()
+            if self._is_current(link, batch):
+                request.append(batch)
+                room = 0 if batch.alone else room - batch.size
+        for source in list(link.waiting) if room > 0 else ():
+            del link.waiting[source]
+            for batch in self._fill(source):
+                target = self._target(batch, source)
+                if target is not link or (request and (batch.alone or batch.size > room)):
+                    target.queued.append(batch)
+                    self._touch(target)
+                else:
+                    request.append(batch)
+                    room = 0 if batch.alone else room - batch.size
+            if room <= 0:
+                break
+        if request:
+            self._write(link, request)
+
+    def _write(self, link: Link, request: list[Batch]) -> None:
+        now = time.perf_counter()
+        for batch in request:
+            self.sequences.give(batch)
+            batch.sent_at = now
+        link.send(request)
+
+    def _fill(self, source: Source) -> Sequence[Batch]:
+        try:
+            batches = source.fill(self)
+        except Exception as error:  # noqa: BLE001 - a lane's fault must not end the others'
+            source.broken(error)
+            return ()
+        for batch in batches:
+            batch.source = source
+            self.sequences.of(batch.topic, batch.partition).batch = batch
+        return batches
+
+    def _target(self, batch: Batch, source: Source) -> Link:
+        leader = self.cluster.leader(batch.topic, batch.partition)
+        assert leader is not None  # noqa: S101 - the source asked may_begin in this turn of the loop
+        large = batch.size > self._settings.max_request_bytes
+        batch.alone = batch.alone or large
+        return self._link(leader, Role.QUARANTINE if large else source.role)
+
+    def _is_current(self, link: Link, batch: Batch) -> bool:
+        """Whether a batch that was made for the link can still go there; else its source has it back."""
+        leader = self.cluster.leader(batch.topic, batch.partition)
+        if leader == link.node and self.sequences.usable(batch.topic, batch.partition):
+            return True
+        self._resolve(batch, NOT_SENT)
+        return False
+
+    def _touch(self, link: Link) -> None:
+        self._touched[link] = None
+        if self._round is None and not self._stopped:
+            self._round = self._loop.call_soon(self._run)
+
+    # --- what links and the watch tell --------------------------------------------------------------------------------
+
+    async def open(self, node: int) -> Connection:
+        """See ``Owner``."""
+        broker = self.cluster.brokers.get(node)
+        if broker is None:
+            raise OSError(f"the cluster does not tell of broker {node} any more")
+        self.connections_opened += 1
+        return await connect(broker.host, broker.port, client_arguments(self._settings), _OPEN_SECONDS)
+
+    def connected(self, link: Link, error: str) -> None:
+        """See ``Owner``."""
+        before = self._link_errors.pop(link.node, "")
+        broker = self.cluster.brokers.get(link.node)
+        if not error:
+            return
+        if broker is None:
+            self._give_back(link)
+            return
+        why = f"broker {link.node}, which the cluster tells of as {broker.host}:{broker.port}: {error}"
+        self._link_errors[link.node] = why
+        if why != before:
+            log.warning("kafka_connection_failed", error=why)
+        self.cluster.refresh()
+
+    def free(self, link: Link) -> None:
+        """See ``Owner``."""
+        if link.role is Role.SPARE and link.wanted and link.flight is None:
+            self._give_back(link)
+        if link.wanted and not link.closed:
+            self._touch(link)
+
+    def acknowledged(self, link: Link, flight: Flight, batch: Batch, seconds: float) -> None:
+        """See ``Owner``."""
+        del link
+        self._watch.acknowledged(seconds)
+        if flight.count > 1:
+            self._lost_in_a_row = 0
+        self._resolve(batch, None)
+
+    def failed(self, batch: Batch, error: ProduceError) -> None:
+        """See ``Owner``."""
+        if error.is_answer:
+            self._watch.answered()
+            batch.closes = 0
+        self._resolve(batch, error)
+
+    def gone(self, link: Link, flight: Flight, error: ProduceError) -> None:
+        """See ``Owner``."""
+        del link
+        self.cluster.refresh()
+        batches = list(flight.batches.values())
+        if flight.count > 1:
+            for batch in batches:
+                batch.alone = True
+            self._request_lost()
+        elif error is CLOSED:
+            for batch in batches:
+                batch.alone = True
+                batch.closes += 1
+
+    def moved(self, link: Link) -> None:
+        """The cluster tells of other leaders: what is on its way to a former one goes to the new one at once."""
+        flight = link.flight
+        for batch in list(flight.batches.values()) if flight is not None else ():
+            leader = self.cluster.leader(batch.topic, batch.partition)
+            if leader is not None and leader != link.node:
+                assert flight is not None  # noqa: S101 - for the type checker
+                del flight.batches[batch.topic, batch.partition]
+                self._resolve(batch, MOVED)
+        for batch in list(link.queued):
+            if self.cluster.leader(batch.topic, batch.partition) != link.node:
+                link.queued.remove(batch)
+                self._resolve(batch, NOT_SENT)
+
+    def _request_lost(self) -> None:
+        """A request of several batches was: where that repeats itself, they may be too large together."""
+        self._lost_in_a_row += 1
+        self._lost_at = self._loop.time()
+        if self._lost_in_a_row >= _LOST_TO_HALVE and self._most_request_bytes > _LEAST_REQUEST_BYTES:
+            self._lost_in_a_row = 0
+            self._most_request_bytes = max(self._most_request_bytes // 2, _LEAST_REQUEST_BYTES)
+            log.warning("kafka_requests_halved", most_bytes=self._most_request_bytes)
+
+    def regrow(self) -> None:
+        """Double the bound of a request that was halved, once that was long ago."""
+        most = self._settings.max_request_bytes
+        if self._most_request_bytes < most and self._loop.time() - self._lost_at > _REGROW_SECONDS:
+            self._lost_at = self._loop.time()
+            self._most_request_bytes = min(self._most_request_bytes * 2, most)
+
+    def prune(self, link: Link, why: str) -> None:
+        """Close a link that nobody uses."""
+        link.close(why)
+        self._links[link.node].remove(link)
+
+    def _give_back(self, link: Link) -> None:
+        """The link can't serve what waits for it: let it be placed anew."""
+        for source in list(link.waiting):
+            del link.waiting[source]
+            self.offer(source)
+        while link.queued:
+            self._resolve(link.queued.popleft(), NOT_SENT)
+
+    def _cluster_changed(self) -> None:
+        self.sequences.use(self.cluster.producer_id)
+        for link in self.links():
+            self.moved(link)
+            for source in list(link.waiting):
+                del link.waiting[source]
+                self.offer(source)
+            if link.node not in self.cluster.brokers:
+                self._give_back(link)
+                self._link_errors.pop(link.node, None)
+        self._look_again()
+        self._on_change(self)
+
+    # --- what became of a batch ---------------------------------------------------------------------------------------
+
+    def _resolve(self, batch: Batch, error: ProduceError | None) -> None:
+        self.sequences.of(batch.topic, batch.partition).batch = None
+        if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
+            error = None  # the broker has it from an attempt before
+        if error is None:
+            self.sequences.acknowledged(batch)
+            self._pacing.accepted()
+            self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
+        else:
+            self._account(batch, error)
+        if self._parked:
+            self._look_again()
+        try:
+            batch.source.resolved(batch, error)
+        except Exception as wrong:  # noqa: BLE001 - a lane's fault must not end the others'
+            batch.source.broken(wrong)
+
+    def _account(self, batch: Batch, error: ProduceError) -> None:
+        """Keep the rule of ``sequences.py`` for a batch that was not acknowledged, and tell of it."""
+        if error is NOT_SENT:
+            if not batch.unresolved:
+                batch.numbers = None
+            return
+        action = error.action
+        self.batches_failed[action.value, error.name] += 1
+        if error.is_answer and not error.of_the_leader and action in _REFUSALS:
+            self._pacing.refused(batch.source, _SHORT_PAUSE_SECONDS if action is Action.RETRY else _LONG_PAUSE_SECONDS)
+        if action is Action.RENUMBER or error.code == DUPLICATE_SEQUENCE_NUMBER:
+            self._renumber(batch, error)
+        elif not error.not_appended:
+            batch.unresolved = True
+        elif not batch.unresolved:
+            batch.numbers = None
+        if error.of_the_leader:
+            self.cluster.refresh()
+        self._tell(batch, error)
+
+    def _renumber(self, batch: Batch, error: ProduceError) -> None:
+        numbers = self.sequences.of(batch.topic, batch.partition)
+        if error.code == OUT_OF_ORDER_SEQUENCE_NUMBER and numbers.acknowledged:
+            log.error(
+                "broker_lost_acknowledged_data", topic=batch.topic, partition=batch.partition, error=error.text,
+                remedy="look at the brokers' logs: records that they acknowledged are not in the partition any more",
+            )  # fmt: skip
+        if error.code in {OUT_OF_ORDER_SEQUENCE_NUMBER, DUPLICATE_SEQUENCE_NUMBER}:
+            self.sequences.raise_epoch(batch)
+        else:
+            self.sequences.forget_id(batch)
+        if not self.sequences.usable(batch.topic, batch.partition):
+            self.cluster.want_producer_id()
+
+    def _tell(self, batch: Batch, error: ProduceError) -> None:
+        key, now = (error.name, batch.topic), self._loop.time()
+        if now - self._told.get(key, -_TELL_SECONDS) < _TELL_SECONDS:
+            return
+        self._told[key] = now
+        log.warning(
+            "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=batch.size,
+            error=error.text, action=error.action.value, failed=self.batches_failed[error.action.value, error.name],
+        )  # fmt: skip

@@ -74,7 +74,7 @@ def _published(delivery: Delivery) -> int:
 
 def _error_now(delivery: Delivery) -> str:
     """Why there is no connection to Kafka, or what it refuses; empty while it takes records."""
-    return delivery.producers.last_error or ", ".join(sorted({refusal.error for refusal in delivery.refusals}))
+    return delivery.producer.last_error or ", ".join(sorted({refusal.error for refusal in delivery.refusals}))
 
 
 def _of_kafka(error: str) -> str:

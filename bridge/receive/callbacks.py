@@ -30,7 +30,7 @@ from bridge.receive.stats import ABORTED, CallbackStats, Fault
 from bridge.report.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from bridge.delivery.lane import PendingAck
+    from bridge.delivery.entry import PendingAck
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ import pytest
 from support.scripted import QUARANTINE, STATUS, Scripted, ScriptedIds, numbers, record, settings
 
 from bridge.delivery.delivery import Delivery
-from bridge.delivery.lane import PendingAck
+from bridge.delivery.entry import PendingAck
 from bridge.delivery.layout import Layout
 from bridge.kafka.producer import Abandoned
 from bridge.spool.file import SpoolHooks

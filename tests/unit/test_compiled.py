@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge import compiled
-from bridge.delivery.lane import bytes_of, bytes_of_python
+from bridge.delivery.entry import bytes_of, bytes_of_python
 from bridge.delivery.layout import by_lane, by_lane_python
 from bridge.encode.fast import fast_encoder
 from bridge.encode.headers import CallbackHeaders

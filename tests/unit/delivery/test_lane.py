@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, kind_of, numbers, record
 
-from bridge.delivery.lane import PendingAck
+from bridge.delivery.entry import PendingAck
 from bridge.delivery.layout import placed
 from bridge.kafka.producer import Abandoned
 

@@ -8,7 +8,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from support.scripted import QUARANTINE, STATUS, Stage, record
 
 from bridge.delivery.delivery import Delivery
-from bridge.delivery.lane import PendingAck
+from bridge.delivery.entry import PendingAck
 from bridge.record import Record
 
 SPOOL_AFTER_SECONDS, LOOK_SECONDS = 0.5, 0.2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.delivery.lane import Refusal
+from bridge.delivery.entry import Refusal
 from bridge.health.verdict import HealthReport
 
 

@@ -1,0 +1,157 @@
+"""What a lane does about a batch that was not acknowledged.
+
+A refusal takes no record away while it may be the cluster's fault. A record becomes a dead letter when it alone was refused for
+five minutes with answers that leave no doubt, while batches of other lanes were accepted; at once when the answer names it, or
+when it is larger than the topic's largest message. Everything else is tried again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import structlog
+
+from bridge.delivery.entry import Refusal, Taken
+from bridge.kafka.batch import Batch
+from bridge.kafka.errors import MOVED, NOT_SENT, Action, ProduceError
+from bridge.kafka.producer import Producer
+from bridge.record import Record
+
+log = structlog.get_logger(__name__)
+
+_SHORT_SECONDS, _SECOND, _LONG_SECONDS = 0.05, 1.0, 30.0
+# A single record becomes a dead letter after this long, if Kafka accepted a batch of another lane this recently.
+_ALONE_SECONDS, _ELSEWHERE_SECONDS = 300.0, 60.0
+# The same where the broker closes the connection each time instead of an answer, as it does with a request that is too large.
+_CLOSES_TO_HALVE, _CLOSES_TO_GIVE_AWAY, _CLOSED_SECONDS, _CLOSED_PAUSE_SECONDS = 2, 3, 30.0, 5.0
+# Kafka's default of max.message.bytes, where the broker does not tell the topic's.
+_USUAL_LARGEST_MESSAGE: Final = 1_048_588
+_INVALID_RECORD: Final = 87
+
+
+class Step(NamedTuple):
+    """What is next for the records of a batch.
+
+    Attributes:
+        again: send the batch again as it is; else its records are taken from the queue anew.
+        halve: put fewer records into a batch.
+        pause_seconds: the longest pause before; 0 for none.
+        give_away: records that Kafka will not take.
+        too_large: for that reason.
+        reason: of ``give_away``, in words.
+    """
+
+    again: bool = False
+    halve: bool = False
+    pause_seconds: float = 0.0
+    give_away: Sequence[Record] = ()
+    too_large: bool = False
+    reason: str = ""
+
+
+class Refusals:
+    """Of one lane.
+
+    Args:
+        topic: of the lane.
+        number: of the lane.
+        taken: of all lanes.
+
+    Attributes:
+        now: what Kafka refuses the head with; None where it does not.
+        stamp: whether records are stamped with the time of their sending.
+    """
+
+    def __init__(self, topic: str, number: int, taken: Taken) -> None:
+        self._topic, self._number, self._taken = topic, number, taken
+        self._loop = asyncio.get_running_loop()
+        self._alone: tuple[Record, float] | None = None
+        self.now: Refusal | None = None
+        self.stamp = False
+
+    def accepted(self) -> None:
+        """Kafka has accepted a batch of the lane."""
+        self.now = None
+        self._taken.note(self._number, self._loop.time())
+
+    def step(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:  # noqa: PLR0911 - an answer each
+        """What to do about a batch that was not acknowledged."""
+        if error in {NOT_SENT, MOVED}:
+            return Step(again=batch.unresolved)
+        if error.is_answer or batch.closes >= _CLOSES_TO_HALVE:
+            self._note(error.text)
+        match error.action:
+            case Action.RESEND | Action.RENUMBER:
+                if batch.closes >= _CLOSES_TO_HALVE:
+                    return self._closed(batch, producer)
+                return Step(again=True, pause_seconds=_SECOND if error.of_the_leader else _LONG_SECONDS)
+            case Action.RETRY:
+                return Step(again=batch.unresolved, pause_seconds=_SECOND)
+            case Action.SPLIT:
+                return self._too_large(batch, producer)
+            case Action.CODEC if producer.use_next_codec(batch):
+                return Step(again=True)
+            case Action.CLOCK:
+                return self._clock(batch, error, producer)
+        return self._refused(batch, error, producer)
+
+    def _note(self, text: str) -> None:
+        self._taken.last_refusal = text
+        self.now = Refusal(text, time.time() if self.now is None else self.now.since)
+
+    def _closed(self, batch: Batch, producer: Producer) -> Step:
+        """The broker closed the connection instead of an answer, each time that the batch was sent alone."""
+        if len(batch.records) > 1:
+            producer.renumber(batch)
+            return Step(halve=True, pause_seconds=_SECOND)
+        what = f"the broker closes the connection on a request with one record of {batch.size:,} bytes"
+        self._note(what)
+        since = self._alone_since(batch.records[0])
+        long = self._loop.time() - since >= _CLOSED_SECONDS and batch.closes >= _CLOSES_TO_GIVE_AWAY
+        if long and self._taken.elsewhere(self._number, since):
+            return Step(give_away=batch.records, reason=what)
+        return Step(again=True, pause_seconds=_CLOSED_PAUSE_SECONDS)
+
+    def _too_large(self, batch: Batch, producer: Producer) -> Step:
+        producer.renumber(batch)
+        if len(batch.records) > 1:
+            return Step(halve=True)
+        # A broker counts the batch before compression where the topic has a codec of its own.
+        size, largest = max(batch.size, batch.size_before_compression), producer.cluster.largest_message(self._topic)
+        if size > (_USUAL_LARGEST_MESSAGE if largest is None else largest):
+            reason = f"{size:,} bytes are more than max.message.bytes of the topic"
+            return Step(give_away=batch.records, too_large=True, reason=reason)
+        if largest is not None:
+            self._note(
+                f"MESSAGE_TOO_LARGE (10) for a batch of {size:,} bytes, though max.message.bytes of {self._topic} is "
+                f"{largest:,}: a setting of the brokers or of a proxy is lower"
+            )
+        return Step(pause_seconds=_LONG_SECONDS)
+
+    def _clock(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
+        producer.renumber(batch)
+        if not batch.stamped:
+            self.stamp = True
+            log.warning("records_stamped_anew", topic=self._topic, lane=self._number, error=error.text)
+            return Step()
+        self._note(f"{error.text}; the broker refuses this clock: compare the bridge's and the brokers' time")
+        return Step(pause_seconds=_LONG_SECONDS)
+
+    def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
+        producer.renumber(batch)
+        named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
+        if error.code == _INVALID_RECORD and named:
+            return Step(give_away=[batch.records[index] for index in named], reason=error.text)
+        if len(batch.records) > 1:
+            return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
+        now, since = self._loop.time(), self._alone_since(batch.records[0])
+        if now - since >= _ALONE_SECONDS and self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS):
+            return Step(give_away=batch.records, reason=error.text)
+        return Step(pause_seconds=_LONG_SECONDS)
+
+    def _alone_since(self, record: Record) -> float:
+        """When it began to be refused as the only record of its batch, in the loop's time."""
+        if self._alone is None or self._alone[0] is not record:
+            self._alone = record, self._loop.time()
+        return self._alone[1]

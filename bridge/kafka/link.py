@@ -1,0 +1,246 @@
+"""A link: one of the bridge's connections to one broker for Produce, with one request on its way.
+
+A broker reads no further from a connection until its answer is out, so a slow follower or a large record holds up whatever shares
+the connection with it. Hence the roles: a broker has one link for healthy lanes, one for degraded ones, one for the quarantine. A
+link can change its role: the one on which a healthy lane waited for too long is left to the degraded ones.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+import structlog
+
+from bridge.errors import UnreadableAnswer
+from bridge.kafka import messages
+from bridge.kafka.batch import Batch
+from bridge.kafka.connection import reason
+from bridge.kafka.errors import CLOSED, MISSING, UNREADABLE, ProduceError
+from bridge.kafka.wire import CONNECTION_FAILURES, Connection
+
+log = structlog.get_logger(__name__)
+
+_BACKOFF_SECONDS: Final = (0.05, 2.0)
+# An answer may ask for a pause of any length; a longer one than this would be a mistake of somebody's.
+_MOST_THROTTLE_SECONDS: Final = 120.0
+
+
+class Role(Enum):
+    """Whom a link serves."""
+
+    HEALTHY = auto()
+    DEGRADED = auto()
+    QUARANTINE = auto()
+    SPARE = auto()  # nobody: it waits for its last answer, or to be wanted again
+
+
+class Flight:
+    """A request on its way.
+
+    Attributes:
+        batches: those whose fate is not known yet, by topic and partition.
+        sent_at: the loop's time.
+        count: batches that it had.
+        size: bytes of all of them.
+        asked_at: the loop's time when the broker was last asked whether it lives; ``sent_at`` before.
+        asking: whether it is being asked now.
+        told: whether the log says that it is waited for.
+    """
+
+    __slots__ = ("asked_at", "asking", "batches", "count", "sent_at", "size", "told")
+
+    def __init__(self, batches: Sequence[Batch], size: int, now: float) -> None:
+        self.batches = {(batch.topic, batch.partition): batch for batch in batches}
+        self.count, self.size = len(batches), size
+        self.sent_at = self.asked_at = now
+        self.asking = self.told = False
+
+
+class Owner(Protocol):
+    """What a link tells of itself."""
+
+    async def open(self, node: int) -> Connection:
+        """A new connection to the broker."""
+
+    def free(self, link: "Link") -> None:
+        """It can take a request now, or may be tried again."""
+
+    def acknowledged(self, link: "Link", flight: Flight, batch: Batch, seconds: float) -> None:
+        """A batch is in the log."""
+
+    def failed(self, batch: Batch, error: ProduceError) -> None:
+        """A batch was refused, or its answer will not come."""
+
+    def gone(self, link: "Link", flight: Flight, error: ProduceError) -> None:
+        """A request will not be answered; called before its batches fail with ``error``."""
+
+    def connected(self, link: "Link", error: str) -> None:
+        """Connecting has come to an end, with an error in words or without."""
+
+
+class Link:
+    """See the module's head.
+
+    Args:
+        node: the broker's id.
+        role: whom it serves.
+        owner: opens connections, and is told.
+        timeout_ms: for how long a broker may wait for its followers.
+
+    Attributes:
+        waiting: sources that want to send a batch by it.
+        queued: batches that are made already.
+    """
+
+    def __init__(self, node: int, role: Role, owner: Owner, timeout_ms: int) -> None:
+        self.node, self.role = node, role
+        self.waiting: dict[Any, None] = {}
+        self.queued: deque[Batch] = deque()
+        self.flight: Flight | None = None
+        self.connection: Connection | None = None
+        self._owner, self._timeout_ms = owner, timeout_ms
+        self._loop = asyncio.get_running_loop()
+        self._opening: asyncio.Task[None] | None = None
+        self._backoff = _BACKOFF_SECONDS[0]
+        self._free_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.idle_since = self._loop.time()
+        self.closed = False
+
+    # --- what the producer does -------------------------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything waits for it."""
+        return bool(self.waiting or self.queued)
+
+    def is_free(self) -> bool:
+        """Whether a request can be written now; else ``Owner.free`` is called when it can."""
+        if self.flight is not None or self.closed or self._opening is not None or self._timer is not None:
+            return False
+        connection = self.connection
+        if connection is not None and connection.expired:
+            self.drop("its login ends")
+            connection = None
+        if connection is None:
+            self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
+            return False
+        now = self._loop.time()
+        if now < self._free_at:
+            self._later(self._free_at - now)
+            return False
+        return True
+
+    def send(self, batches: Sequence[Batch]) -> None:
+        """Write one request with these batches, which have their numbers."""
+        connection = self.connection
+        assert connection is not None  # noqa: S101 - it is free
+        version = messages.common_version(messages.PRODUCE, connection.versions)
+        body = messages.produce_request(((b.topic, b.partition, b.encoded()) for b in batches), self._timeout_ms)
+        self.flight = Flight(batches, sum(map(len, body)), self._loop.time())
+        connection.on_end = self._on_end
+
+        def answered(answer: bytes) -> None:
+            self._on_answer(answer, version)
+
+        connection.send(messages.PRODUCE, version, body, answered)
+
+    def renew(self) -> None:
+        """The next request goes on a new connection."""
+        if self.connection is not None:
+            self.connection.expire()
+
+    def drop(self, why: str) -> None:
+        """Close the connection at once; the batches on their way fail."""
+        if self.connection is not None:
+            self.connection.abort(why)
+            self._on_end()
+
+    def close(self, why: str) -> None:
+        """For ever."""
+        self.closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.drop(why)
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        try:
+            connection = await self._owner.open(self.node)
+            messages.common_version(messages.PRODUCE, connection.versions)
+        except Exception as error:
+            self._opening = None
+            self._owner.connected(self, reason(error))
+            if not isinstance(error, CONNECTION_FAILURES):
+                log.exception("kafka_connection_error", broker=self.node)
+            self._later(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            self._backoff = min(self._backoff * 2, _BACKOFF_SECONDS[1])
+            return
+        self._opening = None
+        self.connection, connection.on_end = connection, self._on_end
+        if connection.end:
+            self._on_end()
+        self._owner.connected(self, "")
+        self._owner.free(self)
+
+    def _later(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._again)
+
+    def _again(self) -> None:
+        self._timer = None
+        self._owner.free(self)
+
+    def _on_answer(self, answer: bytes, version: int) -> None:
+        flight, now = self.flight, self._loop.time()
+        assert flight is not None  # noqa: S101 - a connection takes no answer that nobody asked for
+        try:
+            read = messages.read_produce_answer(answer, version)
+        except UnreadableAnswer as unreadable:
+            self._fail(UNREADABLE, str(unreadable))
+            return
+        self.flight, self.idle_since = None, now
+        self._backoff = _BACKOFF_SECONDS[0]
+        self._free_at = now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS)
+        seconds = now - flight.sent_at
+        for topic, partition, error in read.partitions:
+            batch = flight.batches.pop((topic, partition), None)
+            if batch is None:
+                continue
+            if error is None:
+                self._owner.acknowledged(self, flight, batch, seconds)
+            else:
+                self._owner.failed(batch, error)
+        for batch in list(flight.batches.values()):
+            self._owner.failed(batch, MISSING)
+        self._owner.free(self)
+
+    def _on_end(self) -> None:
+        self._fail(CLOSED, self.connection.end if self.connection is not None else "")
+
+    def _fail(self, error: ProduceError, why: str) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.on_end = _nothing
+            connection.abort(why)
+        flight, self.flight = self.flight, None
+        self.idle_since = self._loop.time()
+        if flight is not None:
+            log.info("kafka_request_lost", broker=self.node, error=error.name, why=why, batches=len(flight.batches))
+            self._owner.gone(self, flight, error)
+            for batch in list(flight.batches.values()):
+                self._owner.failed(batch, error)
+        self._owner.free(self)
+
+    def give_up(self, error: ProduceError, why: str) -> None:
+        """Close the connection; the batches on their way fail with ``error``."""
+        self._fail(error, why)
+
+
+def _nothing() -> None:
+    """It is known already."""

@@ -1,0 +1,158 @@
+"""Looks after requests that have no answer: is the broker slow, or dead?
+
+Slow is not dead. A Kafka that stores in an object store, or beyond an ocean, may take seconds, and a request that is given up and
+sent again each time would never be acknowledged. So when a request has no answer for longer than the limit, its broker is asked
+something else on another connection. As long as it answers that, the request is waited for; the limit follows what is seen.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from bridge.kafka.connection import reason
+from bridge.kafka.errors import TIMED_OUT
+from bridge.kafka.link import Flight, Link, Role
+from bridge.kafka.wire import CONNECTION_FAILURES
+from bridge.observe.metrics import Histogram
+
+if TYPE_CHECKING:
+    from bridge.kafka.producer import Producer
+
+log = structlog.get_logger(__name__)
+
+_LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RECORDS_BOUNDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
+_LOOK_SECONDS: Final = 0.25
+# A request is never waited for longer, and the limit is never higher than the second.
+_MOST_SECONDS, _MOST_LIMIT_SECONDS = 120.0, 30.0
+# A broker that lives answers within a second, or within thrice the time that connecting to it took before.
+_ANSWER_SECONDS, _OF_OPENING = 1.0, 3.0
+# Between two questions whether a broker lives.
+_ASK_AGAIN_SECONDS: Final = 2.0
+# The slowest acknowledgement counts for this long, and in steps of this size.
+_REMEMBERED_SECONDS, _STEP_SECONDS = 300.0, 10.0
+# A broker that is not heard otherwise is asked for metadata, so that it is known whether it answers.
+_SILENT_SECONDS: Final = 2.0
+# Brokers close connections that were idle for long, the services' after four minutes; spare ones go sooner.
+_IDLE_SECONDS, _SPARE_SECONDS = 200.0, 10.0
+
+
+class Traffic:
+    """What Kafka acknowledged: how long a batch took, how large it was."""
+
+    def __init__(self) -> None:
+        self.latency = Histogram(
+            "kafka_batch_latency_seconds", "From a batch's sending to its acknowledgement.", _LATENCY_BOUNDS
+        )
+        self.records = Histogram("kafka_batch_records", "Records in an acknowledged batch.", _RECORDS_BOUNDS)
+
+    def acknowledged(self, seconds: float, records: int) -> None:
+        """A batch of so many records was, so long after it was sent."""
+        self.latency.observe(seconds)
+        self.records.observe(records)
+
+
+class Watch:
+    """See the module's head.
+
+    Args:
+        producer: whose links it looks after.
+        limit_seconds: the least limit.
+
+    Attributes:
+        answered_at: the loop's time when a broker last answered a Produce request.
+    """
+
+    def __init__(self, producer: "Producer", limit_seconds: float) -> None:
+        self._producer, self._least_limit = producer, limit_seconds
+        self._loop = asyncio.get_running_loop()
+        self._slowest: deque[tuple[float, float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._questions: set[asyncio.Task[None]] = set()
+        self.answered_at = float("-inf")
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._questions:
+            task.cancel()
+        await asyncio.gather(*self._questions, return_exceptions=True)
+
+    def answered(self) -> None:
+        """A broker answered a Produce request."""
+        self.answered_at = self._loop.time()
+
+    def acknowledged(self, seconds: float) -> None:
+        """A batch was acknowledged, so long after its request was written."""
+        self.answered_at = now = self._loop.time()
+        if not self._slowest or now - self._slowest[-1][0] > _STEP_SECONDS:
+            self._slowest.append((now, seconds))
+        elif seconds > self._slowest[-1][1]:
+            self._slowest[-1] = (self._slowest[-1][0], seconds)
+
+    @property
+    def limit_seconds(self) -> float:
+        """After which a request without an answer is looked into."""
+        slowest = max((seconds for _, seconds in self._slowest), default=0.0)
+        return max(self._least_limit, min(2 * slowest, _MOST_LIMIT_SECONDS))
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+        now = self._loop.time()
+        while self._slowest and now - self._slowest[0][0] > _REMEMBERED_SECONDS:
+            self._slowest.popleft()
+        if self._producer.silent_seconds > _SILENT_SECONDS:
+            self._producer.cluster.refresh()
+        self._producer.regrow()
+        for link in self._producer.links():
+            flight = link.flight
+            if flight is not None:
+                self._look_at(link, flight, now)
+            elif not link.wanted:
+                idle = now - link.idle_since
+                if idle > (_SPARE_SECONDS if link.role is Role.SPARE else _IDLE_SECONDS):
+                    self._producer.prune(link, "idle")
+
+    def _look_at(self, link: Link, flight: Flight, now: float) -> None:
+        age = now - flight.sent_at
+        if age > _MOST_SECONDS:
+            link.give_up(TIMED_OUT, f"no answer for {age:.0f} s")
+        elif age > self.limit_seconds and not flight.asking:
+            if flight.asked_at > flight.sent_at and now - flight.asked_at < _ASK_AGAIN_SECONDS:
+                return
+            flight.asking = True
+            task = self._loop.create_task(self._ask(link, flight))
+            self._questions.add(task)
+            task.add_done_callback(self._questions.discard)
+
+    async def _ask(self, link: Link, flight: Flight) -> None:
+        """Give the request up, unless the broker answers on another connection."""
+        error = ""
+        limit = max(_ANSWER_SECONDS, _OF_OPENING * (link.connection.opening_seconds if link.connection else 0.0))
+        try:
+            async with asyncio.timeout(limit):
+                connection = await self._producer.open(link.node)
+            connection.abort("it answers")
+        except CONNECTION_FAILURES as failed:
+            error = reason(failed)
+        finally:
+            flight.asking, flight.asked_at = False, self._loop.time()
+        if link.flight is not flight:
+            return
+        age = self._loop.time() - flight.sent_at
+        if error:
+            log.warning("kafka_not_answering", broker=link.node, waited_seconds=round(age, 1), error=error)
+            link.give_up(TIMED_OUT, f"no answer for {age:.0f} s, and none to another question: {error}")
+        elif not flight.told:
+            flight.told = True
+            log.warning(
+                "kafka_slow", broker=link.node, waited_seconds=round(age, 1), most_seconds=_MOST_SECONDS,
+                batches=len(flight.batches),
+            )  # fmt: skip

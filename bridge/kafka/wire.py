@@ -1,0 +1,264 @@
+"""One connection to one broker: frames, correlation ids, login, and a socket that notices when its other end is gone.
+
+A connection has one request on its way at a time. TLS is asyncio's, the steps of SASL are aiokafka's; what they are made of comes
+from ``connection.py``.
+"""
+
+import asyncio
+import functools
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from aiokafka.conn import OAuthAuthenticator, SaslPlainAuthenticator, ScramAuthenticator
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.protocol.api import Request
+
+from bridge.errors import BridgeError, ConnectionEnded
+from bridge.kafka import messages
+from bridge.kafka.errors import code_name
+
+# A connection whose other end does not confirm what was sent is closed after so long, an idle one after 30 s and three probes.
+_USER_TIMEOUT_MS: Final = 20_000
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+_SIZE = struct.Struct(">i")
+# No answer to what is asked here is larger.
+_MOST_ANSWER_BYTES: Final = 64 << 20
+# A login is not used for new requests after this share of its life.
+_SESSION_SHARE: Final = 0.8
+
+
+CONNECTION_FAILURES: Final = (OSError, TimeoutError, KafkaError, BridgeError)
+"""What connecting, or asking, fails with; ``connection.reason`` has words for each."""
+
+
+class Connection(asyncio.Protocol):
+    """An open connection, made by ``connect``.
+
+    Attributes:
+        versions: the least and newest version of each request that the broker offers.
+        opening_seconds: how long connecting and login took.
+        end: why it is closed; empty while it is open.
+        answered_at: the loop's time of the last answer.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._client_id = messages.string(client_id)
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._correlation_id = 0
+        self._on_answer: Callable[[bytes], None] | None = None
+        self._expires_at = float("inf")
+        self.on_end: Callable[[], None] = _nothing
+        self.versions: dict[int, tuple[int, int]] = {}
+        self.opening_seconds = 0.0
+        self.answered_at = 0.0
+        self.end = ""
+
+    # --- what a user does ---------------------------------------------------------------------------------------------
+
+    @property
+    def expired(self) -> bool:
+        """Whether its login ends soon: no new request should go on it."""
+        return self._loop.time() >= self._expires_at
+
+    def expire(self) -> None:
+        """No new request should go on it: what connections are made with has changed."""
+        self._expires_at = 0.0
+
+    def send(self, api_key: int, version: int, body: Sequence[bytes], on_answer: Callable[[bytes], None]) -> None:
+        """Write a request.
+
+        Args:
+            api_key: of the request.
+            version: of the request.
+            body: behind the head, in pieces.
+            on_answer: called with the answer's body. If the connection ends before, ``on_end`` is called instead.
+        """
+        if self._transport is None or self.end:
+            raise ConnectionEnded(self.end or "not connected")
+        self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
+        self._on_answer = on_answer
+        head = messages.request_head(api_key, version, self._correlation_id, self._client_id)
+        size = len(head) + sum(map(len, body))
+        self._transport.write(b"".join((_SIZE.pack(size), head, *body)))
+
+    async def ask(self, api_key: int, version: int, *body: bytes) -> bytes:
+        """Write a request and wait for its answer.
+
+        Raises:
+            ConnectionEnded: before the answer.
+        """
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+
+        def ended() -> None:
+            if not answer.done():
+                answer.set_exception(ConnectionEnded(self.end))
+
+        def answered(body: bytes) -> None:
+            if not answer.done():
+                answer.set_result(body)
+
+        self.on_end = ended
+        self.send(api_key, version, body, answered)
+        try:
+            return await answer
+        finally:
+            self.on_end = _nothing
+
+    async def ask_aiokafka(self, request: Request[Any]) -> Any:
+        """The same with one of aiokafka's requests; its answer, decoded.
+
+        Raises:
+            ConnectionEnded, aiokafka.errors.IncompatibleBrokerVersion: as above; the broker knows no such request.
+        """
+        prepared = request.prepare(self.versions)
+        answer = await self.ask(prepared.API_KEY, prepared.API_VERSION, prepared.encode())
+        return prepared.RESPONSE_TYPE.decode(answer)
+
+    def abort(self, why: str) -> None:
+        """Close it at once; ``on_end`` is called soon. Bytes that the kernel has may still reach the broker."""
+        self.end = self.end or why
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- what happens to it -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See ``asyncio.Protocol``."""
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (*_KEEPALIVE, (socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= _SIZE.size and not self.end:
+            (size,) = _SIZE.unpack_from(buffer)
+            if not _SIZE.size <= size <= _MOST_ANSWER_BYTES:
+                self.abort(
+                    f"what came is no answer of Kafka (length {size}); is this a Kafka listener, and without TLS?"
+                )
+            elif len(buffer) < _SIZE.size + size:
+                return
+            else:
+                frame = bytes(memoryview(buffer)[_SIZE.size : _SIZE.size + size])
+                del buffer[: _SIZE.size + size]
+                self._answered(frame)
+
+    def _answered(self, frame: bytes) -> None:
+        (correlation_id,) = _SIZE.unpack_from(frame)
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is None or correlation_id != self._correlation_id:
+            self.abort(f"an answer has correlation id {correlation_id}, not {self._correlation_id}")
+            return
+        self.answered_at = self._loop.time()
+        on_answer(frame[_SIZE.size :])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self.end = self.end or (str(exc) if exc else "") or "the broker hung up"
+        self._on_answer = None
+        self.on_end()
+
+    # --- how it begins ------------------------------------------------------------------------------------------------
+
+    async def introduce(self) -> None:
+        """Learn what the broker offers.
+
+        Raises:
+            ConnectionEnded, UnreadableAnswer.
+        """
+        self.versions = messages.read_api_versions(await self.ask(messages.API_VERSIONS, 0))
+
+    async def log_in(self, login: dict[str, Any]) -> None:
+        """Go through the steps of SASL.
+
+        Args:
+            login: what ``client_arguments`` has for it.
+
+        Raises:
+            UnsupportedSaslMechanismError, SaslAuthenticationFailed: the broker does not take it.
+            ConnectionEnded, UnreadableAnswer: it does not say.
+        """
+        mechanism = login["sasl_mechanism"]
+        answer = await self.ask(messages.SASL_HANDSHAKE, 1, messages.string(mechanism))
+        if messages.read_sasl_handshake(answer).code:
+            raise UnsupportedSaslMechanismError(mechanism)
+        version = messages.common_version(messages.SASL_AUTHENTICATE, self.versions)
+        authenticator, challenge = _authenticator(login), None
+        while (step := await authenticator.step(challenge)) is not None:
+            payload: bytes = step[0]
+            body = _SIZE.pack(len(payload)) + payload
+            said = messages.read_sasl_step(await self.ask(messages.SASL_AUTHENTICATE, version, body), version)
+            if said.code:
+                raise SaslAuthenticationFailed(said.message or code_name(said.code))
+            challenge = said.challenge
+            if said.session_seconds:
+                self._expires_at = self._loop.time() + said.session_seconds * _SESSION_SHARE
+
+
+async def connect(host: str, port: int, arguments: dict[str, Any], timeout_seconds: float) -> Connection:
+    """Connect, log in, and learn what the broker offers.
+
+    Args:
+        host: a name or an address. Each address of a name gets its share of the time.
+        port: of the broker.
+        arguments: what ``client_arguments`` makes of ``[kafka]``.
+        timeout_seconds: for everything.
+
+    Raises:
+        OSError, TimeoutError, ConnectionEnded, UnreadableAnswer, KafkaError: it did not work; see ``connection.reason``.
+    """
+    loop, began = asyncio.get_running_loop(), time.perf_counter()
+    async with asyncio.timeout(timeout_seconds):
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(address[4][:2] for address in found))
+        connection = await _first_that_connects(host, addresses, arguments, loop.time() + timeout_seconds)
+        try:
+            await connection.introduce()
+            if arguments["security_protocol"].startswith("SASL"):
+                await connection.log_in(arguments)
+        except BaseException as error:
+            connection.abort(f"not opened: {type(error).__name__}")
+            raise
+    connection.opening_seconds = time.perf_counter() - began
+    return connection
+
+
+async def _first_that_connects(
+    host: str, addresses: Sequence[tuple[Any, ...]], arguments: dict[str, Any], until: float
+) -> Connection:
+    loop = asyncio.get_running_loop()
+    tls = {"ssl": arguments["ssl_context"], "server_hostname": host} if "ssl_context" in arguments else {}
+    failure: Exception = OSError(f"{host} has no address")
+    for tried, (address, port) in enumerate(addresses):
+        try:
+            async with asyncio.timeout((until - loop.time()) / (len(addresses) - tried)):
+                make = functools.partial(Connection, arguments["client_id"])
+                _, connection = await loop.create_connection(make, address, port, **tls)
+                return connection
+        except (OSError, TimeoutError) as error:
+            failure = error
+    raise failure
+
+
+def _authenticator(login: dict[str, Any]) -> Any:
+    mechanism = login["sasl_mechanism"]
+    if mechanism == "OAUTHBEARER":
+        return OAuthAuthenticator(sasl_oauth_token_provider=login["sasl_oauth_token_provider"])
+    user = {key: login[key] for key in ("sasl_plain_username", "sasl_plain_password")}
+    loop = asyncio.get_running_loop()
+    if mechanism == "PLAIN":
+        return SaslPlainAuthenticator(loop=loop, **user)
+    return ScramAuthenticator(loop=loop, sasl_mechanism=mechanism, **user)
+
+
+def _nothing() -> None:
+    """Nobody waits."""
