@@ -19,12 +19,12 @@ from support.scripted import QUARANTINE, STATUS, Scripted, ScriptedIds, numbers,
 from bridge.delivery.delivery import Delivery
 from bridge.delivery.entry import PendingAck
 from bridge.delivery.layout import Layout
-from bridge.kafka.producer import Abandoned
+from bridge.kafka.errors import TIMED_OUT
 from bridge.spool.file import SpoolHooks
 from bridge.spool.spool import Spool
 
 if TYPE_CHECKING:
-    from bridge.kafka.producers import Producers
+    from bridge.kafka.producer import Producer
 
 TIMEOUT_SECONDS = 20.0
 SPOOL_AFTER_MS = 40
@@ -74,7 +74,7 @@ class Life:
         """Open the spool, take over what is in it."""
         spool = await Spool.open(directory, max_bytes=64 << 20, min_free_bytes=0, hooks=hooks)
         delivery = Delivery(settings(f"delivery.spool_after_ms={SPOOL_AFTER_MS}"), ScriptedIds())
-        delivery.spool, delivery.producers = spool, cast("Producers", cluster)
+        delivery.spool, delivery.producer = spool, cast("Producer", cluster)
         delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         delivery._make_lanes(Layout([(STATUS, 2), (QUARANTINE, 1)]))
         try:
@@ -209,7 +209,7 @@ async def test_abandoned_bytes_that_arrive_late_are_repeats(tmp_path: Path, stac
     for number in (1, 2, 3):
         life.push(number)
     await until(lambda: bool(cluster.flying))
-    cluster.fail(cluster.flying[0], Abandoned("given up"), arrives="late")
+    cluster.fail(cluster.flying[0], TIMED_OUT, arrives="late")
     await life.drained()
     for _ in itertools.repeat(None, len(cluster.late)):
         cluster.deliver_late()

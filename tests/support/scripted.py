@@ -6,34 +6,37 @@
     assert stage.answer(pushed) == 200
 
 Nothing happens by itself but what lanes do at once: the cluster resolves a batch when told, the disk works off its queue when
-told, time passes when told. ``Scripted`` stands for ``Producers``, below which is aiokafka; the disk is a ``Spool`` in memory.
+told, time passes when told. ``Scripted`` stands for the ``Producer``; the disk is a ``Spool`` in memory.
 """
 
 import asyncio
 import itertools
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from msgspec import structs
 
 from bridge.config import Settings, load
 from bridge.delivery.delivery import Delivery
-from bridge.delivery.lane import Lane, PendingAck, size_in_memory
+from bridge.delivery.entry import PendingAck, size_in_memory
+from bridge.delivery.lane import Lane
 from bridge.delivery.layout import Layout, placed
 from bridge.errors import SpoolFailed
-from bridge.kafka.producer import Abandoned
+from bridge.kafka.errors import NOT_SENT, Action, ProduceError
 from bridge.record import Record
 from bridge.spool.rows import LaneStats, SpoolRow
 from bridge.spool.stats import SpoolStats
 
 if TYPE_CHECKING:
-    from bridge.kafka.producers import Producers
+    from bridge.kafka.producer import Producer
     from bridge.spool.spool import Spool
 
 STATUS, QUARANTINE = "status", "quarantine"
 LANES = 2
 DEADLINE_SECONDS = 2.0
+LOOK_SECONDS = 0.2
 _ROUNDS = 25
 
 T = TypeVar("T")
@@ -52,10 +55,15 @@ class Clock(asyncio.SelectorEventLoop):
 class ScriptedBatch:
     """Takes ``most`` records."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, topic: str, partition: int, most: int, *, stamped: bool) -> None:
+        self.topic, self.partition, self.stamped = topic, partition, stamped
         self.records: list[Record] = []
         self.sent: list[Record] = []
         """As Kafka gets them."""
+        self.source: Any = None
+        self.unresolved = False
+        self.closes = 0
+        self.size = self.size_before_compression = 100
         self._most = most
 
     def extend(self, records: Sequence[Record], prefix: bytes = b"") -> int:
@@ -69,8 +77,9 @@ class ScriptedBatch:
 class Sent:
     """A batch on its way."""
 
-    def __init__(self, topic: str, partition: int, records: list[Record], future: "asyncio.Future[None]") -> None:
-        self.topic, self.partition, self.records, self.future = topic, partition, records, future
+    def __init__(self, batch: ScriptedBatch) -> None:
+        self.batch = batch
+        self.topic, self.partition, self.records = batch.topic, batch.partition, batch.sent
 
     @property
     def lane(self) -> tuple[str, int]:
@@ -96,43 +105,11 @@ class ScriptedIds:
         return self.prefixes.get((topic, schema))
 
 
-class ScriptedProducer:
-    """What a lane sees of a ``Producer``."""
-
-    def __init__(self, cluster: "Scripted", number: int) -> None:
-        self._cluster = cluster
-        self.number = number
-        self.dead = False
-
-    def partitions(self, topic: str) -> int:
-        """As the cluster has them."""
-        return self._cluster.partitions[topic]
-
-    def has_leader(self, topic: str, partition: int) -> bool:
-        """Unless the test took it away."""
-        return (topic, partition) not in self._cluster.leaderless
-
-    def turn(self, _topic: str, _partition: int) -> "asyncio.Future[None] | None":
-        """At once, unless the test holds the cluster: each partition has a node of its own."""
-        return self._cluster.turn()
-
-    def refresh_metadata(self) -> None:
-        """Nothing to ask."""
-
-    def open_batch(self) -> ScriptedBatch:
-        """An empty one."""
-        return ScriptedBatch(self._cluster.batch_records)
-
-    def send(self, topic: str, partition: int, batch: ScriptedBatch) -> "asyncio.Future[None]":
-        """Take it down; the test resolves it."""
-        return self._cluster.take(topic, partition, list(batch.sent))
-
-
 class Scripted:
-    """A cluster, and the ``Producers`` in front of it: ``log`` is what it has, in the order it came."""
+    """What lanes see of a ``Producer``, and the cluster behind it: ``log`` is what that has, in the order it came."""
 
     def __init__(self) -> None:
-        self.partitions = {STATUS: LANES, QUARANTINE: 1}
+        self.partition_counts = {STATUS: LANES, QUARANTINE: 1}
         self.leaderless: set[tuple[str, int]] = set()
         self.batch_records = 1000
         self.log: list[Record] = []
@@ -142,68 +119,100 @@ class Scripted:
         """Given up by the bridge, bytes still in a socket."""
         self.acknowledged: set[int] = set()
         self.reachable = True
-        self.turns: list[asyncio.Future[None]] | None = None
-        """Of whoever waits for the node's answer to others; None: there is nothing to wait for."""
+        self.held = False
+        """Whether the links are busy with others' batches."""
+        self.largest: int | None = 50
+        """``max.message.bytes``; every batch has 100."""
         self.begin()
-
-    def turn(self) -> "asyncio.Future[None] | None":
-        """See ``turns``."""
-        if self.turns is None:
-            return None
-        self.turns.append(asyncio.get_running_loop().create_future())
-        return self.turns[-1]
-
-    def release(self) -> None:
-        """The node has answered the others."""
-        turns, self.turns = self.turns or [], None
-        for turn in turns:
-            turn.set_result(None)
 
     def begin(self) -> None:
         """A process of its own: the last one's batches are answered to nobody."""
         self.late += self.flying
         self.flying = []
-        self._producer = ScriptedProducer(self, 1)
-        self.spent_numbers: list[int] = []
-        self.isolated = self.abandoned = 0
+        self.renumbered = self.left = 0
+        self.owed: dict[tuple[str, int], list[Record]] = {}
         self.ready = True
+        self.refuses_everything = False
+        self.batches_failed: Counter[tuple[str, str]] = Counter()
+        self._offered: dict[Lane, None] = {}
+        self.cluster = self
 
-    def take(self, topic: str, partition: int, records: list[Record]) -> "asyncio.Future[None]":
-        """A batch was sent. At most one of a lane and partition may be."""
-        sent = Sent(topic, partition, records, asyncio.get_running_loop().create_future())
-        assert all((each.lane, each.partition) != (sent.lane, partition) for each in self.flying), "two of one lane"
-        self.flying.append(sent)
-        self.history.append(sent)
-        return sent.future
+    def release(self) -> None:
+        """The links are free."""
+        self.held = False
+        for lane in list(self._offered):
+            self.offer(lane)
 
     # --- what lanes call ----------------------------------------------------------------------------------------------
 
-    def pick(self, *, degraded: bool) -> ScriptedProducer | None:
-        """The one there is."""
-        del degraded
-        return self._producer if self.reachable else None
+    def offer(self, lane: Lane) -> None:
+        """Asked for its batches soon, or when it can be."""
+        self._offered[lane] = None
+        lane._loop.call_soon(self._round)
 
-    async def change(self, timeout_seconds: float) -> None:
-        """Another look, later."""
-        await asyncio.sleep(timeout_seconds)
+    def _round(self) -> None:
+        if self.held:
+            return
+        offered, self._offered = self._offered, {}
+        for lane in offered:
+            partition = lane.next_partition(self.partitions(lane.topic))
+            if partition is None:
+                continue
+            if not self.reachable or not self.may_begin(lane.topic, partition):
+                lane._loop.call_later(LOOK_SECONDS, self.offer, lane)
+                continue
+            for batch in lane.fill(cast("Producer", self)):
+                batch.source = lane
+                self.take(cast("ScriptedBatch", batch))
 
-    def isolate(self, producer: ScriptedProducer) -> None:
-        """A lane was degraded with a batch on its way."""
-        del producer
-        self.isolated += 1
+    def withdraw(self, lane: Lane) -> None:
+        """It waits no more."""
+        self._offered.pop(lane, None)
 
-    def spent(self, producer: ScriptedProducer) -> None:
-        """Its sequence numbers no longer fit: the next is a fresh one."""
-        self.spent_numbers.append(producer.number)
-        if producer is self._producer:
-            self._producer = ScriptedProducer(self, producer.number + 1)
+    def leave(self, batches: Sequence[ScriptedBatch]) -> None:
+        """A lane was degraded with batches on their way."""
+        del batches
+        self.left += 1
 
-    def abandon(self, producer: ScriptedProducer) -> None:
-        """A batch was unresolved for too long."""
-        self.spent(producer)
-        self.abandoned += 1
-        for sent in list(self.flying):
-            self.fail(sent, Abandoned("given up"), arrives="late")
+    def partitions(self, topic: str) -> int:
+        """As the test has them."""
+        return self.partition_counts[topic]
+
+    def largest_message(self, topic: str) -> int | None:
+        """As the test has it."""
+        del topic
+        return self.largest
+
+    def may_begin(self, topic: str, partition: int) -> bool:
+        """Unless the test took the leader away, or a batch is on its way there."""
+        busy = any((each.topic, each.partition) == (topic, partition) for each in self.flying)
+        return (topic, partition) not in self.leaderless and not busy
+
+    def open_batch(self, topic: str, partition: int, *, stamp_ms: int | None = None) -> ScriptedBatch:
+        """An empty one."""
+        return ScriptedBatch(topic, partition, self.batch_records, stamped=stamp_ms is not None)
+
+    def renumber(self, batch: ScriptedBatch) -> None:
+        """Other records may follow."""
+        if batch.unresolved:
+            self.renumbered += 1
+            self.owed.pop((batch.topic, batch.partition), None)
+        batch.unresolved = False
+
+    def use_next_codec(self, batch: ScriptedBatch) -> bool:
+        """There is none."""
+        del batch
+        return False
+
+    def take(self, batch: ScriptedBatch) -> None:
+        """A batch was sent. At most one of a partition may be, and after one that may be in the log the same."""
+        sent = Sent(batch)
+        key = batch.topic, batch.partition
+        assert all((each.topic, each.partition) != key for each in self.flying), "two of one partition"
+        owed = self.owed.pop(key, None)
+        assert owed is None or owed == sent.records, "other records under the numbers of a batch that may be in the log"
+        self.flying.append(sent)
+        self.history.append(sent)
 
     # --- what the test does -------------------------------------------------------------------------------------------
 
@@ -213,16 +222,24 @@ class Scripted:
             self.flying.remove(each)
             self.log += each.records
             self.acknowledged |= {id(record) for record in each.records}
-            each.future.set_result(None)
+            each.batch.source.resolved(each.batch, None)
 
-    def fail(self, sent: Sent, error: Exception, *, arrives: Literal["never", "now", "late"] = "never") -> None:
-        """Answer it with an error; its records may be in the log all the same, or come there later."""
+    def fail(self, sent: Sent, error: ProduceError, *, arrives: Literal["never", "now", "late"] = "never") -> None:
+        """Answer it with an error, or not at all; its records may be in the log all the same, or come there later."""
         self.flying.remove(sent)
         if arrives == "now":
             self.log += sent.records
         elif arrives == "late":
             self.late.append(sent)
-        sent.future.set_exception(error)
+        batch = sent.batch
+        self.batches_failed[error.action.value, error.name] += 1
+        if error.action is Action.RENUMBER:
+            batch.unresolved = False
+        elif not error.not_appended and error is not NOT_SENT:
+            batch.unresolved = True
+        if batch.unresolved:
+            self.owed[sent.topic, sent.partition] = sent.records
+        batch.source.resolved(batch, error)
 
     def deliver_late(self, number: int = 0) -> None:
         """Bytes of a batch that was given up arrive."""
@@ -337,7 +354,7 @@ class Stage:
     async def _begin(self) -> None:
         self.delivery = Delivery(settings(), self.ids)
         self.delivery.spool = cast("Spool", self.disk) if self._spool else None
-        self.delivery.producers = cast("Producers", self.cluster)
+        self.delivery.producer = cast("Producer", self.cluster)
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         self.delivery._make_lanes(Layout([(STATUS, LANES), (QUARANTINE, 1)]))
         for lane in self.delivery.all_lanes():
@@ -398,12 +415,12 @@ class Stage:
 
     def acknowledge(self, sent: Sent | None = None) -> None:
         """See ``Scripted.acknowledge``."""
-        self.cluster.acknowledge(sent)
+        self.run(in_loop(partial(self.cluster.acknowledge, sent)))
         self.settle()
 
-    def fail(self, sent: Sent, error: Exception, *, arrives: Literal["never", "now", "late"] = "never") -> None:
+    def fail(self, sent: Sent, error: ProduceError, *, arrives: Literal["never", "now", "late"] = "never") -> None:
         """See ``Scripted.fail``."""
-        self.cluster.fail(sent, error, arrives=arrives)
+        self.run(in_loop(partial(self.cluster.fail, sent, error, arrives=arrives)))
         self.settle()
 
     def commit(self, error: Exception | None = None, *, kept: bool = False) -> None:
@@ -468,6 +485,11 @@ class Stage:
         self.check_accounting()
         assert self.delivery.waiting == 0
         assert all(lane.idle and not lane.degraded for lane in self.delivery.all_lanes())
+
+
+async def in_loop(call: Callable[[], None]) -> None:
+    """Call it where the loop runs, as what happens in a process does."""
+    call()
 
 
 FAILED = SpoolFailed("provoked")

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError
 from support.scripted import QUARANTINE, STATUS, Stage, record
 
 from bridge.delivery.delivery import Delivery
 from bridge.delivery.entry import PendingAck
+from bridge.kafka.errors import ProduceError
 from bridge.record import Record
 
 SPOOL_AFTER_SECONDS, LOOK_SECONDS = 0.5, 0.2
@@ -90,7 +90,7 @@ def test_while_an_id_is_not_known_its_records_are_journalled_and_keep_their_orde
     assert Stage.answer(third) == 200
     assert stage.lane(KEY).degraded
     assert (stage.flying, sent(stage)) == ([], [])
-    assert stage.cluster.isolated == 0
+    assert stage.cluster.left == 0
 
     tell(stage, NEW, b"new:")
     drain(stage)
@@ -154,7 +154,7 @@ def test_an_event_too_large_for_the_broker_is_quarantined_with_a_value_that_says
     stage.ids.prefixes = {(STATUS, NEW): b"new:"}
     push(stage, 1, NEW)
     (flying,) = stage.cluster.flying
-    stage.fail(flying, MessageSizeTooLargeError())
+    stage.fail(flying, ProduceError(10))
     drain(stage)
     (moved,) = (each for each in stage.cluster.log if each.topic == QUARANTINE)
     assert (b"\xc3\x01schema-21", None) == (moved.value, moved.schema)
