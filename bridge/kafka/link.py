@@ -68,7 +68,7 @@ class Owner(Protocol):
     def free(self, link: "Link") -> None:
         """It can take a request now, or may be tried again."""
 
-    def acknowledged(self, link: "Link", flight: Flight, batch: Batch, seconds: float) -> None:
+    def acknowledged(self, link: "Link", flight: Flight, batch: Batch) -> None:
         """A batch is in the log."""
 
     def failed(self, batch: Batch, error: ProduceError) -> None:
@@ -207,13 +207,12 @@ class Link:
         self.flight, self.idle_since = None, now
         self._backoff = _BACKOFF_SECONDS[0]
         self._free_at = now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS)
-        seconds = now - flight.sent_at
         for topic, partition, error in read.partitions:
             batch = flight.batches.pop((topic, partition), None)
             if batch is None:
                 continue
             if error is None:
-                self._owner.acknowledged(self, flight, batch, seconds)
+                self._owner.acknowledged(self, flight, batch)
             else:
                 self._owner.failed(batch, error)
         for batch in list(flight.batches.values()):

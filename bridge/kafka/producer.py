@@ -413,10 +413,9 @@ class Producer:
         if link.wanted and not link.closed:
             self._touch(link)
 
-    def acknowledged(self, link: Link, flight: Flight, batch: Batch, seconds: float) -> None:
+    def acknowledged(self, link: Link, flight: Flight, batch: Batch) -> None:
         """See ``Owner``."""
-        del link
-        self._watch.acknowledged(seconds)
+        self._watch.acknowledged(link.node, flight.sent_at)
         if flight.count > 1:
             self._lost_in_a_row = 0
         self._resolve(batch, None)

@@ -688,7 +688,9 @@ class AnyInterleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.stage.cluster.flying)
     @rule(
         data=st.data(),
-        error=st.sampled_from([CLOSED, TIMED_OUT, MOVED, NOT_LEADER, NOT_ENOUGH_REPLICAS, UNKNOWN, OUT_OF_ORDER, POLICY, WRONG_TIME]),
+        error=st.sampled_from(
+            [CLOSED, TIMED_OUT, MOVED, NOT_LEADER, NOT_ENOUGH_REPLICAS, UNKNOWN, OUT_OF_ORDER, POLICY, WRONG_TIME]
+        ),
         arrives=st.sampled_from(["never", "now", "late"]),
     )
     def fail(self, data: st.DataObject, error: ProduceError, arrives: Any) -> None:
