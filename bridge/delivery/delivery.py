@@ -294,8 +294,12 @@ class Delivery:
             if not ack.outcome.done():
                 ack.outcome.set_result(None)
 
-    def published(self, entry: LaneEntry, topic: str) -> None:
+    def acknowledged(self, entry: LaneEntry, topic: str) -> None:
         """See ``Outcome``."""
+        if not entry.safe:
+            entry.safe = True
+            self.safe(entry)
+        entry.published = True
         ack = entry.ack
         if entry.refused:
             self.counters.published_after_refusal += entry.reports
@@ -371,7 +375,7 @@ class Delivery:
         stand_in.ack, stand_in.reports = entry.ack, 1
         if stand_in.published:
             stand_in.refused = entry.refused
-            self.published(stand_in, lane.topic)
+            self.acknowledged(stand_in, lane.topic)
             return
         lane.depth += 1
         if entry.refused:

@@ -77,7 +77,7 @@ class Refusals:
 
     def step(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:  # noqa: PLR0911 - an answer each
         """What to do about a batch that was not acknowledged."""
-        if error in (NOT_SENT, MOVED):  # noqa: PLR6201 - an error may hold a list
+        if error in (NOT_SENT, MOVED):
             return Step(again=batch.unresolved)
         if error.is_answer or batch.closes >= _CLOSES_TO_HALVE:
             self._note(error.text)
@@ -104,6 +104,7 @@ class Refusals:
         """The broker closed the connection instead of an answer, each time that the batch was sent alone."""
         if len(batch.records) > 1:
             producer.renumber(batch)
+            producer.rounds.shrink_batches(batch)
             return Step(halve=True, pause_seconds=_SECOND)
         what = f"the broker closes the connection on a request with one record of {batch.size:,} bytes"
         self._note(what)
@@ -116,6 +117,7 @@ class Refusals:
     def _too_large(self, batch: Batch, producer: Producer) -> Step:
         producer.renumber(batch)
         if len(batch.records) > 1:
+            producer.rounds.shrink_batches(batch)
             return Step(halve=True)
         # A broker counts the batch before compression where the topic has a codec of its own.
         size, largest = max(batch.size, batch.size_before_compression), producer.cluster.largest_message(self._topic)

@@ -47,16 +47,16 @@ class Flight:
         size: bytes of all of them.
         asked_at: the loop's time when the broker was last asked whether it lives; ``sent_at`` before.
         asking: whether it is being asked now.
-        told: whether the log says that it is waited for.
+        logged: whether the log says that it is waited for.
     """
 
-    __slots__ = ("asked_at", "asking", "batches", "count", "sent_at", "size", "told")
+    __slots__ = ("asked_at", "asking", "batches", "count", "logged", "sent_at", "size")
 
     def __init__(self, batches: Sequence[Batch], size: int, now: float) -> None:
         self.batches = {(batch.topic, batch.partition): batch for batch in batches}
         self.count, self.size = len(batches), size
         self.sent_at = self.asked_at = now
-        self.asking = self.told = False
+        self.asking = self.logged = False
 
 
 class Owner(Protocol):

@@ -90,10 +90,6 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._questions, return_exceptions=True)
 
-    def answered(self) -> None:
-        """A broker answered a Produce request."""
-        self.answered_at = self._loop.time()
-
     def acknowledged(self, node: int, sent_at: float) -> None:
         """The broker acknowledged a batch whose request was written then."""
         self.answered_at = now = self._loop.time()
@@ -119,15 +115,15 @@ class Watch:
             self._slowest.popleft()
         if self._producer.silent_seconds > _SILENT_SECONDS:
             self._producer.cluster.refresh()
-        self._producer.regrow()
-        for link in self._producer.links():
+        self._producer.rounds.regrow()
+        for link in self._producer.rounds.links():
             flight = link.flight
             if flight is not None:
                 self._look_at(link, flight, now)
             elif not link.wanted:
                 idle = now - link.idle_since
                 if idle > (_SPARE_SECONDS if link.role is Role.SPARE else _IDLE_SECONDS):
-                    self._producer.prune(link, "idle")
+                    self._producer.rounds.prune(link, "idle")
 
     def _look_at(self, link: Link, flight: Flight, now: float) -> None:
         age = now - flight.sent_at
@@ -165,8 +161,8 @@ class Watch:
         if error:
             log.warning("kafka_not_answering", broker=link.node, waited_seconds=round(age, 1), error=error)
             link.give_up(TIMED_OUT, f"no answer for {age:.0f} s, and none to another question: {error}")
-        elif not flight.told:
-            flight.told = True
+        elif not flight.logged:
+            flight.logged = True
             log.warning(
                 "kafka_slow", broker=link.node, waited_seconds=round(age, 1), most_seconds=_MOST_SECONDS,
                 batches=len(flight.batches),
