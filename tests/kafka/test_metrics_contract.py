@@ -139,7 +139,7 @@ async def test_what_was_pushed_is_counted(bridge: BridgeProcess) -> None:
     assert paths == {"fast": documented * COMPILED, "slow": len(answered) - documented * COMPILED}
     assert seen['chatapp_bridge_reports_quarantined_total{reason="not_an_object"}'] == 1
     assert seen['chatapp_bridge_callbacks_total{answer="400"}'] == 1
-    assert seen["chatapp_bridge_kafka_up"] == seen["chatapp_bridge_producers_started_total"] == 1
+    assert seen["chatapp_bridge_kafka_up"] == seen["chatapp_bridge_kafka_producer_ids_total"] == 1
     assert seen["chatapp_bridge_kafka_batch_latency_seconds_count"] >= 2
     assert seen["chatapp_bridge_kafka_batch_records_sum"] == len(answered)
     assert seen["chatapp_bridge_last_callback_timestamp_seconds"] > seen["chatapp_bridge_start_timestamp_seconds"]
