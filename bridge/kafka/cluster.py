@@ -29,6 +29,8 @@ _BACKOFF_SECONDS: Final = (0.1, 2.0)
 # Metadata is not asked for more often, and at least as often while nothing is heard from the cluster.
 _INTERVAL_SECONDS, _SILENT_ASK_SECONDS = 0.1, 2.0
 _UNKNOWN_TOPIC: Final = 3
+# A broker that has just begun has no producer ids to give for a moment.
+_NOT_YET: Final = {14, 15, 16, 41}
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -273,8 +275,12 @@ class Cluster:
         assert connection is not None  # noqa: S101 - metadata was just answered on it
         version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
         async with asyncio.timeout(_UPDATE_SECONDS):
-            answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
-        given = messages.read_producer_id(answer)
+            while True:
+                answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
+                given = messages.read_producer_id(answer)
+                if given.code not in _NOT_YET:
+                    break
+                await asyncio.sleep(_INTERVAL_SECONDS)
         if given.code:
             raise KafkaUnavailable(
                 f"the broker gives no producer id: {code_name(given.code)}{_REMEDIES.get(given.code, '')}"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from support.arena import Arena, Scrape, Verdict, longer
-from support.kafka_frames import INIT_PRODUCER_ID, PRODUCE, BatchHead, Partition, Request
+from support.kafka_frames import PRODUCE, BatchHead, Partition, Request
 from support.kafka_proxy import Fault, KafkaProxy, Script
 
 RATE = 300.0
@@ -59,7 +59,7 @@ def _numbers(partition: Partition, batch: bytes) -> tuple[Partition, int, int, i
 
 
 class Cost(NamedTuple):
-    """What the bridge asked of Kafka: connections opened, producer ids, Produce requests."""
+    """What the bridge used: connections opened, producer ids in its batches, Produce requests."""
 
     connections: int
     producer_ids: int
@@ -83,6 +83,7 @@ class ProxiedArena:
         self.on_produce: Script | None = None
         self.on_other: Script | None = None
         self.produce_connections: set[int] = set()
+        self._producer_ids: set[int] = set()
         proxy.script = self._script
 
     def _script(self, request: Request) -> Fault | None:
@@ -90,13 +91,14 @@ class ProxiedArena:
             return self.on_other and self.on_other(request)
         assert request.understood, f"the proxy cannot read Produce of version {request.api_version}"
         self.produce_connections.add(request.connection)
+        self._producer_ids.update(BatchHead.read(batch).producer_id for batch in request.batches.values())
         return self.on_produce and self.on_produce(request)
 
     @property
     def cost(self) -> Cost:
         """Until now."""
         requests = self.proxy.requests
-        return Cost(self.proxy.connections, requests[INIT_PRODUCER_ID], requests[PRODUCE])
+        return Cost(self.proxy.connections, len(self._producer_ids), requests[PRODUCE])
 
     # --- what the bridge says -----------------------------------------------------------------------------------------
 
