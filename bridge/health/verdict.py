@@ -43,7 +43,7 @@ _NEAR_FULL_SHARE, _NEAR_LIMIT_SHARE = 0.8, 0.75
 _REFUSED_SECONDS = 10.0
 # What is weak of the topics is told in full up to so many things; `chatapp-bridge topics check` has them all.
 _TOLD_WEAK = 3
-# The same of why there is no connection; the log has it all (producer_start_failed).
+# The same of why there is no connection; the log has it all (kafka_not_available).
 _TOLD_CHARACTERS = 300
 _LIBRARIES = ("aiokafka", "granian", "litestar")
 
@@ -244,7 +244,7 @@ class HealthReport:
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
-        kafka = "The files for the connection to Kafka can't be used: no new one can be made. producer_start_failed says why."
+        kafka = "The files for the connection to Kafka can't be used: no new one can be made. kafka_not_available says why."
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
             (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),

@@ -72,7 +72,7 @@ class Cluster:
         self._largest: dict[str, int] = {}
         self._largest_wanted: set[str] = set()
         self._wanted = asyncio.Event()
-        self._id_wanted = True
+        self._id_wanted, self._renew = True, False
         self._task: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self.brokers: dict[int, Broker] = {}
@@ -105,6 +105,10 @@ class Cluster:
         node = self._leaders.get(topic, {}).get(partition, -1)
         return node if node in self.brokers else None
 
+    def leaders(self) -> set[int]:
+        """The ids of all brokers that take records for a partition."""
+        return {node for leaders in self._leaders.values() for node in leaders.values() if node in self.brokers}
+
     def largest_message(self, topic: str) -> int | None:
         """``max.message.bytes`` of the topic; None where it isn't known, which is asked for then."""
         if topic not in self._largest:
@@ -122,8 +126,8 @@ class Cluster:
         self._wanted.set()
 
     def renew_connection(self) -> None:
-        """What connections are made with has changed: the next questions go on a new one."""
-        self._keep(None)
+        """What connections are made with has changed: a new one takes over as soon as one can be made."""
+        self._renew = True
         self._wanted.set()
 
     # --- the task -----------------------------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ class Cluster:
     async def _pause(self) -> None:
         """Until somebody wants to know something, or it is time to ask."""
         longest = self._settings.metadata_max_age_ms / 1000
-        complete = self.producer_id is not None and all(map(self.partitions, self._topics))
+        complete = self.producer_id is not None and not self._renew and all(map(self.partitions, self._topics))
         try:
             async with asyncio.timeout(min(longest, longest if complete else _SILENT_ASK_SECONDS)):
                 await self._wanted.wait()
@@ -159,21 +163,35 @@ class Cluster:
         """Ask for everything that is wanted; whether all of it was answered."""
         self._asked_at = self._loop.time()
         try:
-            self._take(await self._first_answer())
+            self._take(await self._metadata())
             if self._id_wanted:
                 await self._ask_producer_id()
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
         except CONNECTION_FAILURES as error:
-            self._failed(reason(error))
-            self.credentials_usable = not isinstance(error, ConfigurationError)
+            self._failed(error)
             self._keep(None)
             return False
-        self.last_error, self.credentials_usable = "", True
+        if not self._renew:
+            self.last_error, self.credentials_usable = "", True
         self._on_change()
         return True
 
-    def _failed(self, why: str) -> None:
+    async def _metadata(self) -> Any:
+        """What a broker tells; by the connection that there is where a new one is wanted, and can't be made."""
+        try:
+            answer = await self._first_answer()
+        except CONNECTION_FAILURES as error:
+            if not self._renew or self._connection is None:
+                raise
+            self._failed(error)
+            return await self._ask_metadata(self._connection)
+        self._renew = False
+        return answer
+
+    def _failed(self, error: Exception) -> None:
+        why = reason(error)
+        self.credentials_usable = not isinstance(error, ConfigurationError)
         if why != self.last_error:
             log.warning("kafka_not_available", error=why)
         self.last_error = why
@@ -191,8 +209,9 @@ class Cluster:
         named = [(f"broker {node}, which the cluster tells of as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
         attempts = [self._ask_anew(name, broker) for name, broker in [*named, *first]]
-        if self._connection is not None and not self._connection.end and not self._connection.expired:
-            attempts.insert(0, self._ask_metadata(self._connection))
+        current = None if self._renew else self._connection
+        if current is not None and not current.end and not current.expired:
+            attempts.insert(0, self._ask_metadata(current))
         reasons: list[str] = []
         running: set[asyncio.Task[Any]] = set()
         try:
@@ -279,7 +298,7 @@ class Cluster:
 
 
 _REMEDIES: Final = {
-    31: "; either no ACL lets this user write (see `chatapp-bridge topics acls`), or this service has no idempotent producers",
+    31: "; no ACL lets this user write to a topic; see `chatapp-bridge topics acls`; or this service has no idempotent producers",
     35: "; this service has no idempotent producers",
 }
 

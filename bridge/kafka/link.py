@@ -105,7 +105,8 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
         self._backoff = _BACKOFF_SECONDS[0]
-        self._free_at = 0.0
+        self._next: Connection | None = None
+        self._free_at = self._renew_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = self._loop.time()
         self.closed = False
@@ -119,20 +120,23 @@ class Link:
 
     def is_free(self) -> bool:
         """Whether a request can be written now; else ``Owner.free`` is called when it can."""
-        if self.flight is not None or self.closed or self._opening is not None or self._timer is not None:
+        if self.flight is not None or self.closed or self._timer is not None:
             return False
-        connection = self.connection
-        if connection is not None and connection.expired:
-            self.drop("its login ends")
-            connection = None
-        if connection is None:
-            self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
-            return False
+        self.prepare()
         now = self._loop.time()
-        if now < self._free_at:
+        if self.connection is not None and now < self._free_at:
             self._later(self._free_at - now)
-            return False
-        return True
+        return self.connection is not None and now >= self._free_at
+
+    def prepare(self) -> None:
+        """See to it that there is a connection; one whose login ends, or was made with other files, is used until there is."""
+        current, now = self.connection, self._loop.time()
+        if (
+            self._opening is None
+            and not self.closed
+            and (current is None or (current.expired and now >= self._renew_at))
+        ):
+            self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
 
     def send(self, batches: Sequence[Batch]) -> None:
         """Write one request with these batches, which have their numbers."""
@@ -149,9 +153,10 @@ class Link:
         connection.send(messages.PRODUCE, version, body, answered)
 
     def renew(self) -> None:
-        """The next request goes on a new connection."""
+        """What connections are made with has changed: have a new one take over."""
         if self.connection is not None:
             self.connection.expire()
+            self.prepare()
 
     def drop(self, why: str) -> None:
         """Close the connection at once; the batches on their way fail."""
@@ -166,6 +171,8 @@ class Link:
             self._opening.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        if self._next is not None:
+            self._next.abort(why)
         self.drop(why)
 
     # --- what happens -----------------------------------------------------------------------------------------------
@@ -179,14 +186,27 @@ class Link:
             self._owner.connected(self, reason(error))
             if not isinstance(error, CONNECTION_FAILURES):
                 log.exception("kafka_connection_error", broker=self.node)
-            self._later(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = self._backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             self._backoff = min(self._backoff * 2, _BACKOFF_SECONDS[1])
+            self._renew_at = self._loop.time() + pause
+            if self.connection is None and self._timer is None:
+                self._later(pause)
             return
-        self._opening = None
-        self.connection, connection.on_end = connection, self._on_end
-        if connection.end:
-            self._on_end()
+        self._opening, self._next = None, connection
         self._owner.connected(self, "")
+        if self.flight is None:
+            self._change_over()
+
+    def _change_over(self) -> None:
+        """Use the connection that was opened last."""
+        before, self.connection, self._next = self.connection, self._next, None
+        if before is not None:
+            before.on_end = _nothing
+            before.abort("a newer one takes over")
+        if self.connection is not None:
+            self.connection.on_end = self._on_end
+            if self.connection.end:
+                self._on_end()
         self._owner.free(self)
 
     def _later(self, seconds: float) -> None:
@@ -217,7 +237,10 @@ class Link:
                 self._owner.failed(batch, error)
         for batch in list(flight.batches.values()):
             self._owner.failed(batch, MISSING)
-        self._owner.free(self)
+        if self._next is not None:
+            self._change_over()
+        else:
+            self._owner.free(self)
 
     def _on_end(self) -> None:
         self._fail(CLOSED, self.connection.end if self.connection is not None else "")
@@ -234,7 +257,10 @@ class Link:
             self._owner.gone(self, flight, error)
             for batch in list(flight.batches.values()):
                 self._owner.failed(batch, error)
-        self._owner.free(self)
+        if self._next is not None:
+            self._change_over()
+        else:
+            self._owner.free(self)
 
     def give_up(self, error: ProduceError, why: str) -> None:
         """Close the connection; the batches on their way fail with ``error``."""

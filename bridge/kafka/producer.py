@@ -112,8 +112,12 @@ class Producer:
 
     @property
     def ready(self) -> bool:
-        """Whether a lane could send now: there is a producer id, and brokers answer."""
-        return self.cluster.producer_id is not None and self.silent_seconds < _SILENT_SECONDS
+        """Whether a lane could send now: there is a producer id, brokers answer, and one at least can be connected to."""
+        return (
+            self.cluster.producer_id is not None
+            and self.silent_seconds < _SILENT_SECONDS
+            and len(self.rounds.link_errors) < len(self.cluster.brokers)
+        )
 
     @property
     def silent_seconds(self) -> float:

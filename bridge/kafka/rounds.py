@@ -345,6 +345,8 @@ class Rounds:
             for source in list(link.waiting):
                 del link.waiting[source]
                 self.offer(source)
+        for node in self._cluster.leaders():
+            self._link(node, Role.HEALTHY).prepare()
         self._look_again()
 
     def batch_resolved(self) -> None:
