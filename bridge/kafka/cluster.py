@@ -283,6 +283,7 @@ class Cluster:
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
+        self._on_change()
 
     async def _ask_largest(self, topic: str) -> None:
         connection = self._connection

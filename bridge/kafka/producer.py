@@ -224,7 +224,9 @@ class Producer:
             return
         action = error.action
         self.batches_failed[action.value, error.name] += 1
-        if error.is_answer and not error.of_the_leader and action in _REFUSALS:
+        if action in {Action.CODEC, Action.SPLIT} or (action is Action.CLOCK and not batch.stamped):
+            self.rounds.pacing.admit(batch.source)
+        elif error.is_answer and not error.of_the_leader and action in _REFUSALS:
             self.rounds.pacing.refused(
                 batch.source, _SHORT_PAUSE_SECONDS if action is Action.RETRY else _LONG_PAUSE_SECONDS
             )
@@ -243,7 +245,7 @@ class Producer:
         if error.code == OUT_OF_ORDER_SEQUENCE_NUMBER and numbers.acknowledged:
             log.error(
                 "broker_lost_acknowledged_data", topic=batch.topic, partition=batch.partition, error=error.text,
-                remedy="look at the brokers' logs: records that they acknowledged are not in the partition any more",
+                remedy="the broker lost acknowledged data: look at its log, and replay what consumers lack",
             )  # fmt: skip
         if error.code in {OUT_OF_ORDER_SEQUENCE_NUMBER, DUPLICATE_SEQUENCE_NUMBER}:
             self.sequences.raise_epoch(batch)
