@@ -1,7 +1,7 @@
 """One deadline, one outcome for each callback.
 
 A callback's records go to their lanes; it is answered 200 when every one of them is acknowledged by Kafka or stored in the spool,
-503 when one can be neither in time. No request waits for aiokafka: it waits for its ``PendingAck``, which Kafka, the spool or the
+503 when one can be neither in time. No request waits for Kafka itself: it waits for its ``PendingAck``, which Kafka, the spool or the
 deadline settles, whichever is first.
 
 Reconciliation, in reports, at every moment:
@@ -437,8 +437,8 @@ class Delivery:
                 lane.start()
 
     def _on_cluster(self, producer: Producer) -> None:
-        before, self._missing = self._missing, [t for t in self._configured if not producer.cluster.partitions(t)]
-        missing = self._missing
+        missing = [topic for topic in self._configured if not producer.cluster.partitions(topic)]
+        before, self._missing = self._missing, missing
         if missing and missing != before:
             log.error("topics_missing", topics=missing, remedy="create them: chatapp-bridge topics apply")
 

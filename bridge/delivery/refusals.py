@@ -98,6 +98,8 @@ class Refusals:
 
     def _note(self, text: str) -> None:
         self._taken.last_refusal = text
+        if self.now is None or self.now.error != text:
+            log.warning("lane_refused", topic=self._topic, lane=self._number, error=text)
         self.now = Refusal(text, time.time() if self.now is None else self.now.since)
 
     def _closed(self, batch: Batch, producer: Producer) -> Step:

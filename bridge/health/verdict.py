@@ -244,7 +244,9 @@ class HealthReport:
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
-        kafka = "The files for the connection to Kafka can't be used: no new one can be made. kafka_not_available says why."
+        kafka = (
+            "The files for the connection to Kafka can't be used: no new one can be made. kafka_not_available says why."
+        )
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
             (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),
