@@ -333,10 +333,8 @@ class Delivery:
                 self._undecided += 1
             elif not entry.refused:
                 self.counters.dead_lettered += 1
-            log.error(
-                "record_dead_lettered", topic=record.topic, reason=reason, bytes=bytes_of([record]),
-                callback=_callback_of(record),
-            )  # fmt: skip
+            size, callback = bytes_of([record]), _callback_of(record)
+            log.error("record_dead_lettered", topic=record.topic, reason=reason, bytes=size, callback=callback)
         elif entry.ack is not None:
             self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
             log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))

@@ -245,7 +245,7 @@ class Producer:
         if error.code == OUT_OF_ORDER_SEQUENCE_NUMBER and numbers.acknowledged:
             log.error(
                 "broker_lost_acknowledged_data", topic=batch.topic, partition=batch.partition, error=error.text,
-                remedy="the broker lost acknowledged data: look at its log and disk; consumers lack records that are in no topic any more",
+                remedy="the broker lost acknowledged data: look at its log and its disk; consumers may lack these records",
             )  # fmt: skip
         if error.code in {OUT_OF_ORDER_SEQUENCE_NUMBER, DUPLICATE_SEQUENCE_NUMBER}:
             self.sequences.raise_epoch(batch)

@@ -95,9 +95,9 @@ async def test_a_codec_that_the_broker_lacks_is_left(make_proxied: MakeProxied, 
     await proxied.finish()
     assert proxied.proxy.done["withhold"] > 0
     assert taken[GZIP if GZIP not in codecs else NONE] > 0, taken
-    told = proxied.events("codec_not_supported")
-    assert len(codecs) == len(told), told
-    assert all("kafka.compression_type" in str(line) for line in told), told
+    lines = proxied.events("codec_not_supported")
+    assert len(codecs) == len(lines), lines
+    assert all("kafka.compression_type" in str(line) for line in lines), lines
     assert proxied.cost.producer_ids <= 2
     proxied.assert_told(code)
 
