@@ -1,8 +1,8 @@
 """One deadline, one outcome for each callback.
 
 A callback's records go to their lanes; it is answered 200 when every one of them is acknowledged by Kafka or stored in the spool,
-503 when one can be neither in time. No request waits for Kafka itself: it waits for its ``PendingAck``, which Kafka, the spool or the
-deadline settles, whichever is first.
+503 when one can be neither in time. No request waits for Kafka itself: it waits for its ``PendingAck``, which Kafka, the spool or
+the deadline settles, whichever is first.
 
 Reconciliation, in reports, at every moment:
 ``received + recovered == published + waiting + dead_lettered + refused``. Reports of a refused callback that Kafka has all the
