@@ -27,7 +27,6 @@ _ALONE_SECONDS, _ELSEWHERE_SECONDS = 300.0, 60.0
 _CLOSES_TO_HALVE, _CLOSES_TO_GIVE_AWAY, _CLOSED_SECONDS, _CLOSED_PAUSE_SECONDS = 2, 3, 30.0, 5.0
 # Kafka's default of max.message.bytes, where the broker does not tell the topic's.
 _USUAL_LARGEST_MESSAGE: Final = 1_048_588
-_INVALID_RECORD: Final = 87
 
 
 class Step(NamedTuple):
@@ -145,7 +144,7 @@ class Refusals:
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        if error.code == _INVALID_RECORD and named:
+        if named:
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)

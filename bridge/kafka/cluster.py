@@ -24,7 +24,7 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 log = structlog.get_logger(__name__)
 
 # For one update, over all brokers that are asked.
-_UPDATE_SECONDS: Final = 15.0
+_UPDATE_SECONDS: Final = 30.0
 _BACKOFF_SECONDS: Final = (0.1, 2.0)
 # Metadata is not asked for more often, and at least as often while nothing is heard from the cluster.
 _INTERVAL_SECONDS, _SILENT_ASK_SECONDS = 0.1, 2.0
@@ -221,8 +221,10 @@ class Cluster:
                 while attempts or running:
                     if attempts:
                         running.add(asyncio.create_task(attempts.pop(0)))
-                    patience = self._settings.request_timeout_ms / 1000 if attempts else None
+                    patience = self._settings.request_timeout_ms / 1000
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                    if not done and not attempts:
+                        self.last_error = f"no answer yet from {', '.join(self._settings.bootstrap_servers)}"
                     for task in done:
                         error = task.exception()
                         if error is None:

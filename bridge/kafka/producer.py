@@ -31,8 +31,8 @@ from bridge.kafka.wire import Connection, connect
 
 log = structlog.get_logger(__name__)
 
-# For connecting to a broker and logging in.
-_OPEN_SECONDS: Final = 10.0
+# For connecting to a broker and logging in: several answers of a slow one.
+_OPEN_SECONDS: Final = 30.0
 # Brokers that were not heard for longer do not answer.
 _SILENT_SECONDS: Final = 6.0
 # A refusal by the cluster, or a missing right: it costs one small request to look again.

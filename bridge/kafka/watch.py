@@ -38,6 +38,8 @@ _ASK_AGAIN_SECONDS: Final = 2.0
 _REMEMBERED_SECONDS, _STEP_SECONDS = 300.0, 10.0
 # A broker that is not heard otherwise is asked for metadata, so that it is known whether it answers.
 _SILENT_SECONDS: Final = 2.0
+# An answer that takes longer is told, once in so many seconds.
+_SLOW_SECONDS, _LOG_SECONDS = 1.0, 60.0
 # Brokers close connections that were idle for long, the services' after four minutes; spare ones go sooner.
 _IDLE_SECONDS, _SPARE_SECONDS = 200.0, 10.0
 
@@ -76,6 +78,7 @@ class Watch:
         self._answers: defaultdict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_OTHERS))
         self._timer: asyncio.TimerHandle | None = None
         self._questions: set[asyncio.Task[None]] = set()
+        self._slow_logged_at = float("-inf")
         self.answered_at = float("-inf")
 
     def start(self) -> None:
@@ -94,6 +97,9 @@ class Watch:
         """The broker acknowledged a batch whose request was written then."""
         self.answered_at = now = self._loop.time()
         seconds = now - sent_at
+        if seconds > _SLOW_SECONDS and now - self._slow_logged_at > _LOG_SECONDS:
+            self._slow_logged_at = now
+            log.warning("kafka_slow", broker=node, answered_after_seconds=round(seconds, 1))
         answers = self._answers[node]
         if not answers or answers[-1][0] != sent_at:
             answers.append((sent_at, seconds))
