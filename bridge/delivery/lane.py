@@ -311,6 +311,8 @@ class Lane:
             return None
         if self._again and self._again[0].partition >= partitions:
             # The topic was made anew, with fewer partitions: what may be in the old one's log goes to the new one.
+            for batch in self._again:
+                self._producer.renumber(batch)
             self._again = []
             self._settle()
         if self._again:
@@ -330,7 +332,7 @@ class Lane:
         if self._activity is not Activity.IDLE:
             return ()
         if self._again:
-            batches = [batch for batch in self._again if producer.may_begin(batch.topic, batch.partition)]
+            batches = [batch for batch in self._again if producer.may_begin(batch.topic, batch.partition, batch)]
             self._again = [batch for batch in self._again if batch not in batches]
         else:
             batches = self._filled(producer)
@@ -538,6 +540,8 @@ class Lane:
                 self._most_records = max(1, len(batch.records) // 2)
             given_away += [(record, step) for record in step.give_away]
             longest = max(longest, step.pause_seconds)
+        # Other lanes may wait for the partitions of these, so they never wait for the others' partitions.
+        self._again.sort(key=lambda batch: not batch.unresolved)
         self._settle([batch for batch, error in results if error is None], partly=True)
         self._failures += 1
         if given_away:

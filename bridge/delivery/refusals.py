@@ -77,7 +77,7 @@ class Refusals:
 
     def step(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:  # noqa: PLR0911 - an answer each
         """What to do about a batch that was not acknowledged."""
-        if error in (NOT_SENT, MOVED):  # noqa: PLR6201 - an error may hold a list
+        if error in (NOT_SENT, MOVED):
             return Step(again=batch.unresolved)
         if error.is_answer or batch.closes >= _CLOSES_TO_HALVE:
             self._note(error.text)

@@ -220,11 +220,14 @@ class Producer:
         codec = self._codecs.get(topic, self._settings.compression_type)
         return Batch(topic, partition, codec, self._settings.max_batch_bytes, stamp_ms)
 
-    def may_begin(self, topic: str, partition: int) -> bool:
-        """Whether a batch for the partition could go now: it has a leader, and no other batch is on its way to it."""
+    def may_begin(self, topic: str, partition: int, batch: Batch | None = None) -> bool:
+        """Whether a batch could go to the partition now; ``batch``: this one, which was sent before.
+
+        The partition has a leader, and no other batch is on its way to it, or may be in its log.
+        """
         return (
             self.cluster.leader(topic, partition) is not None
-            and self.sequences.of(topic, partition).batch is None
+            and self.sequences.of(topic, partition).batch in {None, batch}
             and self.sequences.usable(topic, partition)
         )
 
@@ -272,7 +275,7 @@ class Producer:
         if leader is None or not self.sequences.usable(source.topic, partition):
             self._park(source)
             self._missing(source.topic, partition)
-        elif self.sequences.of(source.topic, partition).batch is not None:
+        elif (batch := self.sequences.of(source.topic, partition).batch) is not None and batch.source is not source:
             self._park(source)
         elif self._pacing.admits(source):
             link = self._link(leader, source.role)
@@ -501,7 +504,6 @@ class Producer:
     # --- what became of a batch ---------------------------------------------------------------------------------------
 
     def _resolve(self, batch: Batch, error: ProduceError | None) -> None:
-        self.sequences.of(batch.topic, batch.partition).batch = None
         if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
             error = None  # the broker has it from an attempt before
         if error is None:
@@ -510,6 +512,9 @@ class Producer:
             self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
         else:
             self._account(batch, error)
+        self.sequences.of(batch.topic, batch.partition).batch = (
+            batch if batch.unresolved and error is not None else None
+        )
         if self._parked:
             self._look_again()
         try:
