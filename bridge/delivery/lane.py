@@ -122,6 +122,8 @@ class Lane:
         self._sent: Sequence[Batch] = ()
         self._results: list[tuple[Batch, ProduceError | None]] = []
         self._again: list[Batch] = []
+        # whether those on their way are of these, and so not what the queue begins with
+        self._sent_again = False
         self._most_records: int | None = None
         # failures in a row
         self._failures = 0
@@ -331,6 +333,7 @@ class Lane:
         """See ``Source``: with a prefix of the queue, or those again that may be in the log."""
         if self._activity is not Activity.IDLE:
             return ()
+        self._sent_again = bool(self._again)
         if self._again:
             batches = [batch for batch in self._again if producer.may_begin(batch.topic, batch.partition, batch)]
             self._again = [batch for batch in self._again if batch not in batches]
@@ -386,7 +389,7 @@ class Lane:
             self._activity = Activity.IDLE
         if all(error is None for _, error in results):
             self._failures = 0
-            self._settle([batch for batch, _ in results])
+            self._settle([batch for batch, _ in results], partly=self._sent_again)
         else:
             self._react(results)
         self._go_on()
@@ -473,7 +476,7 @@ class Lane:
     # --- what became of batches -----------------------------------------------------------------------------------------
 
     def _settle(self, acknowledged: Sequence[Batch] = (), *, partly: bool = False) -> None:
-        """Take what is acknowledged out of the queue; ``partly``: other batches of the same round are not."""
+        """Take what is acknowledged out of the queue; ``partly``: it may be other records than the queue begins with."""
         if self._again or partly:
             done = {id(record) for batch in acknowledged for record in batch.records}
             flying = {id(record) for batch in self._again for record in batch.records}

@@ -5,9 +5,9 @@
     stage.serve()
     assert stage.answer(pushed) == 200
 
-The ``Delivery``, its lanes and the ``Producer`` are real; the connections and what the cluster tells of itself are the model's. It
-reads the bytes that the bridge wrote, and does with an idempotent producer's batch what Kafka does. What a broker would do wrong
-with a batch because of what the bridge sent before (take other records for a repeat, say) is noted in ``wrong``.
+The ``Delivery``, its lanes and the ``Producer`` are real; the connections and what the cluster tells of itself are the
+model's. It reads the bytes that the bridge wrote, and does with an idempotent producer's batch what Kafka does. What a broker
+would do wrong with a batch because of what the bridge sent before (take other records for a repeat, say) is noted in ``wrong``.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,8 +12,10 @@ from support.kafka_frames import Partition, PartitionAnswer
 from support.model_broker import Arrived, ModelStage
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Stage, numbers, record
 
-from bridge.delivery.entry import PendingAck
 from bridge.delivery.layout import placed
+
+if TYPE_CHECKING:
+    from bridge.delivery.entry import PendingAck
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 MORE = 3
@@ -119,11 +121,33 @@ def test_a_batch_of_a_partition_that_is_gone_keeps_no_numbers(stage: ModelStage)
     assert sorted(stage.log) == [1, 2, 3, 4]
 
 
+def lanes_keys(lane: int) -> list[str]:
+    """Keys of one lane, by partition."""
+    return sorted((key for key in KEYS if where(key)[1] == lane), key=lambda key: where(key, MORE))
+
+
+@pytest.mark.parametrize("again", [0, 1])
+def test_of_a_round_only_what_was_acknowledged_is_done(stage: ModelStage, again: int) -> None:
+    """One batch of a lane is taken apart, the other is sent again as it is, and acknowledged first."""
+    stage.kafka.partitions[STATUS] = MORE
+    stage.kafka.leaders = {(STATUS, number): 1 for number in range(MORE)}
+    stage.learn()
+    keys = lanes_keys(0)[:2]
+    stage.push(*keys)
+    [request] = stage.kafka.requests
+    answers = {(STATUS, number): PartitionAnswer(6 if number == again else 44) for number in (0, 1)}
+    stage.do(request.answer, answers)
+    stage.advance(1.0)
+    assert stage.flying == [[again + 1]]
+    stage.finish()
+    assert stage.first_occurrences() == {keys[0]: [1], keys[1]: [2]}
+    assert len(stage.log) == 2
+
+
 # --- any fault ----------------------------------------------------------------------------------------------------------
 
 NOT_APPENDED = [10, 18, 19, 29, 32, 43, 44, 76, 87, 45, 47, 59]
 MAYBE_APPENDED = [-1, 3, 5, 6, 7, 13, 20, 56, 999]
-Fault = Literal["none", "missing", "garbage", "answer lost", "request lost", "late"]
 
 
 class AnyFault(RuleBasedStateMachine):
