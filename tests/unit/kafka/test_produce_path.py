@@ -144,6 +144,33 @@ def test_of_a_round_only_what_was_acknowledged_is_done(stage: ModelStage, again:
     assert len(stage.log) == 2
 
 
+# --- numbers of records that are given away -----------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_record_that_is_given_away_go_to_no_other(stage: ModelStage) -> None:
+    """The broker closes the connection each time, and the record may be in the log all the same."""
+    first, other = KEYS[0], next(key for key in KEYS if where(key) != where(KEYS[0]))
+    stage.push(first)
+    stage.advance(0.6)
+    while not stage.disk.dead_letters:
+        stage.push(other)
+        for request in list(stage.kafka.requests):
+            if [1] in request.numbers:
+                request.serve()
+                stage.do(request.connection.hang_up)
+            else:
+                stage.serve(request)
+        stage.commit()
+        stage.advance(1.0)
+        assert stage.clock.now < 1100.0
+    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
+
+    stage.push(first)
+    [number] = stage.kafka.requests[0].numbers[0]
+    stage.finish()
+    assert number in stage.log
+
+
 # --- any fault ----------------------------------------------------------------------------------------------------------
 
 NOT_APPENDED = [10, 18, 19, 29, 32, 43, 44, 76, 87, 45, 47, 59]
@@ -308,31 +335,26 @@ class AnyFault(RuleBasedStateMachine):
         """Another leader, or none."""
         self.kafka.leaders[where(key, self.kafka.partitions[STATUS])] = node
 
-    @rule()
-    def learn(self) -> None:
-        """The cluster tells of itself."""
+    @rule(reachable=st.sampled_from([True, True, False]))
+    def learn(self, reachable: bool) -> None:
+        """The cluster tells of itself, or can't be asked any more."""
+        self.kafka.reachable = reachable
         self.stage.learn()
 
-    @rule()
-    def reach(self) -> None:
-        """It can't be asked any more, or can again."""
-        self.kafka.reachable = not self.kafka.reachable
-
-    @rule(node=st.sampled_from([1, 2]), how=st.sampled_from(["refusing", "silent"]))
+    @rule(node=st.sampled_from([1, 2]), how=st.sampled_from(["refusing", "silent", "well", "well"]))
     def turn_away(self, node: int, how: str) -> None:
         """A broker takes no new connections any more, or does again."""
-        getattr(self.kafka, how).symmetric_difference_update({node})
+        for each in (self.kafka.refusing, self.kafka.silent):
+            each.discard(node)
+        if how != "well":
+            getattr(self.kafka, how).add(node)
 
-    @rule(key=st.sampled_from(KEYS))
-    def forget(self, key: str) -> None:
-        """A partition knows no producer any more."""
-        self.kafka.forget(where(key, self.kafka.partitions[STATUS]))
+    @rule(key=st.sampled_from(KEYS), what=st.sampled_from(["forget", "fence"]))
+    def know_otherwise(self, key: str, what: str) -> None:
+        """A partition knows no producer any more, or a newer epoch of each."""
+        getattr(self.kafka, what)(where(key, self.kafka.partitions[STATUS]))
 
-    @rule(key=st.sampled_from(KEYS))
-    def fence(self, key: str) -> None:
-        """A partition knows a newer epoch of each."""
-        self.kafka.fence(where(key, self.kafka.partitions[STATUS]))
-
+    @precondition(lambda self: self.kafka.partitions[STATUS] < MORE)
     @rule()
     def add_partitions(self) -> None:
         """At any moment."""
