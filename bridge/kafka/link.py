@@ -121,11 +121,9 @@ class Link:
         """Whether a request can be written now; else ``Owner.free`` is called when it can."""
         if self.flight is not None or self.closed or self._opening is not None or self._timer is not None:
             return False
-        connection = self.connection
-        if connection is not None and connection.expired:
+        if self.connection is not None and (self.connection.end or self.connection.expired):
             self.drop("its login ends")
-            connection = None
-        if connection is None:
+        if self.connection is None:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
             return False
         now = self._loop.time()

@@ -34,7 +34,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _SEQUENCES = 1 << 31
 _REMEMBERED = 5
 _STEP_SECONDS = 0.5
-_OPEN_SECONDS = 10.0
+_OPEN_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 NOT_LEADER, OUT_OF_ORDER, DUPLICATE, OLD_EPOCH = 6, 45, 46, 47
 
 
@@ -332,9 +332,9 @@ class ModelProducer(Producer):
         """See ``Owner``."""
         self.connections_opened += 1
         self.kafka.opened += 1
-        if node in self.kafka.silent:
-            async with asyncio.timeout(_OPEN_SECONDS):
-                await asyncio.Event().wait()
+        async with asyncio.timeout(_OPEN_SECONDS):
+            while node in self.kafka.silent:
+                await asyncio.sleep(_LOOK_SECONDS)
         if node in self.kafka.refusing or node not in self.kafka.brokers:
             raise OSError(f"broker {node} takes no connection")
         return cast("Connection", ModelConnection(self.kafka, node))
