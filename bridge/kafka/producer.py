@@ -211,9 +211,7 @@ class Producer:
             if link.role is Role.HEALTHY and flight and any(b in batches for b in flight.batches.values()):
                 others = [each for each in self._links[link.node] if each.role is Role.DEGRADED]
                 link.role = Role.SPARE if others else Role.DEGRADED
-                for source in list(link.waiting):
-                    self.withdraw(source)
-                    self.offer(source)
+                self._give_back(link)
 
     def open_batch(self, topic: str, partition: int, *, stamp_ms: int | None = None) -> Batch:
         """An empty batch for the partition; ``stamp_ms`` takes the place of the records' own times."""

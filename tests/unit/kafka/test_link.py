@@ -148,6 +148,22 @@ def test_the_link_on_which_a_healthy_lane_waits_for_too_long_is_left_to_the_degr
     stage.finish()
 
 
+def test_what_waits_behind_a_slow_request_is_taken_along(make: MakeStage) -> None:
+    """Also a batch that was made already and did not fit."""
+    stage = make(max_request_bytes=130)
+    stage.kafka.silent = {1}
+    stage.push(A)
+    stage.advance(0.3)
+    stage.push(B)
+    stage.kafka.silent = set()
+    stage.advance(0.05)
+    assert flying(stage) == [[[1]]]
+    stage.advance(SPOOL_AFTER_SECONDS - 0.35 + 0.01)
+    assert flying(stage) == [[[1]], [[2]]]
+    assert not stage.lane(B).degraded
+    stage.finish()
+
+
 def test_a_second_slow_link_is_spare_and_is_closed_when_it_is_not_wanted(make: MakeStage) -> None:
     """The degraded lanes have one already."""
     stage = make()
