@@ -547,7 +547,7 @@ class Lane:
         self._again.sort(key=lambda batch: not batch.unresolved)
         self._settle([batch for batch, error in results if error is None], partly=True)
         self._failures += 1
-        if given_away:
+        if given_away and self._activity is not Activity.STOPPED:
             self._begin_giving_away(given_away)
         elif longest and not self._producer.refuses_everything:
             seconds = min(longest, _BACKOFF_SECONDS * 2 ** min(self._failures - 1, 20))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.kafka_frames import PartitionAnswer
 from support.model_broker import Arrived, ModelStage
-from support.scripted import LANES, STATUS, record
+from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
 from bridge.kafka.link import Role
@@ -344,3 +344,18 @@ def test_answers_that_speak_of_what_was_not_asked_do_no_harm(make: MakeStage) ->
     assert stage.produce.batches_failed == {("resend", "missing_in_answer"): 1}
     stage.finish()
     assert stage.log == [1]
+
+
+# --- the end ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_comes_while_the_bridge_stops_begins_nothing(make: MakeStage) -> None:
+    """What was refused then stays on disk."""
+    stage = make()
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.commit()
+    stage.run(stage.lane(A).stop())
+    stage.do(stage.kafka.requests[0].refuse, 87, named=[(0, "no")])
+    assert not stage.disk.queue
+    assert [numbers(row.records) for row in stage.disk.rows.values()] == [[1]]
