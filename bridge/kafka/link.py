@@ -62,6 +62,9 @@ class Flight:
 class Owner(Protocol):
     """What a link tells of itself."""
 
+    throttled_until: dict[int, float]
+    """The loop's time before which a broker is not to be written to, by its id."""
+
     async def open(self, node: int) -> Connection:
         """A new connection to the broker."""
 
@@ -105,7 +108,6 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
         self._backoff = _BACKOFF_SECONDS[0]
-        self._free_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = self._loop.time()
         self.closed = False
@@ -121,14 +123,14 @@ class Link:
         """Whether a request can be written now; else ``Owner.free`` is called when it can."""
         if self.flight is not None or self.closed or self._opening is not None or self._timer is not None:
             return False
+        throttled = self._owner.throttled_until.get(self.node, 0.0) - self._loop.time()
+        if throttled > 0:
+            self._later(throttled)
+            return False
         if self.connection is not None and (self.connection.end or self.connection.expired):
             self.drop("its login ends")
         if self.connection is None:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
-            return False
-        now = self._loop.time()
-        if now < self._free_at:
-            self._later(self._free_at - now)
             return False
         return True
 
@@ -204,7 +206,7 @@ class Link:
             return
         self.flight, self.idle_since = None, now
         self._backoff = _BACKOFF_SECONDS[0]
-        self._free_at = now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS)
+        self._throttle(now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS))
         seconds = now - flight.sent_at
         for topic, partition, error in read.partitions:
             batch = flight.batches.pop((topic, partition), None)
@@ -217,6 +219,10 @@ class Link:
         for batch in list(flight.batches.values()):
             self._owner.failed(batch, MISSING)
         self._owner.free(self)
+
+    def _throttle(self, until: float) -> None:
+        # The quota is the client's: another connection would only evade it.
+        self._owner.throttled_until[self.node] = max(until, self._owner.throttled_until.get(self.node, until))
 
     def _on_end(self) -> None:
         self._fail(CLOSED, self.connection.end if self.connection is not None else "")

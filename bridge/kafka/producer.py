@@ -86,6 +86,7 @@ class Producer:
         traffic: what was acknowledged.
         batches_failed: by what was done about it and the error's name.
         connections_opened: to brokers, for Produce.
+        throttled_until: the loop's time before which a broker is not to be written to, by its id.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Producer:
         self.traffic = Traffic()
         self.batches_failed: Counter[tuple[str, str]] = Counter()
         self.connections_opened = 0
+        self.throttled_until: dict[int, float] = {}
         self._links: dict[int, list[Link]] = {}
         self._link_errors: dict[int, str] = {}
         self._offered: dict[Source, None] = {}

@@ -83,6 +83,24 @@ def test_a_record_larger_than_a_request_goes_alone_by_a_link_of_its_own(make: Ma
     assert sorted(stage.log) == [1, 2]
 
 
+@pytest.mark.parametrize("throttle_ms", [1_500, 600_000])
+def test_a_broker_that_throttles_is_sent_nothing_for_as_long_as_told(make: MakeStage, throttle_ms: int) -> None:
+    """Or for two minutes at most. The quota is the client's: nothing goes to that broker by another link either."""
+    stage = make()
+    stage.push(A)
+    opened = stage.kafka.opened
+    stage.do(lambda: stage.kafka.requests[0].answer(stage.kafka.requests[0].serve(), throttle_ms))
+    stage.push(A)
+    until = stage.clock.now + min(throttle_ms / 1000, 120.0)
+    stage.advance(min(throttle_ms / 1000, 120.0) - 0.01)
+    assert flying(stage) == []
+    stage.advance(0.02)
+    assert stage.clock.now >= until
+    assert flying(stage) == [[[2]]]
+    assert stage.kafka.opened <= opened + 1  # the lane is degraded by then, and has another link
+    stage.finish()
+
+
 def test_before_a_login_ends_the_next_request_goes_on_a_new_connection(make: MakeStage) -> None:
     """The one on its way is waited for."""
     stage = make()
