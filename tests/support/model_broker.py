@@ -36,6 +36,8 @@ _REMEMBERED = 5
 _STEP_SECONDS = 0.5
 _OPEN_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 NOT_LEADER, OUT_OF_ORDER, DUPLICATE, OLD_EPOCH = 6, 45, 46, 47
+NOT_APPENDED = (10, 18, 19, 29, 32, 43, 44, 76, 87)
+"""Answers that say that a batch was not appended, and nothing of its numbers."""
 
 
 class Produced(NamedTuple):
@@ -66,6 +68,14 @@ class Produced(NamedTuple):
     def numbers(self) -> list[int]:
         """What its records say."""
         return [int(value) for _, value in self.records]
+
+
+@dataclass
+class _Claim:
+    """Records that were sent under some numbers, and may be in the log."""
+
+    batch: Produced
+    attempts: int = 1
 
 
 @dataclass
@@ -108,6 +118,7 @@ class ModelKafka:
         self.producer_ids = 0
         self.opened = 0
         self._known: defaultdict[Partition, dict[int, _Known]] = defaultdict(dict)
+        self._claims: defaultdict[tuple[Partition, int, int], list[_Claim]] = defaultdict(list)
         self._appended: dict[tuple[Partition, int, int, int], tuple[bytes | None, bytes]] = {}
 
     def begin(self) -> None:
@@ -156,9 +167,26 @@ class ModelKafka:
             if self._appended.setdefault(key, each) != each:
                 self.wrong.append(f"{batch} has the numbers of {self._appended[key]}")
 
-    def has(self, batch: Produced) -> bool:
-        """Whether these records are in the log under these numbers."""
-        return batch in self.log
+    def sent(self, batch: Produced) -> None:
+        """The bridge wrote a batch: its numbers are its own, unless others were refused under them."""
+        claims = self._claims[batch.where, batch.producer_id, batch.epoch]
+        for claim in claims:
+            if claim.batch == batch:
+                claim.attempts += 1
+                return
+            if batch.first < claim.batch.end and claim.batch.first < batch.end:
+                self.wrong.append(f"{batch} is sent, and {claim.batch} may be in the log")
+        claims.append(_Claim(batch))
+
+    def was_refused(self, batch: Produced) -> None:
+        """The bridge is told that an attempt was not appended."""
+        claims = self._claims[batch.where, batch.producer_id, batch.epoch]
+        claims[:] = [claim for claim in claims if claim.batch != batch or claim.attempts > 1]
+
+    def sent_once(self, batch: Produced) -> bool:
+        """Whether this is the first attempt."""
+        claims = self._claims[batch.where, batch.producer_id, batch.epoch]
+        return any(claim.batch == batch and claim.attempts == 1 for claim in claims)
 
     # --- what the test does -------------------------------------------------------------------------------------------
 
@@ -200,6 +228,9 @@ class Arrived:
 
     def answer(self, partitions: Mapping[Partition, PartitionAnswer], throttle_ms: int = 0) -> None:
         """Say this of the partitions."""
+        for batch in self.batches:
+            if batch.where in partitions and partitions[batch.where].code in NOT_APPENDED:
+                self.connection.kafka.was_refused(batch)
         written = ProduceAnswer(dict(partitions), throttle_ms).write(0, self.request.api_version)
         self.answer_bytes(written[4:])
 
@@ -240,7 +271,10 @@ class ModelConnection:
         head = messages.request_head(api_key, version, 1, messages.string("bridge"))
         request = read_request(b"".join((head, *body)))
         assert request.acks == -1
-        self.kafka.requests.append(Arrived(self, request, on_answer))
+        arrived = Arrived(self, request, on_answer)
+        self.kafka.requests.append(arrived)
+        for batch in arrived.batches:
+            self.kafka.sent(batch)
 
     def abort(self, why: str) -> None:
         """See ``Connection``: bytes that the kernel has may still reach the broker."""
@@ -333,7 +367,7 @@ class ModelProducer(Producer):
         self.connections_opened += 1
         self.kafka.opened += 1
         async with asyncio.timeout(_OPEN_SECONDS):
-            while node in self.kafka.silent:
+            while node in self.kafka.silent:  # noqa: ASYNC110 - time is the test's
                 await asyncio.sleep(_LOOK_SECONDS)
         if node in self.kafka.refusing or node not in self.kafka.brokers:
             raise OSError(f"broker {node} takes no connection")

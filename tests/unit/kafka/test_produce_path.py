@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.kafka_frames import Partition, PartitionAnswer
-from support.model_broker import Arrived, ModelStage
+from support.model_broker import NOT_APPENDED, Arrived, ModelStage
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Stage, numbers, record
 
 from bridge.delivery.layout import placed
@@ -173,7 +173,7 @@ def test_the_numbers_of_a_record_that_is_given_away_go_to_no_other(stage: ModelS
 
 # --- any fault ----------------------------------------------------------------------------------------------------------
 
-NOT_APPENDED = [10, 18, 19, 29, 32, 43, 44, 76, 87, 45, 47, 59]
+REFUSALS = [*NOT_APPENDED, 45, 45, 45, 47, 59]
 MAYBE_APPENDED = [-1, 3, 5, 6, 7, 13, 20, 56, 999]
 
 
@@ -207,6 +207,12 @@ class AnyFault(RuleBasedStateMachine):
         """A callback."""
         ack = self.stage.push(*keys)
         self.open.append((ack, [r for _, entry in ack.entries for r in entry.records]))
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
+    def push_and_serve(self, keys: list[str]) -> None:
+        """A callback while all is well."""
+        self.push(keys)
+        self.stage.serve()
 
     @precondition(lambda self: self.stage.disk.queue)
     @rule(times=st.integers(1, 4))
@@ -261,16 +267,30 @@ class AnyFault(RuleBasedStateMachine):
         self.answer(data, PartitionAnswer(code), appended=appended)
 
     @precondition(lambda self: self.kafka.requests)
-    @rule(data=st.data(), code=st.sampled_from(NOT_APPENDED), named=st.none() | st.integers(0, 3))
+    @rule(data=st.data(), code=st.sampled_from(REFUSALS), named=st.none() | st.integers(0, 3))
     def refuse(self, data: st.DataObject, code: int, named: int | None) -> None:
         """It appends nothing, and says so."""
         self.answer(data, PartitionAnswer(code, record_errors=[] if named is None else [(named, "no")]), appended=False)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), code=st.sampled_from(MAYBE_APPENDED), then=st.sampled_from(REFUSALS), appended=st.booleans())
+    def fail_and_refuse(self, data: st.DataObject, code: int, then: int, appended: bool) -> None:
+        """A batch that may be in the log is refused when it is sent again, and more came meanwhile."""
+        self.answer(data, PartitionAnswer(code), appended=appended)
+        self.push(data.draw(st.lists(st.sampled_from(KEYS), max_size=2)) or KEYS[:1])
+        self.stage.advance(1.1)
+        if self.kafka.requests:
+            self.answer(data, PartitionAnswer(then), appended=False)
 
     @precondition(lambda self: self.kafka.requests)
     @rule(data=st.data(), appended=st.booleans())
     def leave_out(self, data: st.DataObject, appended: bool) -> None:
         """It says nothing of some partitions."""
         self.answer(data, None, appended=appended)
+
+    def done(self, data: st.DataObject) -> None:
+        """Some time may pass after each answer, in which the bridge does what it calls for."""
+        self.stage.advance(data.draw(st.sampled_from([0.0, 0.06, 0.3])))
 
     def answer(self, data: st.DataObject, said: PartitionAnswer | None, *, appended: bool) -> None:
         """Some partitions are answered thus, the others as is right."""
@@ -288,21 +308,24 @@ class AnyFault(RuleBasedStateMachine):
             request.answer(answers)
 
         self.stage.do(do)
+        self.done(data)
 
     @precondition(lambda self: self.kafka.requests)
-    @rule(data=st.data())
-    def duplicate(self, data: st.DataObject) -> None:
-        """It says that it has what it was sent before, or that never came."""
+    @rule(data=st.data(), known=st.booleans())
+    def duplicate(self, data: st.DataObject, known: bool) -> None:
+        """It says that it has what it was sent before, or, of what it was not sent before, that its numbers are used."""
         request = self.drawn(data)
 
         def do() -> None:
             answers = {}
             for batch in request.batches:
-                right = self.kafka.append(request.node, batch)
+                used = not known and self.kafka.sent_once(batch)
+                right = 0 if used else self.kafka.append(request.node, batch)
                 answers[batch.where] = PartitionAnswer(46 if right == 0 else right)
             request.answer(answers)
 
         self.stage.do(do)
+        self.done(data)
 
     @precondition(lambda self: self.kafka.requests)
     @rule(data=st.data(), appended=st.booleans(), body=st.binary(max_size=12))
@@ -312,6 +335,7 @@ class AnyFault(RuleBasedStateMachine):
         if appended:
             request.serve()
         self.stage.do(request.answer_bytes, body)
+        self.done(data)
 
     @precondition(lambda self: self.kafka.requests)
     @rule(data=st.data(), fate=st.sampled_from(["appended", "lost", "late"]))
@@ -321,6 +345,7 @@ class AnyFault(RuleBasedStateMachine):
         if fate == "appended":
             request.serve()
         self.stage.do(request.connection.hang_up, late=fate == "late")
+        self.done(data)
 
     @precondition(lambda self: self.kafka.late)
     @rule(data=st.data())
@@ -407,7 +432,7 @@ class AnyFault(RuleBasedStateMachine):
 
 TestAnyFault = AnyFault.TestCase
 TestAnyFault.settings = settings(
-    max_examples=2_000 if LONG else 60,
+    max_examples=10_000 if LONG else 500,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
