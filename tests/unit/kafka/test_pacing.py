@@ -139,6 +139,11 @@ def stage() -> Iterator[ModelStage]:
     stage.close()
 
 
+def refuses_everything(stage: ModelStage) -> bool:
+    """Whether it is the cluster that refuses."""
+    return stage.produce.refuses_everything
+
+
 @pytest.mark.parametrize("code", [44, -1, 32, 29, 87, 999])
 def test_a_refusal_of_everything_costs_a_few_requests_and_neither_connections_nor_ids(
     stage: ModelStage, code: int
@@ -158,10 +163,10 @@ def test_a_refusal_of_everything_costs_a_few_requests_and_neither_connections_no
     assert stage.kafka.opened - opened <= 2 * 3000 / 200  # those that are idle for long are closed
     assert stage.kafka.producer_ids == ids
     assert 90 <= requests <= (220 if code != 29 else 6_100)
-    assert stage.produce.refuses_everything
+    assert refuses_everything(stage)
     assert not stage.disk.dead_letters
     stage.finish()
-    assert not stage.produce.refuses_everything
+    assert not refuses_everything(stage)
     assert stage.first_occurrences() == {A: list(range(1, 121, 2)), B: list(range(2, 121, 2))}
     assert len(stage.log) == 120
 
@@ -189,7 +194,7 @@ def test_what_is_the_leaders_is_no_refusal_of_everything(stage: ModelStage, code
         stage.commit()
         stage.refuse(code)
         stage.advance(1.0)
-    assert not stage.produce.refuses_everything
+    assert not refuses_everything(stage)
     stage.advance(1.0)
     assert len(stage.kafka.requests) == 2
     stage.finish()
