@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 _BACKOFF_SECONDS = 0.05
 # How often a lane looks again for what it can't be told of: a schema's id, a leader that went in between.
 _LOOK_SECONDS = 0.2
+# A batch that was halved has no bound of its own any more once it may have so many records.
+_MANY_RECORDS = 1 << 16
 # After an error of its own.
 _BROKEN_SECONDS = 1.0
 
@@ -516,7 +518,7 @@ class Lane:
             return
         self.refusals.accepted()
         if self._most_records is not None:
-            self._most_records *= 2
+            self._most_records = self._most_records * 2 if self._most_records < _MANY_RECORDS else None
         if self._spool and self._journalled_through:
             self._spool.delete_through(self.number, last.seq)
             if last.seq >= self._journalled_through:
