@@ -160,8 +160,10 @@ class Cluster:
         self._asked_at = self._loop.time()
         try:
             self._take(await self._first_answer())
+            self._on_change()
             if self._id_wanted:
                 await self._ask_producer_id()
+                self._on_change()
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
         except CONNECTION_FAILURES as error:
@@ -170,7 +172,6 @@ class Cluster:
             self._keep(None)
             return False
         self.last_error, self.credentials_usable = "", True
-        self._on_change()
         return True
 
     def _failed(self, why: str) -> None:
