@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 _BACKOFF_SECONDS = 0.05
 # How often a lane looks again for what it can't be told of: a schema's id, a leader that went in between.
 _LOOK_SECONDS = 0.2
+# A batch that was halved has no bound of its own any more once it may have so many records.
+_MANY_RECORDS = 1 << 16
 # After an error of its own.
 _BROKEN_SECONDS = 1.0
 
@@ -123,6 +125,8 @@ class Lane:
         self._sent: Sequence[Batch] = ()
         self._results: list[tuple[Batch, ProduceError | None]] = []
         self._again: list[Batch] = []
+        # whether those on their way are of these, and so not what the queue begins with
+        self._sent_again = False
         self._most_records: int | None = None
         # failures in a row
         self._failures = 0
@@ -315,6 +319,8 @@ class Lane:
             return None
         if self._again and self._again[0].partition >= partitions:
             # The topic was made anew, with fewer partitions: what may be in the old one's log goes to the new one.
+            for batch in self._again:
+                self._producer.renumber(batch)
             self._again = []
             self._settle()
         if self._again:
@@ -333,6 +339,7 @@ class Lane:
         """See ``Source``: with a prefix of the queue, or those again that may be in the log."""
         if self._activity is not Activity.IDLE:
             return ()
+        self._sent_again = bool(self._again)
         if self._again:
             batches = [batch for batch in self._again if self._producer.may_begin(batch.topic, batch.partition)]
             self._again = [batch for batch in self._again if batch not in batches]
@@ -389,7 +396,7 @@ class Lane:
             self._activity = Activity.IDLE
         if all(error is None for _, error in results):
             self._failures = 0
-            self._settle([batch for batch, _ in results])
+            self._settle([batch for batch, _ in results], partly=self._sent_again)
         else:
             self._react(results)
         self._go_on()
@@ -476,7 +483,7 @@ class Lane:
     # --- what became of batches -----------------------------------------------------------------------------------------
 
     def _settle(self, acknowledged: Sequence[Batch] = (), *, partly: bool = False) -> None:
-        """Take what is acknowledged out of the queue; ``partly``: other batches of the same round are not."""
+        """Take what is acknowledged out of the queue; ``partly``: it may be other records than the queue begins with."""
         if self._again or partly:
             done = {id(record) for batch in acknowledged for record in batch.records}
             flying = {id(record) for batch in self._again for record in batch.records}
@@ -514,7 +521,7 @@ class Lane:
             return
         self.refusals.accepted()
         if self._most_records is not None:
-            self._most_records *= 2
+            self._most_records = self._most_records * 2 if self._most_records < _MANY_RECORDS else None
         if self._spool and self._journalled_through:
             self._spool.delete_through(self.number, last.seq)
             if last.seq >= self._journalled_through:
@@ -541,9 +548,11 @@ class Lane:
                 self._most_records = max(1, len(batch.records) // 2)
             given_away += [(record, step) for record in step.give_away]
             longest = max(longest, step.pause_seconds)
+        # Other lanes may wait for the partitions of these, so they never wait for the others' partitions.
+        self._again.sort(key=lambda batch: not batch.unresolved)
         self._settle([batch for batch, error in results if error is None], partly=True)
         self._failures += 1
-        if given_away:
+        if given_away and self._activity is not Activity.STOPPED:
             self._begin_giving_away(given_away)
         elif longest and not self._producer.refuses_everything:
             seconds = min(longest, _BACKOFF_SECONDS * 2 ** min(self._failures - 1, 20))

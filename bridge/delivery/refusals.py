@@ -112,6 +112,7 @@ class Refusals:
         since = self._alone_since(batch.records[0])
         long = self._loop.time() - since >= _CLOSED_SECONDS and batch.closes >= _CLOSES_TO_GIVE_AWAY
         if long and self._taken.elsewhere(self._number, since):
+            producer.renumber(batch)
             return Step(give_away=batch.records, reason=what)
         return Step(again=True, pause_seconds=_CLOSED_PAUSE_SECONDS)
 

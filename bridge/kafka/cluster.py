@@ -168,6 +168,7 @@ class Cluster:
             self._take(await self._metadata())
             if self._id_wanted:
                 await self._ask_producer_id()
+                self._on_change()
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
         except CONNECTION_FAILURES as error:

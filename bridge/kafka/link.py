@@ -62,6 +62,9 @@ class Flight:
 class Owner(Protocol):
     """What a link tells of itself."""
 
+    throttled_until: dict[int, float]
+    """The loop's time before which a broker is not to be written to, by its id."""
+
     async def open(self, node: int) -> Connection:
         """A new connection to the broker."""
 
@@ -241,6 +244,10 @@ class Link:
             self._change_over()
         else:
             self._owner.free(self)
+
+    def _throttle(self, until: float) -> None:
+        # The quota is the client's: another connection would only evade it.
+        self._owner.throttled_until[self.node] = max(until, self._owner.throttled_until.get(self.node, until))
 
     def _on_end(self) -> None:
         self._fail(CLOSED, self.connection.end if self.connection is not None else "")

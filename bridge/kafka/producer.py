@@ -55,6 +55,7 @@ class Producer:
         traffic: what was acknowledged.
         batches_failed: by what was done about it and the error's name.
         connections_opened: to brokers, for Produce.
+        throttled_until: the loop's time before which a broker is not to be written to, by its id.
     """
 
     def __init__(
@@ -151,11 +152,14 @@ class Producer:
         codec = self._codecs.get(topic, self._settings.compression_type)
         return Batch(topic, partition, codec, self.rounds.most_batch_bytes, stamp_ms)
 
-    def may_begin(self, topic: str, partition: int) -> bool:
-        """Whether a batch for the partition could go now: it has a leader, and no other batch is on its way to it."""
+    def may_begin(self, topic: str, partition: int, batch: Batch | None = None) -> bool:
+        """Whether a batch could go to the partition now; ``batch``: this one, which was sent before.
+
+        The partition has a leader, and no other batch is on its way to it, or may be in its log.
+        """
         return (
             self.cluster.leader(topic, partition) is not None
-            and self.sequences.of(topic, partition).batch is None
+            and self.sequences.of(topic, partition).batch in {None, batch}
             and self.sequences.usable(topic, partition)
         )
 

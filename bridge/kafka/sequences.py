@@ -26,7 +26,7 @@ class PartitionNumbers:
         self.epoch = self.next = 0
         # whether a batch was acknowledged under this epoch
         self.acknowledged = False
-        # the one on its way: there is one at most
+        # the one that is on its way, or that may be in the log: until that is known no other may have numbers here
         self.batch: Batch | None = None
 
 
@@ -86,6 +86,7 @@ class Sequences:
         """The partition's numbers begin anew: with the next epoch, or where there is none with another producer id."""
         numbers = self.of(batch.topic, batch.partition)
         batch.numbers, batch.unresolved = None, False
+        numbers.batch = None
         numbers.next, numbers.acknowledged = 0, False
         self.epochs_raised += 1
         if numbers.epoch < _LAST_EPOCH:
@@ -95,8 +96,10 @@ class Sequences:
 
     def forget_id(self, batch: Batch) -> None:
         """The broker does not know the producer id any more, or knows a newer epoch of it: the partition needs another one."""
+        numbers = self.of(batch.topic, batch.partition)
         batch.numbers, batch.unresolved = None, False
-        self._forget(self.of(batch.topic, batch.partition))
+        numbers.batch = None
+        self._forget(numbers)
 
     def _forget(self, numbers: PartitionNumbers) -> None:
         if numbers.producer_id is not None:

@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             raise UnsupportedSaslMechanismError(mechanism)
         version = messages.common_version(messages.SASL_AUTHENTICATE, self.versions)
         authenticator, challenge = _authenticator(login), None
-        while (step := await authenticator.step(challenge)) is not None:
+        while (step := await _next_step(authenticator, challenge)) is not None:
             payload: bytes = step[0]
             body = _SIZE.pack(len(payload)) + payload
             said = messages.read_sasl_step(await self.ask(messages.SASL_AUTHENTICATE, version, body), version)
@@ -247,6 +247,14 @@ async def _first_that_connects(
         except (OSError, TimeoutError) as error:
             failure = error
     raise failure
+
+
+async def _next_step(authenticator: Any, challenge: bytes | None) -> Any:
+    """What comes next in a login; None when it is over."""
+    try:
+        return await authenticator.step(challenge)
+    except (AssertionError, KeyError, ValueError) as error:  # as aiokafka's classes have it
+        raise SaslAuthenticationFailed(f"what it says makes no sense: {str(error) or repr(error)}") from error
 
 
 def _authenticator(login: dict[str, Any]) -> Any:

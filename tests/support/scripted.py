@@ -183,8 +183,9 @@ class Scripted:
         del topic
         return self.largest
 
-    def may_begin(self, topic: str, partition: int) -> bool:
+    def may_begin(self, topic: str, partition: int, batch: ScriptedBatch | None = None) -> bool:
         """Unless the test took the leader away, or a batch is on its way there."""
+        del batch
         busy = any((each.topic, each.partition) == (topic, partition) for each in self.flying)
         return (topic, partition) not in self.leaderless and not busy
 
@@ -339,13 +340,17 @@ class Stage:
 
     def __init__(self, *, window_bytes: int = 1 << 20, spool: bool = True) -> None:
         self.clock = Clock()
-        self.cluster = Scripted()
+        self.cluster = self.scripted()
         self.ids = ScriptedIds()
         self.window_bytes = window_bytes
         self._numbers = itertools.count(1)
         self.disk = Disk()
         self._spool = spool
         self.begin()
+
+    def scripted(self) -> Any:
+        """The cluster behind all processes."""
+        return Scripted()
 
     def begin(self) -> None:
         """Start a process."""
@@ -357,11 +362,15 @@ class Stage:
     async def _begin(self) -> None:
         self.delivery = Delivery(settings(), self.ids)
         self.delivery.spool = cast("Spool", self.disk) if self._spool else None
-        self.delivery.producer = cast("Producer", self.cluster)
+        self.delivery.producer = self.producer()
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         self.delivery._make_lanes(Layout([(STATUS, LANES), (QUARANTINE, 1)]))
         for lane in self.delivery.all_lanes():
             lane._window_bytes = self.window_bytes
+
+    def producer(self) -> "Producer":
+        """The process's."""
+        return cast("Producer", self.cluster)
 
     def crash(self, unheard: int = 0) -> None:
         """``kill -9``; the disk did ``unheard`` more of its queue. Then the next process."""

@@ -368,6 +368,19 @@ def test_what_is_too_large_is_found_by_halves_and_quarantined(stage: Stage) -> N
     stage.finish()
 
 
+def test_a_batch_that_was_halved_grows_to_any_size_again(stage: Stage) -> None:
+    """Twice as many records with each acknowledgement, and in the end there is no bound that is counted any more."""
+    stage.push(A)
+    stage.push(A, kind=LARGE)
+    stage.push(A, A)
+    reject(stage)
+    for _ in range(40):
+        stage.push(A)
+        stage.acknowledge()
+    assert stage.lane(A)._most_records is None
+    stage.finish()
+
+
 def test_what_is_too_large_counts_once_while_its_quarantine_waits(stage: Stage) -> None:
     """The report is in one place at every moment: waiting here, then there, then published."""
     stage.push(A, kind=LARGE)

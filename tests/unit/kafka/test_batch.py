@@ -1,6 +1,5 @@
 """A batch as brokers take it: aiokafka reads it back, and the compiled part writes it as aiokafka does."""
 
-import struct
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import compiled
-from bridge.kafka.batch import Batch, Codec, PythonWriter, Writer
+from bridge.kafka.batch import Batch, Codec, Numbers, PythonWriter, Writer
 from bridge.record import Record
 
 ROOM = 1 << 16
@@ -44,15 +43,15 @@ def built_by_aiokafka(written: list[tuple[Record, bytes]]) -> bytes:
 @given(st.lists(st.tuples(records, small), min_size=1, max_size=20), st.sampled_from(CODECS))
 def test_a_batch_is_read_back_as_it_was_written(written: list[tuple[Record, bytes]], codec: Codec) -> None:
     """By aiokafka's reader, its sum checked; without compression it is aiokafka's batch to the byte."""
-    batch = Batch(codec, ROOM)
+    batch = Batch("t", 0, codec, ROOM)
     for record, prefix in written:
         assert batch.extend([record], prefix) == 1
-    batch._set_producer_state(7, 3, 41)
-    built = batch._build()
-    assert batch._build() is built  # a retry sends the same
+    batch.numbers = Numbers(7, 3, 41)
+    built = batch.encoded()
+    assert batch.encoded() == built  # a retry sends the same
+    assert batch.size == len(built) <= batch.size_before_compression
     if codec == "none":
         assert built == built_by_aiokafka(written)
-        assert batch.size() == len(built)
 
     read = MemoryRecords(built).next_batch()
     assert read.validate_crc()
@@ -64,15 +63,61 @@ def test_a_batch_is_read_back_as_it_was_written(written: list[tuple[Record, byte
     ]
 
 
+def one(codec: Codec, record: Record, stamp_ms: int | None = None) -> Batch:
+    """A batch of one record."""
+    batch = Batch("t", 0, codec, ROOM, stamp_ms)
+    batch.extend([record])
+    batch.numbers = Numbers(7, 3, 41)
+    return batch
+
+
+def codec_of(built: bytes) -> int:
+    """Its number, as a broker reads it; 0 for none."""
+    return MemoryRecords(built).next_batch().compression_type  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("codec", CODECS[1:])
 def test_what_repeats_is_compressed_and_what_does_not_shrink_is_not(codec: Codec) -> None:
     """The batch says which of the two it is."""
     for value, compressed in ((b"x" * 500, True), (b"", False)):
-        batch = Batch(codec, ROOM)
-        batch.extend([Record("t", None, value, [], 1)])
-        built = batch._build()
-        (attributes,) = struct.unpack_from(">h", built, 21)
-        assert (attributes != 0) == (len(built) < batch.size()) == compressed
+        batch = one(codec, Record("t", None, value, [], 1))
+        built = batch.encoded()
+        assert (codec_of(built) != 0) == (len(built) < batch.size_before_compression) == compressed
+
+
+@pytest.mark.parametrize("stamp_ms", [None, 5_000])
+def test_another_codec_holds_the_same_records(stamp_ms: int | None) -> None:
+    """Under the same numbers, whatever was asked of the batch before."""
+    batch = one("lz4", Record("t", b"key", b"x" * 500, [("name", b"value")], 1_000), stamp_ms)
+    found = []
+    for codec in (*CODECS, *CODECS):
+        batch.use_codec(codec)
+        built = batch.encoded()
+        assert batch.size == len(built)
+        assert codec_of(built) == CODECS.index(codec)
+        read = MemoryRecords(built).next_batch()
+        assert read.validate_crc()
+        assert (7, 3, 41) == (read.producer_id, read.producer_epoch, read.base_sequence)
+        found.append([(each.timestamp, each.key, each.value, list(each.headers)) for each in read])
+    assert found == [[(stamp_ms or 1_000, b"key", b"x" * 500, [("name", b"value")])]] * len(found)
+
+
+def test_a_stamp_takes_the_place_of_the_records_own_times() -> None:
+    """Of each record and of the batch; what the broker counts by is that alone."""
+    batch = Batch("t", 0, "none", ROOM, 9_000)
+    batch.extend([Record("t", None, b"", [], time) for time in (1, 20_000)])
+    batch.numbers = Numbers(7, 3, 41)
+    read = MemoryRecords(batch.encoded()).next_batch()
+    assert [each.timestamp for each in read] == [9_000, 9_000] == [read.first_timestamp, read.max_timestamp]
+    assert batch.stamped
+
+
+def test_the_highest_numbers_fit() -> None:
+    """Kafka's longest producer id, epoch and sequence number."""
+    batch = one("none", Record("t", None, b"", [], 1))
+    batch.numbers = highest = Numbers(2**63 - 1, 2**15 - 1, 2**31 - 1)
+    read = MemoryRecords(batch.encoded()).next_batch()
+    assert highest == (read.producer_id, read.producer_epoch, read.base_sequence)
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -1,0 +1,71 @@
+"""What is learned of the cluster, in parts: one that can't be had holds up no other."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.scripted import STATUS, settings
+
+from bridge.errors import KafkaUnavailable
+from bridge.kafka.cluster import Cluster, ProducerId
+
+
+class Asked:
+    """A cluster that answers as told; ``told`` is what its user sees at each change."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[tuple[int | None, ProducerId | None]] = []
+        self.cluster = Cluster(settings().kafka, [STATUS], self._changed)
+        self.leader = 1
+        self.producer_ids: list[ProducerId | Exception] = []
+        monkeypatch.setattr(self.cluster, "_first_answer", self._metadata)
+        monkeypatch.setattr(self.cluster, "_ask_producer_id", self._producer_id)
+
+    def _changed(self) -> None:
+        self.told.append((self.cluster.leader(STATUS, 0), self.cluster.producer_id))
+
+    async def _metadata(self) -> Any:
+        return SimpleNamespace(
+            brokers=[(1, "one", 9092), (2, "two", 9092)], topics=[(0, STATUS, False, [(0, 0, self.leader, [], [])])]
+        )
+
+    async def _producer_id(self) -> None:
+        given = self.producer_ids.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        self.cluster._id_wanted = False
+        self.cluster.producer_id = given
+
+
+async def test_a_leader_that_moves_is_told_also_while_no_producer_id_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partitions that have one go on with it."""
+    asked = Asked(monkeypatch)
+    asked.producer_ids = [ProducerId(7, 0), KafkaUnavailable("the broker gives no producer id"), ProducerId(8, 0)]
+    assert await asked.cluster._learn()
+    assert asked.told[-1] == (1, (7, 0))
+
+    asked.leader = 2
+    asked.cluster.want_producer_id()
+    assert not await asked.cluster._learn()
+    assert asked.told[-1] == (2, (7, 0))
+    assert asked.cluster.last_error == "the broker gives no producer id"
+
+    assert await asked.cluster._learn()
+    assert asked.told[-1] == (2, (8, 0))
+    assert not asked.cluster.last_error
+
+
+async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for it would ask for another one."""
+    asked = Asked(monkeypatch)
+    asked.producer_ids = [ProducerId(7, 0)]
+
+    async def hide(topic: str) -> None:
+        assert topic == STATUS
+        assert asked.told[-1] == (1, (7, 0))
+        raise KafkaUnavailable("no right to see it")
+
+    monkeypatch.setattr(asked.cluster, "_ask_largest", hide)
+    asked.cluster.largest_message(STATUS)
+    assert not await asked.cluster._learn()
+    assert asked.told[-1] == (1, (7, 0))

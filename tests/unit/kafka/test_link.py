@@ -1,0 +1,380 @@
+"""A broker's connections: who goes by which, in requests of which size, and what a request that is lost brings about."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.kafka_frames import PartitionAnswer
+from support.model_broker import Arrived, ModelStage
+from support.scripted import LANES, STATUS, numbers, record
+
+from bridge.delivery.layout import placed
+from bridge.kafka.link import Role
+
+SPOOL_AFTER_SECONDS = 0.5
+# A lane each.
+A, B = (next(k for k in map("k{}".format, range(99)) if placed(record(k, 0), LANES) == lane) for lane in range(LANES))
+
+MakeStage = Callable[..., ModelStage]
+
+
+@pytest.fixture
+def make() -> Iterator[MakeStage]:
+    """A stage whose partitions are all led by broker 1; what holds at every moment is looked at in the end too."""
+    stages: list[ModelStage] = []
+
+    def one(**arguments: Any) -> ModelStage:
+        stage = ModelStage(**arguments)
+        stages.append(stage)
+        stage.kafka.leaders = {(topic, n): 1 for topic, count in stage.kafka.partitions.items() for n in range(count)}
+        stage.learn()
+        return stage
+
+    yield one
+    for stage in stages:
+        stage.check()
+        stage.close()
+
+
+def roles(stage: ModelStage) -> list[Role]:
+    """Of the links, those first that were made first."""
+    return [link.role for link in stage.produce.links()]
+
+
+def flying(stage: ModelStage) -> list[list[list[int]]]:
+    """Numbers of the records in each batch of each request on its way."""
+    return [request.numbers for request in stage.kafka.requests]
+
+
+# --- a request ----------------------------------------------------------------------------------------------------------
+
+
+def test_lanes_share_a_request_and_what_comes_meanwhile_forms_the_next(make: MakeStage) -> None:
+    """One request of a link is on its way at a time."""
+    stage = make()
+    stage.push(A, B)
+    stage.push(A)
+    stage.push(B)
+    assert flying(stage) == [[[1], [2]]]
+    stage.serve()
+    assert flying(stage) == [[[3], [4]]]
+    stage.finish()
+
+
+def test_a_request_is_bounded(make: MakeStage) -> None:
+    """What does not fit waits for the next, in its order, and the batch is the same."""
+    stage = make(max_request_bytes=130)
+    stage.push(A, B)
+    stage.push(A)
+    assert flying(stage) == [[[1]]]
+    stage.serve()
+    assert flying(stage) == [[[2]]]
+    stage.finish()
+    assert stage.log == [1, 2, 3]
+
+
+def test_a_record_larger_than_a_request_goes_alone_by_a_link_of_its_own(make: MakeStage) -> None:
+    """So that nobody waits behind it: a broker that closes on it closes on nothing else."""
+    stage = make(max_request_bytes=70)
+    stage.push(A, B)
+    assert roles(stage) == [Role.HEALTHY, Role.QUARANTINE]
+    assert flying(stage) == [[[1]]]
+    stage.serve()
+    stage.finish()
+    assert sorted(stage.log) == [1, 2]
+
+
+@pytest.mark.parametrize("throttle_ms", [1_500, 600_000])
+def test_a_broker_that_throttles_is_sent_nothing_for_as_long_as_told(make: MakeStage, throttle_ms: int) -> None:
+    """Or for two minutes at most. The quota is the client's: nothing goes to that broker by another link either."""
+    stage = make()
+    stage.push(A)
+    opened = stage.kafka.opened
+    stage.do(lambda: stage.kafka.requests[0].answer(stage.kafka.requests[0].serve(), throttle_ms))
+    stage.push(A)
+    until = stage.clock.now + min(throttle_ms / 1000, 120.0)
+    stage.advance(min(throttle_ms / 1000, 120.0) - 0.01)
+    assert flying(stage) == []
+    stage.advance(0.02)
+    assert stage.clock.now >= until
+    assert flying(stage) == [[[2]]]
+    assert stage.kafka.opened <= opened + 1  # the lane is degraded by then, and has another link
+    stage.finish()
+
+
+def test_before_a_login_ends_the_next_request_goes_on_a_new_connection(make: MakeStage) -> None:
+    """The one on its way is waited for."""
+    stage = make()
+    stage.push(A)
+    [first] = stage.kafka.requests
+    first.connection.expire()
+    stage.advance(0.1)
+    assert flying(stage) == [[[1]]]
+    stage.serve()
+    stage.push(A)
+    [second] = stage.kafka.requests
+    assert second.connection is not first.connection
+    assert first.connection.end
+    assert stage.kafka.opened == 2
+    stage.finish()
+
+
+def test_credentials_that_changed_are_taken_for_the_next_request(make: MakeStage) -> None:
+    """Between requests."""
+    stage = make()
+    stage.push(A)
+    [link] = stage.produce.links()
+    stage.do(link.renew)
+    assert flying(stage) == [[[1]]]
+    stage.serve()
+    stage.push(A)
+    assert stage.kafka.opened == 2
+    stage.finish()
+
+
+def test_a_connection_that_has_ended_takes_no_request_with_it(make: MakeStage) -> None:
+    """It came to an end a moment ago, and the link has not heard of it: the next request goes on a new one."""
+    stage = make()
+    stage.kafka.leaders[STATUS, placed(record(B, 0), LANES)] = 2
+    stage.learn()
+    stage.push(A, B)
+    ended = next(each.connection for each in stage.kafka.requests if each.node == 1)
+    stage.serve()
+
+    def both() -> None:
+        stage.delivery.submit([record(A, 3), record(B, 4)], stage.clock.now + 2.0)
+        ended.abort("an answer that nobody asked for")
+
+    stage.do(both)
+    assert sorted(flying(stage)) == [[[3]], [[4]]]
+    assert not stage.produce.batches_failed
+    stage.finish()
+
+
+# --- roles --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_link_on_which_a_healthy_lane_waits_for_too_long_is_left_to_the_degraded(make: MakeStage) -> None:
+    """Healthy lanes go on by a new one."""
+    stage = make()
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    assert roles(stage) == [Role.DEGRADED]
+    stage.push(B)
+    assert roles(stage) == [Role.DEGRADED, Role.HEALTHY]
+    assert flying(stage) == [[[1]], [[2]]]
+    stage.serve()
+    stage.finish()
+
+
+def test_what_waits_behind_a_slow_request_is_taken_along(make: MakeStage) -> None:
+    """Also a batch that was made already and did not fit."""
+    stage = make(max_request_bytes=130)
+    stage.kafka.silent = {1}
+    stage.push(A)
+    stage.advance(0.3)
+    stage.push(B)
+    stage.kafka.silent = set()
+    stage.advance(0.05)
+    assert flying(stage) == [[[1]]]
+    stage.advance(SPOOL_AFTER_SECONDS - 0.35 + 0.01)
+    assert flying(stage) == [[[1]], [[2]]]
+    assert not stage.lane(B).degraded
+    stage.finish()
+
+
+def test_a_second_slow_link_is_spare_and_is_closed_when_it_is_not_wanted(make: MakeStage) -> None:
+    """The degraded lanes have one already."""
+    stage = make()
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.push(B)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    assert roles(stage) == [Role.DEGRADED, Role.SPARE]
+    stage.serve()
+    stage.commit()
+    stage.advance(9.0)
+    assert len(stage.produce.links()) == 2
+    stage.advance(2.0)
+    assert roles(stage) == [Role.DEGRADED]
+    stage.push(A)
+    assert roles(stage) == [Role.DEGRADED, Role.HEALTHY]
+    stage.finish()
+
+
+def test_a_spare_link_is_taken_before_a_new_one_is_opened(make: MakeStage) -> None:
+    """It has a connection."""
+    stage = make()
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.push(B)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.serve()
+    stage.commit()
+    opened = stage.kafka.opened
+    stage.push(A)
+    assert roles(stage) == [Role.DEGRADED, Role.HEALTHY]
+    assert stage.kafka.opened == opened
+    stage.finish()
+
+
+def test_links_that_nothing_goes_by_are_closed(make: MakeStage) -> None:
+    """Before the broker does it."""
+    stage = make()
+    stage.push(A)
+    stage.serve()
+    connection = stage.produce.links()[0].connection
+    assert connection is not None
+    stage.advance(199.0)
+    assert [connection.end] == [""]
+    stage.advance(2.0)
+    assert [connection.end] == ["idle"]
+    stage.push(A)
+    assert flying(stage) == [[[2]]]
+    stage.finish()
+
+
+# --- requests that are lost ---------------------------------------------------------------------------------------------
+
+
+def hang_up(stage: ModelStage, request: Arrived) -> None:
+    """The broker does."""
+    stage.do(request.connection.hang_up)
+
+
+def test_after_a_lost_request_each_of_its_batches_goes_alone(make: MakeStage) -> None:
+    """One of them may be what the broker closes on."""
+    stage = make()
+    stage.push(A, B)
+    hang_up(stage, stage.kafka.requests[0])
+    stage.advance(0.1)
+    for _ in range(2):
+        [[batch]] = flying(stage)
+        assert len(batch) == 1
+        stage.serve()
+    assert sorted(stage.log) == [1, 2]
+    stage.finish()
+
+
+def test_requests_are_halved_where_they_are_lost_again_and_grow_again(make: MakeStage) -> None:
+    """Down to a least size, and up to the setting, a minute after each other without another loss."""
+    stage = make(max_request_bytes=60_000)
+    produce = stage.produce
+    sizes = []
+    for _ in range(8):
+        stage.push(A, B)
+        [request] = stage.kafka.requests
+        assert len(request.batches) == 2
+        hang_up(stage, request)
+        sizes.append(produce._most_request_bytes)
+        stage.advance(0.2)
+        stage.serve()
+        stage.serve()
+    assert sizes == [60_000, 30_000, 30_000, 16_384, 16_384, 16_384, 16_384, 16_384]
+    stage.advance(59.0)
+    assert produce._most_request_bytes == 16_384
+    stage.advance(2.0)
+    assert produce._most_request_bytes == 32_768
+    stage.advance(61.0)
+    assert produce._most_request_bytes == 60_000
+    stage.finish()
+
+
+def test_a_request_of_several_that_is_answered_between_two_lost_ones_halves_nothing(make: MakeStage) -> None:
+    """Brokers restart now and then."""
+    stage = make(max_request_bytes=60_000)
+    for _ in range(4):
+        stage.push(A, B)
+        hang_up(stage, stage.kafka.requests[0])
+        stage.advance(0.2)
+        stage.serve()
+        stage.serve()
+        stage.push(A, B)
+        stage.serve()
+    assert stage.produce._most_request_bytes == 60_000
+    stage.finish()
+
+
+def test_a_batch_that_the_broker_closes_on_twice_alone_is_halved(make: MakeStage) -> None:
+    """Under a new epoch, as the first attempts may be in the log; others go on meanwhile."""
+    stage = make()
+    stage.push(A, A, A, A)
+    for _ in range(2):
+        assert flying(stage) == [[[1, 2, 3, 4]]]
+        hang_up(stage, stage.kafka.requests[0])
+        stage.advance(0.5)
+    assert flying(stage) == [[[1, 2]]]
+    assert stage.kafka.requests[0].batches[0].epoch == 1
+    stage.finish()
+    assert stage.log == [1, 2, 3, 4]
+
+
+def test_an_answer_between_two_closes_counts_from_the_beginning(make: MakeStage) -> None:
+    """The broker can read the request, then."""
+    stage = make()
+    stage.push(A, A)
+    hang_up(stage, stage.kafka.requests[0])
+    stage.advance(0.5)
+    stage.refuse(6)
+    stage.advance(0.5)
+    hang_up(stage, stage.kafka.requests[0])
+    stage.advance(0.5)
+    assert flying(stage) == [[[1, 2]]]
+    assert stage.kafka.requests[0].batches[0].epoch == 0
+    stage.finish()
+
+
+def test_a_broker_that_takes_no_connection_is_tried_less_and_less_often(make: MakeStage) -> None:
+    """Up to every two seconds; and it is said why."""
+    stage = make()
+    stage.kafka.refusing = {1}
+    stage.push(A)
+    stage.advance(20.0)
+    before = stage.kafka.opened
+    stage.advance(20.0)
+    assert 10 <= stage.kafka.opened - before <= 40  # by two links: the lane is degraded now
+    assert "broker 1, which the cluster tells of as localhost:1" in stage.produce.last_error
+    stage.finish()
+    assert not stage.produce.last_error
+
+
+def test_what_is_on_its_way_to_a_former_leader_goes_to_the_new_one_at_once(make: MakeStage) -> None:
+    """With the same numbers; other partitions' answers are waited for."""
+    stage = make()
+    stage.push(A, B)
+    [request] = stage.kafka.requests
+    request.serve()
+    stage.kafka.leaders[STATUS, placed(record(A, 0), LANES)] = 2
+    stage.learn()
+    stage.advance(0.1)
+    assert [each.numbers for each in stage.flying_to(2)] == [[[1]]]
+    stage.serve(stage.flying_to(2)[0])
+    stage.do(request.answer, {each.where: PartitionAnswer(0) for each in request.batches})
+    stage.finish()
+    assert sorted(stage.log) == [1, 2]
+
+
+def test_answers_that_speak_of_what_was_not_asked_do_no_harm(make: MakeStage) -> None:
+    """Another partition, another topic; what was asked is missing."""
+    stage = make()
+    stage.push(A)
+    [request] = stage.kafka.requests
+    stage.do(request.answer, {("other", 0): PartitionAnswer(0), (STATUS, 77): PartitionAnswer(44)})
+    assert stage.produce.batches_failed == {("resend", "missing_in_answer"): 1}
+    stage.finish()
+    assert stage.log == [1]
+
+
+# --- the end ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_comes_while_the_bridge_stops_begins_nothing(make: MakeStage) -> None:
+    """What was refused then stays on disk."""
+    stage = make()
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.commit()
+    stage.run(stage.lane(A).stop())
+    stage.do(stage.kafka.requests[0].refuse, 87, named=[(0, "no")])
+    assert not stage.disk.queue
+    assert [numbers(row.records) for row in stage.disk.rows.values()] == [[1]]

@@ -1,0 +1,439 @@
+"""The real lanes and the real producer on a model of Kafka: nothing is lost, and nothing is out of order, whatever comes."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.kafka_frames import Partition, PartitionAnswer
+from support.model_broker import NOT_APPENDED, Arrived, ModelStage
+from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Stage, numbers, record
+
+from bridge.delivery.layout import placed
+
+if TYPE_CHECKING:
+    from bridge.delivery.entry import PendingAck
+
+LONG = os.environ.get("BRIDGE_LONG") == "1"
+MORE = 3
+"""Partitions after there were two: each lane then writes to all of them, and each partition is written to by both lanes."""
+
+
+def where(key: str, partitions: int = LANES) -> Partition:
+    """The partition of a key."""
+    return STATUS, placed(record(key, 0), partitions)
+
+
+def _keys(count: int) -> list[str]:
+    """Keys of all lanes and partitions, whether there are few or more."""
+    found: dict[tuple[int, int], str] = {}
+    for key in map("k{}".format, range(999)):
+        found.setdefault((where(key)[1], where(key, MORE)[1]), key)
+    return list(found.values())[:count]
+
+
+KEYS = _keys(LANES * MORE)
+
+
+@pytest.fixture
+def stage() -> Iterator[ModelStage]:
+    """Two brokers and a process; what holds at every moment is looked at in the end too."""
+    stage = ModelStage()
+    yield stage
+    stage.check()
+    stage.close()
+
+
+# --- more partitions than lanes, or fewer -------------------------------------------------------------------------------
+
+
+def both_lanes(partition: int) -> tuple[str, str]:
+    """Keys of one partition, each of another lane."""
+    first, second = (next(k for k in KEYS if where(k, MORE)[1] == partition and where(k)[1] == lane) for lane in (0, 1))
+    return first, second
+
+
+@pytest.mark.parametrize("appended", [True, False])
+def test_while_a_batch_may_be_in_the_log_no_other_lane_has_its_numbers(stage: ModelStage, appended: bool) -> None:
+    """Two lanes write to one partition: the second waits, or the broker would take its records for the first one's."""
+    stage.kafka.partitions[STATUS] = MORE
+    stage.learn()
+    first, second = both_lanes(0)
+    pushed = [stage.push(first)]
+    request = stage.kafka.requests[0]
+    if appended:
+        request.serve()
+    stage.do(request.connection.hang_up)
+    pushed.append(stage.push(second))
+    assert stage.flying == []  # the first lane pauses
+    stage.advance(1.0)
+    assert stage.flying == [[1]]
+    stage.serve()
+    stage.advance(0.2)
+    assert stage.flying == [[2]]
+    stage.serve()
+    assert [stage.answer(each) for each in pushed] == [200, 200]
+    assert stage.log == [1, 2]
+    assert stage.produce.sequences.epochs_raised == 0
+
+
+def test_lanes_never_wait_for_each_other_in_a_circle(stage: ModelStage) -> None:
+    """Each has a batch that may be in the log, and one that has to be sent again to the other's partition."""
+    stage.kafka.partitions[STATUS] = MORE
+    stage.kafka.leaders = {(STATUS, number): 1 for number in range(MORE)}
+    stage.learn()
+    mine, theirs = zip(both_lanes(1), both_lanes(0), strict=True)
+    stage.push(*mine)
+    stage.push(*theirs)
+    [request] = stage.kafka.requests
+    assert len(request.batches) == 2
+    stage.do(request.answer, dict.fromkeys((each.where for each in request.batches), PartitionAnswer(45)))
+    for _ in range(30):
+        for request in list(stage.kafka.requests):
+            # In this order: the partition that is free again comes first.
+            free = 45 if request.numbers[0][0] > 2 else 6
+            batches = sorted(request.batches, key=lambda batch: -batch.where[1])
+            said = {each.where: PartitionAnswer(free if each.where[1] == 1 else 6) for each in batches}
+            stage.do(request.answer, said)
+        stage.advance(0.25)
+    stage.finish()
+    assert sorted(stage.log) == [1, 2, 3, 4]
+
+
+def test_a_batch_of_a_partition_that_is_gone_keeps_no_numbers(stage: ModelStage) -> None:
+    """The topic was made anew, with fewer partitions, and has got them back since."""
+    stage.kafka.partitions[STATUS] = MORE
+    stage.learn()
+    stage.push(*both_lanes(MORE - 1))
+    stage.do(stage.kafka.requests[0].connection.hang_up)
+    stage.kafka.partitions[STATUS] = LANES
+    stage.learn()
+    stage.advance(1.0)
+    stage.serve()
+    stage.kafka.partitions[STATUS] = MORE
+    stage.learn()
+    for key in both_lanes(MORE - 1):
+        stage.push(key)
+    stage.finish()
+    assert sorted(stage.log) == [1, 2, 3, 4]
+
+
+def lanes_keys(lane: int) -> list[str]:
+    """Keys of one lane, by partition."""
+    return sorted((key for key in KEYS if where(key)[1] == lane), key=lambda key: where(key, MORE))
+
+
+@pytest.mark.parametrize("again", [0, 1])
+def test_of_a_round_only_what_was_acknowledged_is_done(stage: ModelStage, again: int) -> None:
+    """One batch of a lane is taken apart, the other is sent again as it is, and acknowledged first."""
+    stage.kafka.partitions[STATUS] = MORE
+    stage.kafka.leaders = {(STATUS, number): 1 for number in range(MORE)}
+    stage.learn()
+    keys = lanes_keys(0)[:2]
+    stage.push(*keys)
+    [request] = stage.kafka.requests
+    answers = {(STATUS, number): PartitionAnswer(6 if number == again else 44) for number in (0, 1)}
+    stage.do(request.answer, answers)
+    stage.advance(1.0)
+    assert stage.flying == [[again + 1]]
+    stage.finish()
+    assert stage.first_occurrences() == {keys[0]: [1], keys[1]: [2]}
+    assert len(stage.log) == 2
+
+
+# --- numbers of records that are given away -----------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_record_that_is_given_away_go_to_no_other(stage: ModelStage) -> None:
+    """The broker closes the connection each time, and the record may be in the log all the same."""
+    first, other = KEYS[0], next(key for key in KEYS if where(key) != where(KEYS[0]))
+    stage.push(first)
+    stage.advance(0.6)
+    while not stage.disk.dead_letters:
+        stage.push(other)
+        for request in list(stage.kafka.requests):
+            if [1] in request.numbers:
+                request.serve()
+                stage.do(request.connection.hang_up)
+            else:
+                stage.serve(request)
+        stage.commit()
+        stage.advance(1.0)
+        assert stage.clock.now < 1100.0
+    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
+
+    stage.push(first)
+    [number] = stage.kafka.requests[0].numbers[0]
+    stage.finish()
+    assert number in stage.log
+
+
+# --- any fault ----------------------------------------------------------------------------------------------------------
+
+REFUSALS = [*NOT_APPENDED, 45, 45, 45, 47, 59]
+MAYBE_APPENDED = [-1, 3, 5, 6, 7, 13, 20, 56, 999]
+
+
+class AnyFault(RuleBasedStateMachine):
+    """Callbacks, every answer that a broker may give, lost and late bytes, moves, commits, failures, deaths, in any order.
+
+    Always: the reconciliation balances, what was answered 200 is in a log, on disk, or a dead letter, and no log has two lists of
+    records under the same numbers. In the end, when all is well: what was promised is in the log, by key in the order it was
+    pushed, and nothing waits.
+    """
+
+    @initialize(
+        window=st.sampled_from([4_000, 1 << 20]),
+        batch=st.sampled_from([80, 160, 1 << 20]),
+        request=st.sampled_from([130, 300, 1 << 20]),
+        newest=st.sampled_from([3, 7, 8]),
+        largest=st.sampled_from([None, 10, 1 << 20]),
+    )
+    def start(self, window: int, batch: int, request: int, newest: int, largest: int | None) -> None:
+        """A process."""
+        self.stage = ModelStage(window_bytes=window, max_batch_bytes=batch, max_request_bytes=request)
+        self.kafka = self.stage.kafka
+        self.kafka.newest, self.kafka.largest = newest, largest
+        self.open: list[tuple[PendingAck, list[Any]]] = []
+        self.promised: list[Any] = []
+
+    # --- the provider, the disk, time -----------------------------------------------------------------------------------
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
+    def push(self, keys: list[str]) -> None:
+        """A callback."""
+        ack = self.stage.push(*keys)
+        self.open.append((ack, [r for _, entry in ack.entries for r in entry.records]))
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
+    def push_and_serve(self, keys: list[str]) -> None:
+        """A callback while all is well."""
+        self.push(keys)
+        self.stage.serve()
+
+    @precondition(lambda self: self.stage.disk.queue)
+    @rule(times=st.integers(1, 4))
+    def commit(self, times: int) -> None:
+        """The disk does some of what is queued."""
+        for _ in range(min(times, len(self.stage.disk.queue))):
+            self.stage.disk.work()
+        self.stage.settle()
+
+    @precondition(lambda self: self.stage.disk.queue)
+    @rule(kept=st.booleans())
+    def commit_fails(self, kept: bool) -> None:
+        """An append fails; its row may be there all the same."""
+        self.stage.disk.work(FAILED, kept=kept)
+        self.stage.settle()
+
+    @rule(seconds=st.sampled_from([0.1, 0.51, 0.51, 1.1, 3.1, 6.6, 31.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes: pauses end, lanes degrade, deadlines pass, requests are given up."""
+        self.stage.advance(seconds)
+
+    @rule(unheard=st.integers(0, 3))
+    def crash(self, unheard: int) -> None:
+        """``kill -9`` and a new start."""
+        self.note_answers()
+        self.open.clear()
+        self.stage.crash(unheard)
+
+    # --- answers --------------------------------------------------------------------------------------------------------
+
+    def drawn(self, data: st.DataObject) -> Arrived:
+        """A request that is on its way."""
+        return data.draw(st.sampled_from(self.kafka.requests))
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule()
+    def serve_all(self) -> None:
+        """All brokers are well."""
+        self.stage.serve()
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), throttle_ms=st.sampled_from([0, 0, 1500]))
+    def serve(self, data: st.DataObject, throttle_ms: int) -> None:
+        """A broker does what is right."""
+        request = self.drawn(data)
+        self.stage.do(lambda: request.answer(request.serve(), throttle_ms))
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), code=st.sampled_from(MAYBE_APPENDED), appended=st.booleans())
+    def fail(self, data: st.DataObject, code: int, appended: bool) -> None:
+        """It answers with an error that says nothing of the log."""
+        self.answer(data, PartitionAnswer(code), appended=appended)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), code=st.sampled_from(REFUSALS), named=st.none() | st.integers(0, 3))
+    def refuse(self, data: st.DataObject, code: int, named: int | None) -> None:
+        """It appends nothing, and says so."""
+        self.answer(data, PartitionAnswer(code, record_errors=[] if named is None else [(named, "no")]), appended=False)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), code=st.sampled_from(MAYBE_APPENDED), then=st.sampled_from(REFUSALS), appended=st.booleans())
+    def fail_and_refuse(self, data: st.DataObject, code: int, then: int, appended: bool) -> None:
+        """A batch that may be in the log is refused when it is sent again, and more came meanwhile."""
+        self.answer(data, PartitionAnswer(code), appended=appended)
+        self.push(data.draw(st.lists(st.sampled_from(KEYS), max_size=2)) or KEYS[:1])
+        self.stage.advance(1.1)
+        if self.kafka.requests:
+            self.answer(data, PartitionAnswer(then), appended=False)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), appended=st.booleans())
+    def leave_out(self, data: st.DataObject, appended: bool) -> None:
+        """It says nothing of some partitions."""
+        self.answer(data, None, appended=appended)
+
+    def done(self, data: st.DataObject) -> None:
+        """Some time may pass after each answer, in which the bridge does what it calls for."""
+        self.stage.advance(data.draw(st.sampled_from([0.0, 0.06, 0.3])))
+
+    def answer(self, data: st.DataObject, said: PartitionAnswer | None, *, appended: bool) -> None:
+        """Some partitions are answered thus, the others as is right."""
+        request = self.drawn(data)
+        chosen = [request.batches[0], *(each for each in request.batches[1:] if data.draw(st.booleans()))]
+
+        def do() -> None:
+            answers = {}
+            for batch in request.batches:
+                right = self.kafka.append(request.node, batch) if appended or batch not in chosen else 0
+                if batch not in chosen:
+                    answers[batch.where] = PartitionAnswer(right)
+                elif said is not None:
+                    answers[batch.where] = said
+            request.answer(answers)
+
+        self.stage.do(do)
+        self.done(data)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), known=st.booleans())
+    def duplicate(self, data: st.DataObject, known: bool) -> None:
+        """It says that it has what it was sent before, or, of what it was not sent before, that its numbers are used."""
+        request = self.drawn(data)
+
+        def do() -> None:
+            answers = {}
+            for batch in request.batches:
+                used = not known and self.kafka.sent_once(batch)
+                right = 0 if used else self.kafka.append(request.node, batch)
+                answers[batch.where] = PartitionAnswer(46 if right == 0 else right)
+            request.answer(answers)
+
+        self.stage.do(do)
+        self.done(data)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), appended=st.booleans(), body=st.binary(max_size=12))
+    def nonsense(self, data: st.DataObject, appended: bool, body: bytes) -> None:
+        """Its answer is none."""
+        request = self.drawn(data)
+        if appended:
+            request.serve()
+        self.stage.do(request.answer_bytes, body)
+        self.done(data)
+
+    @precondition(lambda self: self.kafka.requests)
+    @rule(data=st.data(), fate=st.sampled_from(["appended", "lost", "late"]))
+    def hang_up(self, data: st.DataObject, fate: str) -> None:
+        """The connection is closed before an answer."""
+        request = self.drawn(data)
+        if fate == "appended":
+            request.serve()
+        self.stage.do(request.connection.hang_up, late=fate == "late")
+        self.done(data)
+
+    @precondition(lambda self: self.kafka.late)
+    @rule(data=st.data())
+    def arrive_late(self, data: st.DataObject) -> None:
+        """Bytes of a closed connection."""
+        self.kafka.deliver_late(data.draw(st.integers(0, len(self.kafka.late) - 1)))
+
+    # --- the cluster ----------------------------------------------------------------------------------------------------
+
+    @rule(key=st.sampled_from(KEYS), node=st.sampled_from([None, 1, 2, 1, 2]))
+    def move(self, key: str, node: int | None) -> None:
+        """Another leader, or none."""
+        self.kafka.leaders[where(key, self.kafka.partitions[STATUS])] = node
+
+    @rule(reachable=st.sampled_from([True, True, False]))
+    def learn(self, reachable: bool) -> None:
+        """The cluster tells of itself, or can't be asked any more."""
+        self.kafka.reachable = reachable
+        self.stage.learn()
+
+    @rule(node=st.sampled_from([1, 2]), how=st.sampled_from(["refusing", "silent", "well", "well"]))
+    def turn_away(self, node: int, how: str) -> None:
+        """A broker takes no new connections any more, or does again."""
+        for each in (self.kafka.refusing, self.kafka.silent):
+            each.discard(node)
+        if how != "well":
+            getattr(self.kafka, how).add(node)
+
+    @rule(key=st.sampled_from(KEYS), what=st.sampled_from(["forget", "fence"]))
+    def know_otherwise(self, key: str, what: str) -> None:
+        """A partition knows no producer any more, or a newer epoch of each."""
+        getattr(self.kafka, what)(where(key, self.kafka.partitions[STATUS]))
+
+    @precondition(lambda self: self.kafka.partitions[STATUS] < MORE)
+    @rule()
+    def add_partitions(self) -> None:
+        """At any moment."""
+        self.kafka.partitions[STATUS] = MORE
+
+    # --- what holds -----------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def balances(self) -> None:
+        """The reconciliation, the numbers, and what was just promised."""
+        self.note_answers()
+        self.stage.check()
+
+    def kept(self) -> set[int]:
+        """Dead letters, and what is in quarantine."""
+        dead_letters = {n for row in self.stage.disk.dead_letters for n in numbers(row.records)}
+        return dead_letters | set(self.kafka.numbers(QUARANTINE))
+
+    def note_answers(self) -> None:
+        """What is answered 200 has to be somewhere."""
+        for ack, records in list(self.open):
+            if Stage.answer(ack) is None:
+                continue
+            self.open.remove((ack, records))
+            if Stage.answer(ack) == 503:
+                continue
+            self.promised += records
+            on_disk = {n for row in self.stage.disk.rows.values() for n in numbers(row.records)}
+            missing = set(numbers(records)) - on_disk - self.kept() - set(self.stage.log)
+            assert not missing, f"answered 200 and nowhere: {missing}"
+
+    def teardown(self) -> None:
+        """All is well again."""
+        if not hasattr(self, "stage"):
+            return
+        stage = self.stage
+        try:
+            stage.finish()
+            self.note_answers()
+            kept, first = self.kept(), stage.first_occurrences()
+            for key in KEYS:
+                promised = numbers([r for r in self.promised if r.key == key.encode()])
+                missing = set(promised) - set(first.get(key, [])) - kept
+                assert not missing, f"promised and lost: {missing}"
+                found = [n for n in first.get(key, []) if n in promised]
+                assert found == sorted(found), "out of order"
+        finally:
+            stage.close()
+
+
+TestAnyFault = AnyFault.TestCase
+TestAnyFault.settings = settings(
+    max_examples=10_000 if LONG else 500,
+    stateful_step_count=60 if LONG else 40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)

@@ -1,0 +1,389 @@
+"""One connection to one broker, on the loopback: what is an answer, what is none, and how it begins."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiokafka.errors import SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from support.wire_server import PASSWORD, WRONG, Asked, WireServer, frame
+
+from bridge.errors import ConnectionEnded, UnreadableAnswer, UnsupportedBroker
+from bridge.kafka import messages
+from bridge.kafka.connection import reason
+from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
+
+WAIT_SECONDS = 10.0
+QUESTION = 99
+HOST = "127.0.0.1"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[WireServer]:
+    """It takes connections."""
+    async with WireServer() as server:
+        yield server
+
+
+async def opened(server: WireServer, mechanism: str = "", password: str = PASSWORD) -> Connection:
+    """A connection to it."""
+    return await connect(HOST, server.port, server.arguments(mechanism, password), WAIT_SECONDS)
+
+
+async def asked(connection: Connection, body: bytes = b"what?") -> bytes:
+    """The answer to a question that only ``server.answer`` knows."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        return await connection.ask(QUESTION, 1, body)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """It holds, before long."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():  # noqa: ASYNC110 - it is of the server's end
+            await asyncio.sleep(0.005)
+
+
+# --- questions and answers ----------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_asks_and_is_answered(server: WireServer) -> None:
+    """One question after the other, each under its own id and the client's name."""
+
+    async def answer(question: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(question.correlation_id, question.body[::-1]))
+
+    server.answer = answer
+    connection = await opened(server)
+    assert connection.versions == server.offered
+    assert [await asked(connection, body) for body in (b"one", b"", b"x" * 300_000)] == [b"eno", b"", b"x" * 300_000]
+    questions = [each for each in server.asked if each.api_key == QUESTION]
+    assert len({each.correlation_id for each in questions}) == 3
+    assert {each.client_id for each in questions} == {"tests"}
+    assert [connection.end] == [""]
+    connection.abort("enough")
+    assert [connection.end] == ["enough"]
+    await until(lambda: server.ended == 1)
+
+
+async def test_an_answer_may_come_byte_by_byte(server: WireServer) -> None:
+    """And the next one in the same breath as its end."""
+
+    async def answer(question: Asked, writer: asyncio.StreamWriter) -> None:
+        for byte in frame(question.correlation_id, b"in pieces"):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    server.answer = answer
+    connection = await opened(server)
+    assert await asked(connection) == b"in pieces"
+    assert await asked(connection) == b"in pieces"
+
+
+class Pipe(asyncio.Transport):
+    """Stands for a socket: what was written is kept, an end comes when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = False
+        self._socket = socket.socket()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Only a socket is asked for."""
+        return self._socket if name == "socket" else default
+
+    def write(self, data: Any) -> None:
+        """Keep it."""
+        self.written += bytes(data)
+
+    def abort(self) -> None:
+        """Note it."""
+        self.aborted = True
+        self._socket.close()
+
+
+async def piped() -> tuple[Connection, Pipe, list[bytes], list[str]]:
+    """A connection with a question on its way, the answers and the ends that its user hears of."""
+    connection, pipe = Connection("tests"), Pipe()
+    answers: list[bytes] = []
+    ends: list[str] = []
+    connection.connection_made(pipe)
+    connection.on_end = lambda: ends.append(connection.end)
+    connection.send(QUESTION, 1, [b"what", b"?"], answers.append)
+    return connection, pipe, answers, ends
+
+
+ANSWER = frame(1, b"this")
+
+
+@pytest.mark.parametrize("at", range(len(ANSWER) + 1))
+async def test_a_connection_may_end_between_any_two_bytes(at: int) -> None:
+    """Only a whole answer is one; the end is told once."""
+    connection, pipe, answers, ends = await piped()
+    for byte in ANSWER[:at]:
+        connection.data_received(bytes([byte]))
+    connection.connection_lost(None)
+    assert answers == ([b"this"] if at == len(ANSWER) else [])
+    assert ends == [connection.end] == ["the broker hung up"]
+    with pytest.raises(ConnectionEnded, match="hung up"):
+        connection.send(QUESTION, 1, [b""], answers.append)
+    pipe.abort()
+
+
+@pytest.mark.parametrize("at", range(len(ANSWER) + 1))
+async def test_an_answer_in_two_pieces_is_one(at: int) -> None:
+    """Wherever it was cut."""
+    connection, pipe, answers, ends = await piped()
+    connection.data_received(ANSWER[:at])
+    connection.data_received(ANSWER[at:])
+    assert answers == [b"this"]
+    assert not ends
+    assert struct.unpack_from(">ihhi", pipe.written) == (len(pipe.written) - 4, QUESTION, 1, 1)
+    assert pipe.written.endswith(b"\x00\x05testswhat?")
+    pipe.abort()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (frame(2, b"this"), "an answer has correlation id 2, not 1"),
+        (frame(0, b""), "correlation id 0, not 1"),
+        (frame(-1, b"this"), "correlation id -1, not 1"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"no answer of Kafka \(length 1213486160\); is this a Kafka listener"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "no answer of Kafka"),
+        (struct.pack(">i", -1), r"length -1\)"),
+        (struct.pack(">i", 3) + b"abc", r"length 3\)"),
+        (struct.pack(">i", (64 << 20) + 1), "no answer of Kafka"),
+        (struct.pack(">i", 2**31 - 1), "no answer of Kafka"),
+    ],
+)
+async def test_what_is_no_answer_ends_the_connection(said: bytes, why: str) -> None:
+    """At once; whoever waits is told why, and what comes behind it is not looked at."""
+    connection, pipe, answers, ends = await piped()
+    connection.data_received(said + ANSWER)
+    assert pipe.aborted
+    connection.connection_lost(None)
+    assert not answers
+    [end] = ends
+    with pytest.raises(ConnectionEnded, match=why):
+        raise ConnectionEnded(end)
+
+
+async def test_an_answer_that_nobody_asked_for_ends_the_connection() -> None:
+    """Also when it has the last one's id."""
+    connection, pipe, answers, _ = await piped()
+    connection.data_received(ANSWER + ANSWER)
+    assert answers == [b"this"]
+    assert pipe.aborted
+    assert connection.end
+    with pytest.raises(ConnectionEnded):
+        connection.send(QUESTION, 1, [b""], answers.append)
+
+
+async def test_who_waits_for_an_answer_hears_of_the_end(server: WireServer) -> None:
+    """A close of the broker's, and one of our own."""
+
+    async def answer(question: Asked, writer: asyncio.StreamWriter) -> None:
+        if question.body == b"close":
+            writer.close()
+
+    server.answer = answer
+    with pytest.raises(ConnectionEnded, match="the broker hung up"):
+        await asked(await opened(server), b"close")
+    connection = await opened(server)
+    waiting = asyncio.create_task(asked(connection))
+    await until(lambda: server.asked[-1].api_key == QUESTION)
+    connection.abort("not wanted any more")
+    with pytest.raises(ConnectionEnded, match="not wanted any more"):
+        await waiting
+
+
+async def test_a_socket_notices_that_its_other_end_is_gone(server: WireServer) -> None:
+    """A machine that is switched off sends nothing: the kernel has to find out."""
+    connection = await opened(server)
+    assert connection._transport is not None
+    sock = connection._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+    probes = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+    assert [sock.getsockopt(socket.IPPROTO_TCP, each) for each in probes] == [30, 10, 3]
+
+
+# --- how it begins ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_of_something_else_is_named_as_such(server: WireServer) -> None:
+    """An HTTP port, a TLS port: the words say what to look at."""
+
+    async def http(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    other = await asyncio.start_server(http, HOST, 0)
+    port = other.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectionEnded) as caught:
+        await connect(HOST, port, server.arguments(), WAIT_SECONDS)
+    assert "is this a Kafka listener, and without TLS?" in reason(caught.value)
+    other.close()
+
+
+async def test_a_broker_that_is_mute_is_not_waited_for(server: WireServer) -> None:
+    """And no connection is left behind."""
+    server.mute = True
+    with pytest.raises(TimeoutError):
+        await connect(HOST, server.port, server.arguments(), 0.2)
+    await until(lambda: server.ended == 1)
+
+
+async def test_a_port_where_nobody_listens() -> None:
+    """Is told as it is."""
+    with socket.socket() as unused:
+        unused.bind((HOST, 0))
+        with pytest.raises(ConnectionRefusedError):
+            await connect(HOST, unused.getsockname()[1], WireServer.arguments(), WAIT_SECONDS)
+
+
+class BlackHole:
+    """An address that takes no connection and refuses none: its queue is full."""
+
+    def __enter__(self) -> tuple[str, int]:
+        self._listener = socket.socket()
+        self._listener.bind((HOST, 0))
+        self._listener.listen(0)
+        address: tuple[str, int] = self._listener.getsockname()
+        self._waiting = [socket.socket() for _ in range(4)]
+        for each in self._waiting:
+            each.setblocking(False)
+            each.connect_ex(address)
+        return address
+
+    def __exit__(self, *_: object) -> None:
+        for each in (*self._waiting, self._listener):
+            each.close()
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Every name has these."""
+
+    async def found(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+
+
+async def test_each_address_of_a_name_gets_its_share_of_the_time(
+    server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is a black hole; the second answers."""
+    with BlackHole() as hole:
+        resolve_to(monkeypatch, hole, hole, (HOST, server.port))
+        began = asyncio.get_running_loop().time()
+        connection = await connect("kafka", 9092, server.arguments(), 0.9)
+        assert 0.2 <= asyncio.get_running_loop().time() - began <= 0.9
+    assert connection.versions == server.offered
+
+
+async def test_an_address_that_refuses_costs_no_time(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one is tried at once."""
+    with socket.socket() as unused:
+        unused.bind((HOST, 0))
+        resolve_to(monkeypatch, unused.getsockname(), (HOST, server.port))
+        assert (await connect("kafka", 9092, server.arguments(), WAIT_SECONDS)).opening_seconds < 5.0
+
+
+async def test_a_name_whose_addresses_are_all_black_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer in time, and the time is kept."""
+    with BlackHole() as hole:
+        resolve_to(monkeypatch, hole)
+        with pytest.raises(TimeoutError):
+            await connect("kafka", 9092, WireServer.arguments(), 0.3)
+
+
+# --- logins -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_a_login_is_taken(server: WireServer, mechanism: str) -> None:
+    """Before anything else is asked; without an end to it, it does not expire."""
+
+    async def answer(question: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(question.correlation_id, b"this"))
+
+    server.answer = answer
+    connection = await opened(server, mechanism)
+    keys = [each.api_key for each in server.asked]
+    steps = 1 if mechanism == "PLAIN" else 2
+    assert keys == [messages.API_VERSIONS, messages.SASL_HANDSHAKE] + [messages.SASL_AUTHENTICATE] * steps
+    assert not connection.expired
+    assert await asked(connection) == b"this"
+    connection.expire()
+    assert connection.expired
+
+
+async def test_a_login_ends_before_its_time(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new request goes on it after four fifths of its life."""
+    server.session_ms = 100_000
+    connection = await opened(server, "SCRAM-SHA-512")
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    for later, expired in ((79.0, False), (81.0, True)):
+        monkeypatch.setattr(loop, "time", lambda later=later: now + later)
+        assert connection.expired is expired
+    monkeypatch.undo()
+
+
+async def test_an_older_broker_says_nothing_of_an_end(server: WireServer) -> None:
+    """SaslAuthenticate 0."""
+    server.offered[messages.SASL_AUTHENTICATE] = (0, 0)
+    server.session_ms = 1
+    connection = await opened(server, "PLAIN")
+    assert not connection.expired
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+async def test_a_wrong_password_is_told_in_the_brokers_words(server: WireServer, mechanism: str) -> None:
+    """And the connection is closed."""
+    with pytest.raises(SaslAuthenticationFailed) as caught:
+        await opened(server, mechanism, WRONG)
+    assert "the broker refuses the login: Authentication failed: Invalid credentials" in reason(caught.value)
+    await until(lambda: server.ended == 1)
+
+
+async def test_a_mechanism_that_is_not_offered(server: WireServer) -> None:
+    """Is named by its key."""
+    server.mechanisms = ["GSSAPI"]
+    with pytest.raises(UnsupportedSaslMechanismError) as caught:
+        await opened(server, "PLAIN")
+    assert "kafka.sasl_mechanism" in reason(caught.value)
+
+
+async def test_a_broker_without_sasl(server: WireServer) -> None:
+    """Its steps are not offered."""
+    del server.offered[messages.SASL_AUTHENTICATE]
+    with pytest.raises(UnsupportedBroker, match="SaslAuthenticate"):
+        await opened(server, "PLAIN")
+
+
+async def test_a_broker_that_does_not_know_the_password_either_is_not_trusted(server: WireServer) -> None:
+    """SCRAM proves both sides to each other; a wrong proof is a failed login like any."""
+    server.wrong_proof = True
+    with pytest.raises(SaslAuthenticationFailed) as caught:
+        await opened(server, "SCRAM-SHA-512")
+    assert "signature" in reason(caught.value)
+    await until(lambda: server.ended == 1)
+
+
+async def test_a_broker_that_refuses_to_tell_its_versions(server: WireServer) -> None:
+    """Is none that can be used."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+        writer.write(frame(1, struct.pack(">hi", 35, 0)))
+
+    other = await asyncio.start_server(refuse, HOST, 0)
+    with pytest.raises(UnreadableAnswer, match="ApiVersions with code 35") as caught:
+        await connect(HOST, other.sockets[0].getsockname()[1], server.arguments(), WAIT_SECONDS)
+    assert isinstance(caught.value, CONNECTION_FAILURES)
+    other.close()
