@@ -341,7 +341,7 @@ class Lane:
             return ()
         self._sent_again = bool(self._again)
         if self._again:
-            batches = [batch for batch in self._again if self._producer.may_begin(batch.topic, batch.partition)]
+            batches = [batch for batch in self._again if self._producer.may_begin(batch.topic, batch.partition, batch)]
             self._again = [batch for batch in self._again if batch not in batches]
         else:
             batches = self._filled()

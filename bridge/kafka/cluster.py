@@ -166,9 +166,9 @@ class Cluster:
         self._asked_at = self._loop.time()
         try:
             self._take(await self._metadata())
+            self._on_change()
             if self._id_wanted:
                 await self._ask_producer_id()
-                self._on_change()
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
         except CONNECTION_FAILURES as error:
@@ -177,7 +177,6 @@ class Cluster:
             return False
         if not self._renew:
             self.last_error, self.credentials_usable = "", True
-        self._on_change()
         return True
 
     async def _metadata(self) -> Any:

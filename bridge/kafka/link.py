@@ -109,7 +109,7 @@ class Link:
         self._opening: asyncio.Task[None] | None = None
         self._backoff = _BACKOFF_SECONDS[0]
         self._next: Connection | None = None
-        self._free_at = self._renew_at = 0.0
+        self._renew_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = self._loop.time()
         self.closed = False
@@ -125,11 +125,14 @@ class Link:
         """Whether a request can be written now; else ``Owner.free`` is called when it can."""
         if self.flight is not None or self.closed or self._timer is not None:
             return False
+        throttled = self._owner.throttled_until.get(self.node, 0.0) - self._loop.time()
+        if throttled > 0:
+            self._later(throttled)
+            return False
+        if self.connection is not None and self.connection.end:
+            self.drop("it has just ended")
         self.prepare()
-        now = self._loop.time()
-        if self.connection is not None and now < self._free_at:
-            self._later(self._free_at - now)
-        return self.connection is not None and now >= self._free_at
+        return self.connection is not None
 
     def prepare(self) -> None:
         """See to it that there is a connection; one whose login ends, or was made with other files, is used until there is."""
@@ -229,7 +232,7 @@ class Link:
             return
         self.flight, self.idle_since = None, now
         self._backoff = _BACKOFF_SECONDS[0]
-        self._free_at = now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS)
+        self._throttle(now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS))
         for topic, partition, error in read.partitions:
             batch = flight.batches.pop((topic, partition), None)
             if batch is None:

@@ -205,7 +205,6 @@ class Producer:
 
     def resolve(self, batch: Batch, error: ProduceError | None) -> None:
         """See ``Resolver``."""
-        self.sequences.of(batch.topic, batch.partition).batch = None
         if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
             error = None  # the broker has it from an attempt before
         if error is None:
@@ -214,6 +213,8 @@ class Producer:
             self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
         else:
             self._account(batch, error)
+        numbers = self.sequences.of(batch.topic, batch.partition)
+        numbers.batch = batch if batch.unresolved and error is not None else None
         self.rounds.batch_resolved()
         try:
             batch.source.resolved(batch, error)

@@ -78,6 +78,7 @@ class Rounds:
     Attributes:
         pacing: who may try while Kafka refuses everything.
         link_errors: why there is no connection to a broker, in words, by its id.
+        throttled_until: the loop's time before which a broker is not to be written to, by its id.
         most_batch_bytes: of a batch before compression; less than ``kafka.max_batch_bytes`` after larger ones were not taken.
     """
 
@@ -86,6 +87,7 @@ class Rounds:
         self._loop = asyncio.get_running_loop()
         self.pacing = Pacing(self.offer)
         self.link_errors: dict[int, str] = {}
+        self.throttled_until: dict[int, float] = {}
         self._links: dict[int, list[Link]] = {}
         self._offered: dict[Source, None] = {}
         self._parked: dict[Source, None] = {}
@@ -133,9 +135,7 @@ class Rounds:
             if link.role is Role.HEALTHY and flight and any(b in batches for b in flight.batches.values()):
                 others = [each for each in self._links[link.node] if each.role is Role.DEGRADED]
                 link.role = Role.SPARE if others else Role.DEGRADED
-                for source in list(link.waiting):
-                    self.withdraw(source)
-                    self.offer(source)
+                self._give_back(link)
 
     # --- a round ------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Rounds:
         if leader is None or not self._sequences.usable(source.topic, partition):
             self._park(source)
             self._missing(source.topic, partition)
-        elif self._sequences.of(source.topic, partition).batch is not None:
+        elif (batch := self._sequences.of(source.topic, partition).batch) is not None and batch.source is not source:
             self._park(source)
         elif self.pacing.admits(source):
             link = self._link(leader, source.role)

@@ -38,7 +38,7 @@ def make() -> Iterator[MakeStage]:
 
 def roles(stage: ModelStage) -> list[Role]:
     """Of the links, those first that were made first."""
-    return [link.role for link in stage.produce.links()]
+    return [link.role for link in stage.produce.rounds.links()]
 
 
 def flying(stage: ModelStage) -> list[list[list[int]]]:
@@ -123,7 +123,7 @@ def test_credentials_that_changed_are_taken_for_the_next_request(make: MakeStage
     """Between requests."""
     stage = make()
     stage.push(A)
-    [link] = stage.produce.links()
+    [link] = stage.produce.rounds.links()
     stage.do(link.renew)
     assert flying(stage) == [[[1]]]
     stage.serve()
@@ -194,7 +194,7 @@ def test_a_second_slow_link_is_spare_and_is_closed_when_it_is_not_wanted(make: M
     stage.serve()
     stage.commit()
     stage.advance(9.0)
-    assert len(stage.produce.links()) == 2
+    assert len(stage.produce.rounds.links()) == 2
     stage.advance(2.0)
     assert roles(stage) == [Role.DEGRADED]
     stage.push(A)
@@ -223,7 +223,7 @@ def test_links_that_nothing_goes_by_are_closed(make: MakeStage) -> None:
     stage = make()
     stage.push(A)
     stage.serve()
-    connection = stage.produce.links()[0].connection
+    connection = stage.produce.rounds.links()[0].connection
     assert connection is not None
     stage.advance(199.0)
     assert [connection.end] == [""]
@@ -266,17 +266,17 @@ def test_requests_are_halved_where_they_are_lost_again_and_grow_again(make: Make
         [request] = stage.kafka.requests
         assert len(request.batches) == 2
         hang_up(stage, request)
-        sizes.append(produce._most_request_bytes)
+        sizes.append(produce.rounds._most_request_bytes)
         stage.advance(0.2)
         stage.serve()
         stage.serve()
     assert sizes == [60_000, 30_000, 30_000, 16_384, 16_384, 16_384, 16_384, 16_384]
     stage.advance(59.0)
-    assert produce._most_request_bytes == 16_384
+    assert produce.rounds._most_request_bytes == 16_384
     stage.advance(2.0)
-    assert produce._most_request_bytes == 32_768
+    assert produce.rounds._most_request_bytes == 32_768
     stage.advance(61.0)
-    assert produce._most_request_bytes == 60_000
+    assert produce.rounds._most_request_bytes == 60_000
     stage.finish()
 
 
@@ -291,7 +291,7 @@ def test_a_request_of_several_that_is_answered_between_two_lost_ones_halves_noth
         stage.serve()
         stage.push(A, B)
         stage.serve()
-    assert stage.produce._most_request_bytes == 60_000
+    assert stage.produce.rounds._most_request_bytes == 60_000
     stage.finish()
 
 
