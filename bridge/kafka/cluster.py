@@ -169,6 +169,7 @@ class Cluster:
             self._on_change()
             if self._id_wanted:
                 await self._ask_producer_id()
+                self._on_change()
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
         except CONNECTION_FAILURES as error:
@@ -291,7 +292,6 @@ class Cluster:
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
-        self._on_change()
 
     async def _ask_largest(self, topic: str) -> None:
         connection = self._connection

@@ -24,6 +24,8 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection
 log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS: Final = (0.05, 2.0)
+# A loop's timers may be a little early.
+_SLACK_SECONDS: Final = 0.005
 # An answer may ask for a pause of any length; a longer one than this would be a mistake of somebody's.
 _MOST_THROTTLE_SECONDS: Final = 120.0
 
@@ -137,11 +139,8 @@ class Link:
     def prepare(self) -> None:
         """See to it that there is a connection; one whose login ends, or was made with other files, is used until there is."""
         current, now = self.connection, self._loop.time()
-        if (
-            self._opening is None
-            and not self.closed
-            and (current is None or (current.expired and now >= self._renew_at))
-        ):
+        due = (current is None or current.expired) and now >= self._renew_at
+        if due and self._opening is None and self._next is None and not self.closed:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
 
     def send(self, batches: Sequence[Batch]) -> None:
@@ -194,7 +193,7 @@ class Link:
                 log.exception("kafka_connection_error", broker=self.node)
             pause = self._backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             self._backoff = min(self._backoff * 2, _BACKOFF_SECONDS[1])
-            self._renew_at = self._loop.time() + pause
+            self._renew_at = self._loop.time() + pause - _SLACK_SECONDS
             if self.connection is None and self._timer is None:
                 self._later(pause)
             return
