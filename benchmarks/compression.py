@@ -14,7 +14,7 @@ from aiokafka.codec import lz4_encode, snappy_encode, zstd_encode
 
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
-from bridge.kafka.batch import Batch
+from bridge.kafka.batch import Batch, Numbers
 from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
 from bridge.record import Record
 
@@ -55,9 +55,10 @@ def _batches(records: list[Record], size: int) -> list[bytes]:
     """The records' part of each batch, uncompressed."""
     built = []
     for start in range(0, len(records) - size + 1, size):
-        batch = Batch("none", 1 << 30)
+        batch = Batch("topic", 0, "none", 1 << 30)
         batch.extend(records[start : start + size])
-        built.append(batch._build()[HEAD_BYTES:])  # noqa: SLF001 - as aiokafka calls it
+        batch.numbers = Numbers(1, 0, 0)
+        built.append(batch.encoded()[HEAD_BYTES:])
     return built
 
 

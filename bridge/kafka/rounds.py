@@ -346,7 +346,8 @@ class Rounds:
                 del link.waiting[source]
                 self.offer(source)
         for node in self._cluster.leaders():
-            self._link(node, Role.HEALTHY).prepare()
+            if not self._links.get(node):
+                self._link(node, Role.HEALTHY).prepare()
         self._look_again()
 
     def batch_resolved(self) -> None:
