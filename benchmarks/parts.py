@@ -1,14 +1,16 @@
 """What a report costs inside of the bridge, without a server and without a Kafka: ``python benchmarks/parts.py``.
 
-32 callbacks at once go through the real encoder, lanes and batches; a stand-in for the producer builds what lanes send and
+32 callbacks at once go through the real encoder, lanes, batches and requests; a stand-in for the broker takes what is sent and
 acknowledges it a millisecond later. Prints microseconds of processor time a report by part, the least of the rounds. What a
-running bridge takes beyond that is its server's and aiokafka's.
+running bridge takes beyond that is its server's, and the network's.
 """
 
 import argparse
 import asyncio
+import struct
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import uvloop
 
@@ -17,10 +19,12 @@ from bridge.delivery.delivery import Delivery
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
 from bridge.kafka.batch import Batch
+from bridge.kafka.cluster import Broker, ProducerId
+from bridge.kafka.link import Link
+from bridge.kafka.messages import PRODUCE, string
+from bridge.kafka.producer import Producer
+from bridge.kafka.wire import Connection
 from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix
-
-if TYPE_CHECKING:
-    from bridge.kafka.producers import Producers
 
 PARTITIONS, CONNECTIONS, DISTINCT = 12, 32, 200
 ROUND_TRIP_SECONDS = 0.001
@@ -40,73 +44,51 @@ class Cost(NamedTuple):
         return sum(self)
 
 
-class Acknowledging:
-    """Stands for ``Producers`` and its producer: one request at a time is on its way, with whatever was sent before it."""
+class Acknowledging(Producer):
+    """The producer, with a broker that acknowledges each request a millisecond later, whatever is in it."""
 
-    ready, dead = True, False
-
-    def __init__(self, settings: Settings) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._compression = settings.kafka.compression_type
-        self._sent: list[tuple[Batch, asyncio.Future[None]]] = []
-        self._turns: list[asyncio.Future[None]] = []
-        self._flying = False
+    def __init__(self, settings: Settings, topics: list[str]) -> None:
+        super().__init__(settings.kafka, topics, 1e9, lambda _: None)
         self.building_seconds = 0.0
+        self.cluster.brokers = {1: Broker("none", 1)}
+        self.cluster._leaders = {topic: dict.fromkeys(range(PARTITIONS), 1) for topic in topics}  # noqa: SLF001
+        self.cluster.answered_at = float("inf")
+        self.sequences.use(ProducerId(1, 0))
+        write = self.rounds._write  # noqa: SLF001 - what is measured apart
 
-    def pick(self, *, degraded: bool) -> "Acknowledging":  # noqa: ARG002 - without a spool it makes no difference
-        """The one there is."""
-        return self
+        def timed(link: Link, request: list[Batch]) -> None:
+            began = time.thread_time()
+            write(link, request)
+            self.building_seconds += time.thread_time() - began
 
-    def isolate(self, _producer: Any) -> None:
-        """There is no other."""
+        self.rounds._write = timed  # type: ignore[method-assign]  # noqa: SLF001
 
-    def abandon(self, _producer: Any) -> None:
-        """It is never too late."""
+    async def open(self, node: int) -> Connection:  # noqa: ARG002 - there is one
+        """To nobody."""
+        return Acknowledged(self)
 
-    def partitions(self, _topic: str) -> int:
-        """Of every topic."""
-        return PARTITIONS
 
-    def has_leader(self, _topic: str, _partition: int) -> bool:
-        """Always."""
-        return True
+class Acknowledged(Connection):
+    """A connection whose every request is acknowledged."""
 
-    def open_batch(self) -> Batch:
-        """As a producer's."""
-        return Batch(self._compression, 1 << 20)
+    def __init__(self, producer: Acknowledging) -> None:
+        super().__init__("parts")
+        self._producer = producer
+        self.versions = {PRODUCE: (3, 8)}
 
-    def turn(self, _topic: str, _partition: int) -> "asyncio.Future[None] | None":
-        """Done when what is on its way is acknowledged."""
-        if not self._flying:
-            return None
-        self._turns.append(self._loop.create_future())
-        return self._turns[-1]
+    def send(self, api_key: int, version: int, body: Sequence[bytes], on_answer: Callable[[bytes], None]) -> None:
+        """Answered soon."""
+        del api_key, version
+        flight = next(link.flight for link in self._producer.rounds.links() if link.connection is self and link.flight)
+        self._loop.call_later(ROUND_TRIP_SECONDS, on_answer, answer_to(list(flight.batches)))
+        b"".join(body)
 
-    def send(self, _topic: str, _partition: int, batch: Batch) -> "asyncio.Future[None]":
-        """With all that is sent in this turn of the loop."""
-        if not self._sent:
-            self._loop.call_soon(self._request)
-        self._sent.append((batch, self._loop.create_future()))
-        return self._sent[-1][1]
 
-    def _request(self) -> None:
-        sent, self._sent, self._flying = self._sent, [], True
-        began = time.thread_time()
-        for batch, _ in sent:
-            batch._build()  # noqa: SLF001 - as aiokafka's sender does
-        self.building_seconds += time.thread_time() - began
-        self._loop.call_later(ROUND_TRIP_SECONDS, self._answer, [future for _, future in sent])
-
-    def _answer(self, futures: "list[asyncio.Future[None]]") -> None:
-        for future in futures:
-            future.set_result(None)
-        # Those whose batches are acknowledged go on first.
-        self._loop.call_soon(self._loop.call_soon, self._loop.call_soon, self._release)
-
-    def _release(self) -> None:
-        turns, self._turns, self._flying = self._turns, [], False
-        for turn in turns:
-            turn.set_result(None)
+def answer_to(partitions: list[tuple[str, int]]) -> bytes:
+    """Success for each, as Produce 8 says it; all are of one topic."""
+    topic = string(partitions[0][0])
+    each = b"".join(struct.pack(">ihqqqih", number, 0, 0, -1, 0, 0, -1) for _, number in partitions)
+    return struct.pack(">i", 1) + topic + struct.pack(">i", len(partitions)) + each + struct.pack(">i", 0)
 
 
 class NoIds:
@@ -139,9 +121,9 @@ async def cost(reports: int, callbacks: int, mix: Mix) -> Cost:
     encoder = RecordEncoder(
         topics.status, topics.quarantine, "/", settings.kafka.max_record_bytes, value_format("json", registry=False)
     )
-    delivery, producer = Delivery(settings, NoIds()), Acknowledging(settings)
-    delivery.producers = cast("Producers", producer)
+    delivery = Delivery(settings, NoIds())
     layout = await delivery._layout()  # noqa: SLF001 - start() would connect
+    delivery.producer = producer = Acknowledging(settings, [topic for topic, _ in layout.topics])
     delivery.counters.published = {topic: 0 for topic, _ in layout.topics}
     delivery._make_lanes(layout)  # noqa: SLF001
     loop, encoding = asyncio.get_running_loop(), 0.0
@@ -173,7 +155,7 @@ def main() -> None:
     options = parser.parse_args()
     mix = Mix.plain() if options.plain else Mix.usual()
     print(
-        "| reports a callback | encoding | lanes | building batches | all, us a report |\n| ---: | ---: | ---: | ---: | ---: |"
+        "| reports a callback | encoding | lanes | building requests | all, us a report |\n| ---: | ---: | ---: | ---: | ---: |"
     )
     for reports in (1, 10, 100, 1000):
         callbacks = max(320, 20_000 // reports)

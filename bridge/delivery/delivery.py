@@ -1,8 +1,8 @@
 """One deadline, one outcome for each callback.
 
 A callback's records go to their lanes; it is answered 200 when every one of them is acknowledged by Kafka or stored in the spool,
-503 when one can be neither in time. No request waits for aiokafka: it waits for its ``PendingAck``, which Kafka, the spool or the
-deadline settles, whichever is first.
+503 when one can be neither in time. No request waits for Kafka itself: it waits for its ``PendingAck``, which Kafka, the spool or
+the deadline settles, whichever is first.
 
 Reconciliation, in reports, at every moment:
 ``received + recovered == published + waiting + dead_lettered + refused``. Reports of a refused callback that Kafka has all the
@@ -294,8 +294,12 @@ class Delivery:
             if not ack.outcome.done():
                 ack.outcome.set_result(None)
 
-    def published(self, entry: LaneEntry, topic: str) -> None:
+    def acknowledged(self, entry: LaneEntry, topic: str) -> None:
         """See ``Outcome``."""
+        if not entry.safe:
+            entry.safe = True
+            self.safe(entry)
+        entry.published = True
         ack = entry.ack
         if entry.refused:
             self.counters.published_after_refusal += entry.reports
@@ -329,10 +333,8 @@ class Delivery:
                 self._undecided += 1
             elif not entry.refused:
                 self.counters.dead_lettered += 1
-            log.error(
-                "record_dead_lettered", topic=record.topic, reason=reason, bytes=bytes_of([record]),
-                callback=_callback_of(record),
-            )  # fmt: skip
+            size, callback = bytes_of([record]), _callback_of(record)
+            log.error("record_dead_lettered", topic=record.topic, reason=reason, bytes=size, callback=callback)
         elif entry.ack is not None:
             self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
             log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
@@ -371,7 +373,7 @@ class Delivery:
         stand_in.ack, stand_in.reports = entry.ack, 1
         if stand_in.published:
             stand_in.refused = entry.refused
-            self.published(stand_in, lane.topic)
+            self.acknowledged(stand_in, lane.topic)
             return
         lane.depth += 1
         if entry.refused:
@@ -433,8 +435,8 @@ class Delivery:
                 lane.start()
 
     def _on_cluster(self, producer: Producer) -> None:
-        before, self._missing = self._missing, [t for t in self._configured if not producer.cluster.partitions(t)]
-        missing = self._missing
+        missing = [topic for topic in self._configured if not producer.cluster.partitions(topic)]
+        before, self._missing = self._missing, missing
         if missing and missing != before:
             log.error("topics_missing", topics=missing, remedy="create them: chatapp-bridge topics apply")
 

@@ -19,10 +19,10 @@ class Outcome(Protocol):
     """What a lane tells of its entries; the delivery counts and answers by it."""
 
     def safe(self, entry: "LaneEntry") -> None:
-        """The entry is acknowledged by Kafka or stored in the spool, whichever was first."""
+        """The entry is stored in the spool, and was not acknowledged by Kafka before."""
 
-    def published(self, entry: "LaneEntry", topic: str) -> None:
-        """Kafka has acknowledged the whole entry."""
+    def acknowledged(self, entry: "LaneEntry", topic: str) -> None:
+        """Kafka has acknowledged the whole entry, which is safe and published from now on."""
 
     def not_stored(self, entry: "LaneEntry", error: BaseException) -> None:
         """The spool did not take the entry, and it is not acknowledged."""

@@ -17,6 +17,7 @@ Invariants
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -130,6 +131,7 @@ class Lane:
         # failures in a row
         self._failures = 0
         self._spool_timer: asyncio.TimerHandle | None = None
+        self._spool_due_at = math.inf
         self._pause_timer: asyncio.TimerHandle | None = None
         self._giving_away: asyncio.Task[None] | None = None
 
@@ -151,7 +153,8 @@ class Lane:
         self._last_seq += 1
         entry.seq = self._last_seq
         self.depth += entry.reports
-        self._hold(entry.size)
+        self.memory_bytes += entry.size
+        self._memory.bytes += entry.size
         journal = self.degraded and self._spool is not None
         if journal and self.memory_bytes > self._window_bytes:
             self._spilled = True
@@ -160,9 +163,10 @@ class Lane:
             self._loaded_through = entry.seq
         if journal:
             self._journal([entry])
-        else:
+        elif entry.spool_at < self._spool_due_at:
             self._arm(entry.spool_at)
-        self._go_on()
+        if self._activity is Activity.IDLE:
+            self._go_on()
 
     def refuse(self, entry: LaneEntry) -> None:
         """Its callback was answered 503: forget the entry, unless it is in flight or on disk, and so published still."""
@@ -216,13 +220,13 @@ class Lane:
     # --- when the spool is used -----------------------------------------------------------------------------------
 
     def _arm(self, at: float) -> None:
-        if self._spool_timer is None or at < self._spool_timer.when():
-            if self._spool_timer is not None:
-                self._spool_timer.cancel()
-            self._spool_timer = self._loop.call_at(at, self._on_spool_due)
+        if self._spool_timer is not None:
+            self._spool_timer.cancel()
+        self._spool_due_at = at
+        self._spool_timer = self._loop.call_at(at, self._on_spool_due)
 
     def _on_spool_due(self) -> None:
-        self._spool_timer = None
+        self._spool_timer, self._spool_due_at = None, math.inf
         waiting = [g.spool_at for g in self._queue if not (g.safe or g.refused)]
         if waiting and min(waiting) <= self._loop.time():
             self.degrade()
@@ -331,16 +335,16 @@ class Lane:
             return None
         return self._index if partitions == self._of else placed(head, partitions)
 
-    def fill(self, producer: Producer) -> Sequence[Batch]:
+    def fill(self) -> Sequence[Batch]:
         """See ``Source``: with a prefix of the queue, or those again that may be in the log."""
         if self._activity is not Activity.IDLE:
             return ()
         self._sent_again = bool(self._again)
         if self._again:
-            batches = [batch for batch in self._again if producer.may_begin(batch.topic, batch.partition, batch)]
+            batches = [batch for batch in self._again if self._producer.may_begin(batch.topic, batch.partition, batch)]
             self._again = [batch for batch in self._again if batch not in batches]
         else:
-            batches = self._filled(producer)
+            batches = self._filled()
         if batches:
             self._sent, self._activity = batches, Activity.SENDING
         elif self._queue or self._again:
@@ -349,8 +353,9 @@ class Lane:
             self._refill()
         return batches
 
-    def _filled(self, producer: Producer) -> list[Batch]:
+    def _filled(self) -> list[Batch]:
         batches: dict[int, Batch] = {}
+        producer = self._producer
         partitions = producer.cluster.partitions(self.topic)
         room = self._most_records
         for entry in self._queue:
@@ -501,19 +506,17 @@ class Lane:
 
     def _pop_finished(self) -> None:
         """Answer and remove the entries at the head that have nothing left to send."""
-        last = None
-        while self._queue and not self._queue[0].unsent:
-            entry = self._queue.popleft()
-            if entry.dropped:
-                self._release(entry)
-                continue
-            last = entry
-            self._make_safe(entry)
-            if not entry.refused:
-                self.depth -= entry.reports
-            entry.published = True
-            self._outcome.published(entry, self.topic)
-            self._release(entry)
+        last, freed, queue = None, 0, self._queue
+        while queue and not queue[0].unsent:
+            entry = queue.popleft()
+            freed += entry.size
+            if not entry.dropped:
+                last = entry
+                if not entry.refused:
+                    self.depth -= entry.reports
+                self._outcome.acknowledged(entry, self.topic)
+            entry.size, entry.records = 0, []
+        self._hold(-freed)
         if last is None:
             return
         self.refusals.accepted()

@@ -27,7 +27,6 @@ _ALONE_SECONDS, _ELSEWHERE_SECONDS = 300.0, 60.0
 _CLOSES_TO_HALVE, _CLOSES_TO_GIVE_AWAY, _CLOSED_SECONDS, _CLOSED_PAUSE_SECONDS = 2, 3, 30.0, 5.0
 # Kafka's default of max.message.bytes, where the broker does not tell the topic's.
 _USUAL_LARGEST_MESSAGE: Final = 1_048_588
-_INVALID_RECORD: Final = 87
 
 
 class Step(NamedTuple):
@@ -98,12 +97,15 @@ class Refusals:
 
     def _note(self, text: str) -> None:
         self._taken.last_refusal = text
+        if self.now is None or self.now.error != text:
+            log.warning("lane_refused", topic=self._topic, lane=self._number, error=text)
         self.now = Refusal(text, time.time() if self.now is None else self.now.since)
 
     def _closed(self, batch: Batch, producer: Producer) -> Step:
         """The broker closed the connection instead of an answer, each time that the batch was sent alone."""
         if len(batch.records) > 1:
             producer.renumber(batch)
+            producer.rounds.shrink_batches(batch)
             return Step(halve=True, pause_seconds=_SECOND)
         what = f"the broker closes the connection on a request with one record of {batch.size:,} bytes"
         self._note(what)
@@ -117,6 +119,7 @@ class Refusals:
     def _too_large(self, batch: Batch, producer: Producer) -> Step:
         producer.renumber(batch)
         if len(batch.records) > 1:
+            producer.rounds.shrink_batches(batch)
             return Step(halve=True)
         # A broker counts the batch before compression where the topic has a codec of its own.
         size, largest = max(batch.size, batch.size_before_compression), producer.cluster.largest_message(self._topic)
@@ -142,7 +145,7 @@ class Refusals:
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        if error.code == _INVALID_RECORD and named:
+        if named:
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)

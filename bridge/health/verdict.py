@@ -43,7 +43,7 @@ _NEAR_FULL_SHARE, _NEAR_LIMIT_SHARE = 0.8, 0.75
 _REFUSED_SECONDS = 10.0
 # What is weak of the topics is told in full up to so many things; `chatapp-bridge topics check` has them all.
 _TOLD_WEAK = 3
-# The same of why there is no connection; the log has it all (producer_start_failed).
+# The same of why there is no connection; the log has it all (kafka_not_available).
 _TOLD_CHARACTERS = 300
 _LIBRARIES = ("aiokafka", "granian", "litestar")
 
@@ -186,6 +186,9 @@ class HealthReport:
         rows = self._delivery.spool.stats.rows if self._delivery.spool is not None else 0
         if not (degraded or rows):
             return ""
+        slow = self._slow()
+        if slow:
+            return slow
         before, now = self._before(_DRAIN_SAMPLES).fronts, self._fronts()
         stuck = sum(now.get(lane) == came_at for lane, came_at in before.items())
         published = self._grown(lambda sample: [sample.published], _DRAIN_SAMPLES)[0]
@@ -197,6 +200,17 @@ class HealthReport:
             return f"Kafka takes records: what is on disk is being published{time_left}{but}."
         what = f"{degraded} of {len(lanes)} lanes wait" if degraded < len(lanes) else "All lanes wait"
         return f"{what} for Kafka: what comes for them is stored on disk."
+
+    def _slow(self) -> str:
+        """That Kafka takes longer for a batch than lanes wait; empty where it does not."""
+        median = self._latency(lambda sample: sample.batches, self._delivery.producer.traffic.latency, 0.5)
+        limit = self._settings.delivery.spool_after_ms / 1000
+        if median is None or median <= limit:
+            return ""
+        return (
+            f"Kafka is slower than delivery.spool_after_ms ({limit:g} s): it takes {median:.1f} s for a batch. "
+            "What comes is stored on disk first, and published as Kafka takes it."
+        )
 
     def _last_attempt(self) -> str:
         """What the last connection to Kafka failed with: the login, it may be, or a certificate."""
@@ -244,7 +258,9 @@ class HealthReport:
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
-        kafka = "The files for the connection to Kafka can't be used: no new one can be made. producer_start_failed says why."
+        kafka = (
+            "The files for the connection to Kafka can't be used: no new one can be made. kafka_not_available says why."
+        )
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
             (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),

@@ -24,11 +24,13 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 log = structlog.get_logger(__name__)
 
 # For one update, over all brokers that are asked.
-_UPDATE_SECONDS: Final = 15.0
+_UPDATE_SECONDS: Final = 30.0
 _BACKOFF_SECONDS: Final = (0.1, 2.0)
 # Metadata is not asked for more often, and at least as often while nothing is heard from the cluster.
 _INTERVAL_SECONDS, _SILENT_ASK_SECONDS = 0.1, 2.0
 _UNKNOWN_TOPIC: Final = 3
+# A broker that has just begun has no producer ids to give for a moment.
+_NOT_YET: Final = {14, 15, 16, 41}
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -72,7 +74,7 @@ class Cluster:
         self._largest: dict[str, int] = {}
         self._largest_wanted: set[str] = set()
         self._wanted = asyncio.Event()
-        self._id_wanted = True
+        self._id_wanted, self._renew = True, False
         self._task: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self.brokers: dict[int, Broker] = {}
@@ -105,6 +107,10 @@ class Cluster:
         node = self._leaders.get(topic, {}).get(partition, -1)
         return node if node in self.brokers else None
 
+    def leaders(self) -> set[int]:
+        """The ids of all brokers that take records for a partition."""
+        return {node for leaders in self._leaders.values() for node in leaders.values() if node in self.brokers}
+
     def largest_message(self, topic: str) -> int | None:
         """``max.message.bytes`` of the topic; None where it isn't known, which is asked for then."""
         if topic not in self._largest:
@@ -122,8 +128,8 @@ class Cluster:
         self._wanted.set()
 
     def renew_connection(self) -> None:
-        """What connections are made with has changed: the next questions go on a new one."""
-        self._keep(None)
+        """What connections are made with has changed: a new one takes over as soon as one can be made."""
+        self._renew = True
         self._wanted.set()
 
     # --- the task -----------------------------------------------------------------------------------------------------
@@ -147,7 +153,7 @@ class Cluster:
     async def _pause(self) -> None:
         """Until somebody wants to know something, or it is time to ask."""
         longest = self._settings.metadata_max_age_ms / 1000
-        complete = self.producer_id is not None and all(map(self.partitions, self._topics))
+        complete = self.producer_id is not None and not self._renew and all(map(self.partitions, self._topics))
         try:
             async with asyncio.timeout(min(longest, longest if complete else _SILENT_ASK_SECONDS)):
                 await self._wanted.wait()
@@ -159,7 +165,7 @@ class Cluster:
         """Ask for everything that is wanted; whether all of it was answered."""
         self._asked_at = self._loop.time()
         try:
-            self._take(await self._first_answer())
+            self._take(await self._metadata())
             self._on_change()
             if self._id_wanted:
                 await self._ask_producer_id()
@@ -167,14 +173,28 @@ class Cluster:
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
         except CONNECTION_FAILURES as error:
-            self._failed(reason(error))
-            self.credentials_usable = not isinstance(error, ConfigurationError)
+            self._failed(error)
             self._keep(None)
             return False
-        self.last_error, self.credentials_usable = "", True
+        if not self._renew:
+            self.last_error, self.credentials_usable = "", True
         return True
 
-    def _failed(self, why: str) -> None:
+    async def _metadata(self) -> Any:
+        """What a broker tells; by the connection that there is where a new one is wanted, and can't be made."""
+        try:
+            answer = await self._first_answer()
+        except CONNECTION_FAILURES as error:
+            if not self._renew or self._connection is None:
+                raise
+            self._failed(error)
+            return await self._ask_metadata(self._connection)
+        self._renew = False
+        return answer
+
+    def _failed(self, error: Exception) -> None:
+        why = reason(error)
+        self.credentials_usable = not isinstance(error, ConfigurationError)
         if why != self.last_error:
             log.warning("kafka_not_available", error=why)
         self.last_error = why
@@ -192,8 +212,9 @@ class Cluster:
         named = [(f"broker {node}, which the cluster tells of as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
         attempts = [self._ask_anew(name, broker) for name, broker in [*named, *first]]
-        if self._connection is not None and not self._connection.end and not self._connection.expired:
-            attempts.insert(0, self._ask_metadata(self._connection))
+        current = None if self._renew else self._connection
+        if current is not None and not current.end and not current.expired:
+            attempts.insert(0, self._ask_metadata(current))
         reasons: list[str] = []
         running: set[asyncio.Task[Any]] = set()
         try:
@@ -201,8 +222,10 @@ class Cluster:
                 while attempts or running:
                     if attempts:
                         running.add(asyncio.create_task(attempts.pop(0)))
-                    patience = self._settings.request_timeout_ms / 1000 if attempts else None
+                    patience = self._settings.request_timeout_ms / 1000
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                    if not done and not attempts:
+                        self.last_error = f"no answer yet from {', '.join(self._settings.bootstrap_servers)}"
                     for task in done:
                         error = task.exception()
                         if error is None:
@@ -255,8 +278,12 @@ class Cluster:
         assert connection is not None  # noqa: S101 - metadata was just answered on it
         version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
         async with asyncio.timeout(_UPDATE_SECONDS):
-            answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
-        given = messages.read_producer_id(answer)
+            while True:
+                answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
+                given = messages.read_producer_id(answer)
+                if given.code not in _NOT_YET:
+                    break
+                await asyncio.sleep(_INTERVAL_SECONDS)
         if given.code:
             raise KafkaUnavailable(
                 f"the broker gives no producer id: {code_name(given.code)}{_REMEDIES.get(given.code, '')}"
@@ -280,7 +307,7 @@ class Cluster:
 
 
 _REMEDIES: Final = {
-    31: "; either no ACL lets this user write (see `chatapp-bridge topics acls`), or this service has no idempotent producers",
+    31: "; no ACL lets this user write to a topic; see `chatapp-bridge topics acls`; or this service has no idempotent producers",
     35: "; this service has no idempotent producers",
 }
 

@@ -159,3 +159,5 @@ MISSING: Final = ProduceError(None, "missing_in_answer")
 """The answer does not speak of the partition."""
 NOT_SENT: Final = ProduceError(None, "not_sent")
 """It was never written to a connection."""
+NOT_WRITTEN: Final = ProduceError(None, "not_written")
+"""Writing its request failed, by a fault of the bridge."""

@@ -24,6 +24,8 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection
 log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS: Final = (0.05, 2.0)
+# A loop's timers may be a little early.
+_SLACK_SECONDS: Final = 0.005
 # An answer may ask for a pause of any length; a longer one than this would be a mistake of somebody's.
 _MOST_THROTTLE_SECONDS: Final = 120.0
 
@@ -47,16 +49,16 @@ class Flight:
         size: bytes of all of them.
         asked_at: the loop's time when the broker was last asked whether it lives; ``sent_at`` before.
         asking: whether it is being asked now.
-        told: whether the log says that it is waited for.
+        logged: whether the log says that it is waited for.
     """
 
-    __slots__ = ("asked_at", "asking", "batches", "count", "sent_at", "size", "told")
+    __slots__ = ("asked_at", "asking", "batches", "count", "logged", "sent_at", "size")
 
     def __init__(self, batches: Sequence[Batch], size: int, now: float) -> None:
         self.batches = {(batch.topic, batch.partition): batch for batch in batches}
         self.count, self.size = len(batches), size
         self.sent_at = self.asked_at = now
-        self.asking = self.told = False
+        self.asking = self.logged = False
 
 
 class Owner(Protocol):
@@ -71,7 +73,7 @@ class Owner(Protocol):
     def free(self, link: "Link") -> None:
         """It can take a request now, or may be tried again."""
 
-    def acknowledged(self, link: "Link", flight: Flight, batch: Batch, seconds: float) -> None:
+    def acknowledged(self, link: "Link", flight: Flight, batch: Batch) -> None:
         """A batch is in the log."""
 
     def failed(self, batch: Batch, error: ProduceError) -> None:
@@ -108,6 +110,8 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
         self._backoff = _BACKOFF_SECONDS[0]
+        self._next: Connection | None = None
+        self._renew_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = self._loop.time()
         self.closed = False
@@ -121,18 +125,23 @@ class Link:
 
     def is_free(self) -> bool:
         """Whether a request can be written now; else ``Owner.free`` is called when it can."""
-        if self.flight is not None or self.closed or self._opening is not None or self._timer is not None:
+        if self.flight is not None or self.closed or self._timer is not None:
             return False
         throttled = self._owner.throttled_until.get(self.node, 0.0) - self._loop.time()
         if throttled > 0:
             self._later(throttled)
             return False
-        if self.connection is not None and (self.connection.end or self.connection.expired):
-            self.drop("its login ends")
-        if self.connection is None:
+        if self.connection is not None and self.connection.end:
+            self.drop("it has just ended")
+        self.prepare()
+        return self.connection is not None
+
+    def prepare(self) -> None:
+        """See to it that there is a connection; one whose login ends, or was made with other files, is used until there is."""
+        current, now = self.connection, self._loop.time()
+        due = (current is None or current.expired) and now >= self._renew_at
+        if due and self._opening is None and self._next is None and not self.closed:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
-            return False
-        return True
 
     def send(self, batches: Sequence[Batch]) -> None:
         """Write one request with these batches, which have their numbers."""
@@ -149,9 +158,10 @@ class Link:
         connection.send(messages.PRODUCE, version, body, answered)
 
     def renew(self) -> None:
-        """The next request goes on a new connection."""
+        """What connections are made with has changed: have a new one take over."""
         if self.connection is not None:
             self.connection.expire()
+            self.prepare()
 
     def drop(self, why: str) -> None:
         """Close the connection at once; the batches on their way fail."""
@@ -166,6 +176,8 @@ class Link:
             self._opening.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        if self._next is not None:
+            self._next.abort(why)
         self.drop(why)
 
     # --- what happens -----------------------------------------------------------------------------------------------
@@ -179,14 +191,27 @@ class Link:
             self._owner.connected(self, reason(error))
             if not isinstance(error, CONNECTION_FAILURES):
                 log.exception("kafka_connection_error", broker=self.node)
-            self._later(self._backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = self._backoff * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             self._backoff = min(self._backoff * 2, _BACKOFF_SECONDS[1])
+            self._renew_at = self._loop.time() + pause - _SLACK_SECONDS
+            if self.connection is None and self._timer is None:
+                self._later(pause)
             return
-        self._opening = None
-        self.connection, connection.on_end = connection, self._on_end
-        if connection.end:
-            self._on_end()
+        self._opening, self._next = None, connection
         self._owner.connected(self, "")
+        if self.flight is None:
+            self._change_over()
+
+    def _change_over(self) -> None:
+        """Use the connection that was opened last."""
+        before, self.connection, self._next = self.connection, self._next, None
+        if before is not None:
+            before.on_end = _nothing
+            before.abort("a newer one takes over")
+        if self.connection is not None:
+            self.connection.on_end = self._on_end
+            if self.connection.end:
+                self._on_end()
         self._owner.free(self)
 
     def _later(self, seconds: float) -> None:
@@ -207,18 +232,20 @@ class Link:
         self.flight, self.idle_since = None, now
         self._backoff = _BACKOFF_SECONDS[0]
         self._throttle(now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS))
-        seconds = now - flight.sent_at
         for topic, partition, error in read.partitions:
             batch = flight.batches.pop((topic, partition), None)
             if batch is None:
                 continue
             if error is None:
-                self._owner.acknowledged(self, flight, batch, seconds)
+                self._owner.acknowledged(self, flight, batch)
             else:
                 self._owner.failed(batch, error)
         for batch in list(flight.batches.values()):
             self._owner.failed(batch, MISSING)
-        self._owner.free(self)
+        if self._next is not None:
+            self._change_over()
+        else:
+            self._owner.free(self)
 
     def _throttle(self, until: float) -> None:
         # The quota is the client's: another connection would only evade it.
@@ -239,7 +266,10 @@ class Link:
             self._owner.gone(self, flight, error)
             for batch in list(flight.batches.values()):
                 self._owner.failed(batch, error)
-        self._owner.free(self)
+        if self._next is not None:
+            self._change_over()
+        else:
+            self._owner.free(self)
 
     def give_up(self, error: ProduceError, why: str) -> None:
         """Close the connection; the batches on their way fail with ``error``."""

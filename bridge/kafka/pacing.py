@@ -47,6 +47,10 @@ class Pacing:
         self._wait()
         return False
 
+    def admit(self, source: Any) -> None:
+        """It will try something else than what was refused: let it, at once."""
+        self._admitted.add(source)
+
     def accepted(self) -> None:
         """A batch is in the log: all may go on."""
         if not self._refused:

@@ -6,7 +6,7 @@ something else on another connection. As long as it answers that, the request is
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -29,12 +29,17 @@ _LOOK_SECONDS: Final = 0.25
 _MOST_SECONDS, _MOST_LIMIT_SECONDS = 120.0, 30.0
 # A broker that lives answers within a second, or within thrice the time that connecting to it took before.
 _ANSWER_SECONDS, _OF_OPENING = 1.0, 3.0
+# A request is given up as well where so many that were written to the same broker later have been answered, each in this share of
+# the time that it has waited for: then its connection is stuck, not the broker.
+_OTHERS, _OTHERS_SHARE = 3, 0.1
 # Between two questions whether a broker lives.
 _ASK_AGAIN_SECONDS: Final = 2.0
 # The slowest acknowledgement counts for this long, and in steps of this size.
 _REMEMBERED_SECONDS, _STEP_SECONDS = 300.0, 10.0
 # A broker that is not heard otherwise is asked for metadata, so that it is known whether it answers.
 _SILENT_SECONDS: Final = 2.0
+# An answer that takes longer is told, once in so many seconds.
+_SLOW_SECONDS, _LOG_SECONDS = 1.0, 60.0
 # Brokers close connections that were idle for long, the services' after four minutes; spare ones go sooner.
 _IDLE_SECONDS, _SPARE_SECONDS = 200.0, 10.0
 
@@ -69,8 +74,11 @@ class Watch:
         self._producer, self._least_limit = producer, limit_seconds
         self._loop = asyncio.get_running_loop()
         self._slowest: deque[tuple[float, float]] = deque()
+        # of each broker: when requests that were answered were written, and how long that took
+        self._answers: defaultdict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_OTHERS))
         self._timer: asyncio.TimerHandle | None = None
         self._questions: set[asyncio.Task[None]] = set()
+        self._slow_logged_at = float("-inf")
         self.answered_at = float("-inf")
 
     def start(self) -> None:
@@ -85,13 +93,16 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._questions, return_exceptions=True)
 
-    def answered(self) -> None:
-        """A broker answered a Produce request."""
-        self.answered_at = self._loop.time()
-
-    def acknowledged(self, seconds: float) -> None:
-        """A batch was acknowledged, so long after its request was written."""
+    def acknowledged(self, node: int, sent_at: float) -> None:
+        """The broker acknowledged a batch whose request was written then."""
         self.answered_at = now = self._loop.time()
+        seconds = now - sent_at
+        if seconds > _SLOW_SECONDS and now - self._slow_logged_at > _LOG_SECONDS:
+            self._slow_logged_at = now
+            log.warning("kafka_slow", broker=node, answered_after_seconds=round(seconds, 1))
+        answers = self._answers[node]
+        if not answers or answers[-1][0] != sent_at:
+            answers.append((sent_at, seconds))
         if not self._slowest or now - self._slowest[-1][0] > _STEP_SECONDS:
             self._slowest.append((now, seconds))
         elif seconds > self._slowest[-1][1]:
@@ -110,20 +121,22 @@ class Watch:
             self._slowest.popleft()
         if self._producer.silent_seconds > _SILENT_SECONDS:
             self._producer.cluster.refresh()
-        self._producer.regrow()
-        for link in self._producer.links():
+        self._producer.rounds.regrow()
+        for link in self._producer.rounds.links():
             flight = link.flight
             if flight is not None:
                 self._look_at(link, flight, now)
             elif not link.wanted:
                 idle = now - link.idle_since
                 if idle > (_SPARE_SECONDS if link.role is Role.SPARE else _IDLE_SECONDS):
-                    self._producer.prune(link, "idle")
+                    self._producer.rounds.prune(link, "idle")
 
     def _look_at(self, link: Link, flight: Flight, now: float) -> None:
         age = now - flight.sent_at
         if age > _MOST_SECONDS:
             link.give_up(TIMED_OUT, f"no answer for {age:.0f} s")
+        elif age > self.limit_seconds and self._is_stuck(link, flight, age):
+            link.give_up(TIMED_OUT, f"no answer for {age:.0f} s, while the broker answers on other connections")
         elif age > self.limit_seconds and not flight.asking:
             if flight.asked_at > flight.sent_at and now - flight.asked_at < _ASK_AGAIN_SECONDS:
                 return
@@ -131,6 +144,10 @@ class Watch:
             task = self._loop.create_task(self._ask(link, flight))
             self._questions.add(task)
             task.add_done_callback(self._questions.discard)
+
+    def _is_stuck(self, link: Link, flight: Flight, age: float) -> bool:
+        later = [seconds for sent_at, seconds in self._answers[link.node] if sent_at > flight.sent_at]
+        return len(later) == _OTHERS and max(later) < age * _OTHERS_SHARE
 
     async def _ask(self, link: Link, flight: Flight) -> None:
         """Give the request up, unless the broker answers on another connection."""
@@ -150,8 +167,8 @@ class Watch:
         if error:
             log.warning("kafka_not_answering", broker=link.node, waited_seconds=round(age, 1), error=error)
             link.give_up(TIMED_OUT, f"no answer for {age:.0f} s, and none to another question: {error}")
-        elif not flight.told:
-            flight.told = True
+        elif not flight.logged:
+            flight.logged = True
             log.warning(
                 "kafka_slow", broker=link.node, waited_seconds=round(age, 1), most_seconds=_MOST_SECONDS,
                 batches=len(flight.batches),

@@ -76,10 +76,9 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # What it sees is said by what this project logs of its producers; it repeats itself many times a second while brokers or
-    # topics are away, and below ERROR it may print what it sends. Only its sender's faults are not known otherwise.
+    # What it sees is said by what this project logs of the cluster; it repeats itself many times a second while brokers or topics
+    # are away, and below ERROR it may print what it sends.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    logging.getLogger("aiokafka.producer").setLevel(max(level, logging.ERROR))
     for chatty in ("_granian", "httpx"):  # Each request, at INFO.
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 

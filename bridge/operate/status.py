@@ -147,7 +147,7 @@ def _waiting(waiting: dict[str, Any]) -> str:
 
 def _kafka(kafka: dict[str, Any]) -> str:
     up = "answers" if kafka["up"] else "does not answer"
-    begun = f"{kafka['producers_started']} producers begun"
+    begun = f"{kafka['connections_opened']} connections opened"
     return f"{up}, {', '.join(kafka['servers'])}; batches {short_duration(kafka['p99_seconds'])} p99, {begun}"
 
 

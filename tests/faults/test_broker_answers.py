@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import OutOfOrderSequenceNumber
 from confluent_kafka import Producer
 from support.arena import MakeArena, longer
-from support.kafka_frames import INIT_PRODUCER_ID, PRODUCE, Request
+from support.kafka_frames import INIT_PRODUCER_ID, PRODUCE, BatchHead, Request
 from support.kafka_proxy import Fault, KafkaProxy
 from support.segments import judge
 from support.simulate_server import push, report
@@ -23,9 +22,6 @@ from bridge.lab.simulate.ledger import Attempt, Ledger
 from bridge.lab.simulate.push import Report
 
 pytest_plugins = ("support.arena_fixture",)
-
-RECORDS_AT = 57
-"""Where a batch says how many records it has."""
 
 
 @pytest.fixture
@@ -56,7 +52,7 @@ async def test_answers_that_are_late_or_lost_leave_sequences_without_a_gap(
         if request.api_key != PRODUCE:
             return None
         if request.number % 40 == 20:
-            unanswered += sum(struct.unpack_from(">i", batch, RECORDS_AT)[0] for batch in request.batches.values())
+            unanswered += sum(BatchHead.read(batch).records for batch in request.batches.values())
             return Fault(cut_answer_at=chance.choice([0, 3, 21]))
         return Fault(delay_seconds=chance.uniform(0.0, 0.03))
 

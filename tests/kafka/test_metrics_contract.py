@@ -14,9 +14,12 @@ from support.contract import promised
 from support.raw_http import Answer, exchange, request
 
 from bridge.compiled import COMPILED
+from bridge.kafka.errors import Action
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+# Has no series before the first failure: its errors can't be listed.
+FAILED = "chatapp_bridge_kafka_batches_failed_total"
 # What the text format calls gauge, OpenMetrics knows more of.
 APPENDED = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 
@@ -72,7 +75,7 @@ async def families(bridge: BridgeProcess) -> dict[str, Metric]:
 
 async def test_every_metric_is_in_the_list_and_the_list_names_no_other(bridge: BridgeProcess) -> None:
     """A new one is written down; one that goes leaves the list."""
-    assert set(promised()) == set(await families(bridge))
+    assert set(promised()) == set(await families(bridge)) | {FAILED}
 
 
 async def test_types_and_labels_are_as_promised(bridge: BridgeProcess) -> None:
@@ -88,8 +91,14 @@ async def test_types_and_labels_are_as_promised(bridge: BridgeProcess) -> None:
             assert set(labels) == set(row.labels), name
             for label, value in labels.items():
                 values.setdefault(label, set()).add(value)
-        for label, bounded in row.labels.items():
+        for label, bounded in row.labels.items() if name != FAILED else ():
             assert not bounded or bounded == values[label], (name, label)
+
+
+def test_every_action_after_a_failed_batch_is_in_the_list() -> None:
+    """Those of the errors, and what becomes of a record that Kafka will not take."""
+    labels = promised()[FAILED].labels
+    assert labels == {"action": {*(action.value for action in Action), "dead_letter"}, "error": set()}
 
 
 async def test_a_help_text_is_the_beginning_of_what_the_list_says(bridge: BridgeProcess) -> None:
@@ -139,7 +148,9 @@ async def test_what_was_pushed_is_counted(bridge: BridgeProcess) -> None:
     assert paths == {"fast": documented * COMPILED, "slow": len(answered) - documented * COMPILED}
     assert seen['chatapp_bridge_reports_quarantined_total{reason="not_an_object"}'] == 1
     assert seen['chatapp_bridge_callbacks_total{answer="400"}'] == 1
-    assert seen["chatapp_bridge_kafka_up"] == seen["chatapp_bridge_producers_started_total"] == 1
+    assert seen["chatapp_bridge_kafka_up"] == seen["chatapp_bridge_kafka_producer_ids_total"] == 1
+    assert seen["chatapp_bridge_kafka_connections_opened_total"] >= 1
+    assert seen["chatapp_bridge_kafka_epochs_raised_total"] == 0
     assert seen["chatapp_bridge_kafka_batch_latency_seconds_count"] >= 2
     assert seen["chatapp_bridge_kafka_batch_records_sum"] == len(answered)
     assert seen["chatapp_bridge_last_callback_timestamp_seconds"] > seen["chatapp_bridge_start_timestamp_seconds"]

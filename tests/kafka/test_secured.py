@@ -34,7 +34,6 @@ from support.topics import consume_all, create_topic, unique_name
 
 from bridge.cli import main
 from bridge.config import Kafka, load
-from bridge.errors import BridgeError
 from bridge.kafka.connection import client_arguments
 from bridge.kafka.librdkafka import librdkafka_arguments
 from bridge.kafka.producer import Producer as BridgeProducer
@@ -334,7 +333,7 @@ REFUSED: dict[str, Callable[[SecuredKafka, Authority, str], tuple[dict[str, Any]
     ),
     "no TLS where there is": lambda secured, _, __: (
         {"kafka.bootstrap_servers": secured.kafka.bootstrap("MTLS")},
-        "the broker hung up; look at kafka.security_protocol",
+        "what came is no answer of Kafka but of another protocol, or of TLS; look at kafka.security_protocol",
     ),
 }
 
@@ -346,10 +345,7 @@ async def test_a_refused_connection_says_which_key_to_look_at(
     """Address, reason, key; no password."""
     settings, words = REFUSED[case](secured, Authority(tmp_path, "stranger"), user)
 
-    with pytest.raises(BridgeError) as refused:
-        await BridgeProducer(kafka_of(settings), ["any"], 1).start(5)
-
-    said = str(refused.value)
+    said = await error_of(settings, "any")
     assert said.startswith(settings["kafka.bootstrap_servers"] + ": ")
     assert words in said
     assert "wrong" not in said
@@ -359,19 +355,37 @@ async def test_a_refused_connection_says_which_key_to_look_at(
 async def test_a_broker_that_is_told_of_by_a_name_that_leads_nowhere_is_named(secured: SecuredKafka) -> None:
     """The first connection works, those to what the cluster tells of do not: advertised.listeners, most often."""
     settings = secured.by_certificate(None, bootstrap_servers=f"127.0.0.1:{secured.kafka.nodes[0].port('ASTRAY')}")
-    with pytest.raises(BridgeError) as refused:
-        await BridgeProducer(kafka_of(settings), ["any"], 1).start(1)
-
-    assert str(refused.value).startswith("broker 1, which the cluster tells of as 127.0.0.1:1: ")
+    topic = await create_topic(secured.internal)
+    await secured.allow(everything("User:ANONYMOUS", (topic, unique_name("other"))))
+    assert (await error_of(settings, topic)).startswith("broker 1, which the cluster tells of as 127.0.0.1:1: ")
 
 
 async def test_a_name_in_no_certificate_may_be_allowed(secured: SecuredKafka) -> None:
     """``ssl_check_hostname = false``: the authority is asked for, the name is not."""
-    producer = BridgeProducer(kafka_of(secured.by_certificate(None, "OTHER", ssl_check_hostname="false")), ["any"], 1)
+    settings = kafka_of(secured.by_certificate(None, "OTHER", ssl_check_hostname="false"))
+    async with producing(settings, "any") as producer:
+        await eventually(partial(happened, lambda: bool(producer.cluster.brokers)))
 
-    await producer.start(5)
-    assert not producer.dead
-    await producer.abandon()
+
+async def happened(holds: Callable[[], bool]) -> bool:
+    """For what is asked without waiting."""
+    return holds()
+
+
+@contextlib.asynccontextmanager
+async def producing(settings: Kafka, topic: str) -> AsyncIterator[BridgeProducer]:
+    """A producer that has begun to connect."""
+    producer = BridgeProducer(settings, [topic], 6.0, lambda _: None)
+    producer.start()
+    yield producer
+    await producer.stop()
+
+
+async def error_of(settings: Mapping[str, Any], topic: str) -> str:
+    """Why a producer can't connect, in its own words."""
+    async with producing(kafka_of(settings), topic) as producer:
+        await eventually(partial(happened, lambda: bool(producer.last_error)))
+        return producer.last_error
 
 
 @pytest.mark.parametrize("how", ["password", "certificate", "another host", "token"])
@@ -412,15 +426,13 @@ async def test_certificates_are_rotated_while_it_runs_and_a_half_done_rotation_c
         None, ssl_cafile=mounted["ca.pem"], ssl_certfile=mounted["tls.crt"], ssl_keyfile=mounted["tls.key"],
         ssl_password_file=mounted["passphrase"],
     )  # fmt: skip
-    # Nothing but the files is to bring another producer.
+    # Nothing but the files is to bring another connection.
     patient = {**SOON, "delivery.spool_after_ms": 1500}
     async with BridgeProcess("", tmp_path, {**settings, **named(topics), **patient}) as bridge:
         await push(bridge, "while-the-authority-is-wrong")
         await eventually(partial(said, bridge, "unable to get local issuer certificate; look at kafka.ssl_cafile"))
         mounted["ca.pem"].write_bytes(secured.authority.cafile.read_bytes())
         await eventually(partial(published, bridge, 1))
-        # The lane was degraded, so that its producer became its own and another was begun for the rest.
-        await eventually(partial(said, bridge, '"producer_started"', 2))
 
         mounted["tls.crt"].write_bytes(second.certfile.read_bytes())
         await eventually(partial(metric, bridge, 'secrets_loaded{source="kafka"}', lambda usable: usable == 0))

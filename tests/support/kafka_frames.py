@@ -4,7 +4,7 @@ A frame is a message without the four bytes of its length. Frames of unknown ver
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -16,6 +16,11 @@ PRODUCE_VERSIONS = range(3, 9)
 """The versions whose answers this module reads and writes. From version 9 on the encoding is compact."""
 _FIRST_FLEXIBLE = {METADATA: 9, FIND_COORDINATOR: 3}
 _NO_OFFSET = -1
+_BODY_AT = 10
+"""Where a request's body begins, without the client's name."""
+_BATCH_FROM_ATTRIBUTES = struct.Struct(">hiqqqhii")
+_ATTRIBUTES_AT = 21
+_CODEC = 0x07
 
 Partition = tuple[str, int]
 """A topic's name and a partition's number."""
@@ -62,10 +67,40 @@ def read_request(frame: bytes) -> Request:
     if not request.understood:
         return request
     body = BytesIO(frame)
-    body.seek(10 + max(client_length, 0))
+    body.seek(_BODY_AT + max(client_length, 0))
     read = _struct("Request", version).decode(body)
     batches = {(topic, number): batch for topic, parts in read.topics for number, batch in parts}
     return replace(request, batches=batches, acks=read.required_acks)
+
+
+def without_partitions(frame: bytes, unwanted: Collection[Partition]) -> bytes:
+    """A Produce request's frame without the batches for these partitions; of a version in ``PRODUCE_VERSIONS``."""
+    _, version, _, client_length = struct.unpack_from(">hhih", frame)
+    start = _BODY_AT + max(client_length, 0)
+    body = BytesIO(frame)
+    body.seek(start)
+    read = _struct("Request", version).decode(body)
+    kept = [(topic, [part for part in parts if (topic, part[0]) not in unwanted]) for topic, parts in read.topics]
+    read.topics = [(topic, parts) for topic, parts in kept if parts]
+    return frame[:start] + bytes(read.encode())
+
+
+class BatchHead(NamedTuple):
+    """What a record batch says about itself. ``codec``: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd. Timestamps are in ms."""
+
+    codec: int
+    first_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    records: int
+
+    @classmethod
+    def read(cls, batch: bytes) -> "BatchHead":
+        """Of a batch of version 2."""
+        attributes, _, *fields = _BATCH_FROM_ATTRIBUTES.unpack_from(batch, _ATTRIBUTES_AT)
+        return cls(attributes & _CODEC, *fields)
 
 
 class PartitionAnswer(NamedTuple):

@@ -17,7 +17,7 @@ extra setting. Connections must be plaintext, without SASL.
 import asyncio
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -31,6 +31,7 @@ from support.kafka_frames import (
     read_request,
     with_addresses_moved,
     with_correlation_id,
+    without_partitions,
 )
 from support.proxy import Link, Proxy
 
@@ -48,13 +49,14 @@ class Fault:
             the connection is closed. 0 loses the whole answer.
         wrong_correlation_id: The answer has another one.
         ask_broker: If False, the broker never sees the request: the proxy answers with ``codes``, or with success.
+        withhold: Partitions whose batches the broker never sees; the proxy answers for them with ``codes``, or with success.
         codes: The error code for all partitions, or for single ones. The broker has appended the batches all the same.
         throttle_time_ms: The answer's.
         without: Partitions that are left out of the answer.
         message: With the codes, from version 8 on.
         record_errors: With the codes, from version 8 on: a record's index in its batch and a text or None, for each.
 
-    The last six need a Produce request of version 3 to 8. Other requests are passed on unchanged and counted as
+    From ``ask_broker`` on they need a Produce request of version 3 to 8. Other requests are passed on unchanged and counted as
     ``not understood``.
     """
 
@@ -63,6 +65,7 @@ class Fault:
     cut_answer_at: int | None = None
     wrong_correlation_id: bool = False
     ask_broker: bool = True
+    withhold: Collection[Partition] = ()
     codes: int | Mapping[Partition, int] | None = None
     throttle_time_ms: int | None = None
     without: Sequence[Partition] = ()
@@ -77,7 +80,13 @@ class Fault:
     @property
     def rewrites(self) -> bool:
         """Whether the answer must be read."""
-        return not self.ask_broker or self.codes is not None or self.throttle_time_ms is not None or bool(self.without)
+        return (
+            not self.ask_broker
+            or bool(self.withhold)
+            or self.codes is not None
+            or self.throttle_time_ms is not None
+            or bool(self.without)
+        )
 
     def rewrite(self, answer: ProduceAnswer) -> None:
         """Make the answer what this says."""
@@ -197,13 +206,16 @@ class _ScriptedLink(Link):
         answered = request.acks != 0
         if fault.rewrites and not request.understood:
             self._kafka.done["not understood"] += 1
-        if not fault.ask_broker and request.understood:
+        kept = bool(fault.withhold) and request.batches.keys() <= set(fault.withhold)
+        if request.understood and (kept or not fault.ask_broker):
             if answered:
                 self._exchanges.append(exchange)
                 self._answered(exchange, None)
             return
         if answered:
             self._exchanges.append(exchange)
+        if request.understood and fault.withhold:
+            frame = without_partitions(frame, fault.withhold)
         there.write(struct.pack(">i", len(frame)) + frame)
         await there.drain()
 
@@ -233,6 +245,8 @@ class _ScriptedLink(Link):
                 answer = ProduceAnswer(dict.fromkeys(request.batches, PartitionAnswer(0)))
             else:
                 answer = ProduceAnswer.read(frame, request.api_version)
+                for partition in request.batches.keys() & set(fault.withhold):
+                    answer.partitions[partition] = PartitionAnswer(0)
             fault.rewrite(answer)
             frame = answer.write(request.correlation_id, request.api_version)
         assert frame is not None
@@ -341,6 +355,11 @@ class KafkaProxy:
     def requests(self) -> Counter[int]:
         """How many came, by API key."""
         return sum((door.requests for door in self._doors), Counter[int]())
+
+    @property
+    def connections(self) -> int:
+        """How many were opened."""
+        return self._connections
 
     @property
     def held_bytes(self) -> int:

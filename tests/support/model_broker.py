@@ -377,6 +377,7 @@ class ModelProducer(Producer):
         super().__init__(settings.kafka, topics, settings.delivery.producer_timeout_seconds, on_change)
         self.kafka = kafka
         self.cluster: ModelCluster = ModelCluster(kafka, settings.kafka, topics, self._cluster_changed)
+        self.rounds._cluster = self.cluster
 
     async def open(self, node: int) -> Connection:
         """See ``Owner``."""

@@ -135,7 +135,7 @@ class Scripted:
         self.refuses_everything = False
         self.batches_failed: Counter[tuple[str, str]] = Counter()
         self._offered: dict[Lane, None] = {}
-        self.cluster = self
+        self.cluster = self.rounds = self
 
     def release(self) -> None:
         """The links are free."""
@@ -161,7 +161,7 @@ class Scripted:
             if not self.reachable or not self.may_begin(lane.topic, partition):
                 lane._loop.call_later(LOOK_SECONDS, self.offer, lane)
                 continue
-            for batch in lane.fill(cast("Producer", self)):
+            for batch in lane.fill():
                 batch.source = lane
                 self.take(cast("ScriptedBatch", batch))
 
@@ -199,6 +199,9 @@ class Scripted:
             self.renumbered += 1
             self.owed.pop((batch.topic, batch.partition), None)
         batch.unresolved = False
+
+    def shrink_batches(self, batch: ScriptedBatch) -> None:
+        """The lane halves by itself."""
 
     def use_next_codec(self, batch: ScriptedBatch) -> bool:
         """There is none."""

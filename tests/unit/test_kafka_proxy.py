@@ -20,7 +20,17 @@ from aiokafka.protocol.metadata import (
     MetadataResponse_v3,
     MetadataResponse_v5,
 )
-from support.kafka_frames import FIND_COORDINATOR, METADATA, PRODUCE, ProduceAnswer, Request, with_addresses_moved
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from support.kafka_frames import (
+    FIND_COORDINATOR,
+    METADATA,
+    PRODUCE,
+    BatchHead,
+    ProduceAnswer,
+    Request,
+    read_request,
+    with_addresses_moved,
+)
 from support.kafka_proxy import Fault, KafkaProxy
 
 from bridge.lab.embedded.ports import HOST
@@ -40,6 +50,7 @@ class Broker:
 
     Attributes:
         seen: The correlation id of each request.
+        frames: The requests.
         answering: Answers wait until it is set.
         port: Its own.
         advertised_port: Its port in the answers to Metadata.
@@ -47,6 +58,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.seen: list[int] = []
+        self.frames: list[bytes] = []
         self.answering = asyncio.Event()
         self.answering.set()
         self.port = self.advertised_port = 0
@@ -82,6 +94,7 @@ class Broker:
                 frame = await read_frame(reader)
                 key, version, correlation_id = struct.unpack_from(">hhi", frame)
                 self.seen.append(correlation_id)
+                self.frames.append(frame)
                 self._changed.set()
                 await self.answering.wait()
                 if key == PRODUCE and version in VERSIONS and struct.unpack_from(">h", frame, ACKS_AT)[0] == 0:
@@ -272,6 +285,37 @@ async def test_the_proxy_answers_without_asking_the_broker(place: Place, version
     assert sent == [answered for answered, _ in answers]
     assert [0, THROTTLED, 0] == [codes(answer)[FIRST] for _, answer in answers]
     assert [sent[0], sent[2]] == place.broker.seen
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_broker_never_sees_what_is_withheld(place: Place, version: int) -> None:
+    """It gets the other partition's batch alone; the proxy answers for the one that it kept."""
+    client = await place.apply(Fault(withhold=[FIRST], codes={FIRST: THROTTLED})).connect()
+    sent = client.send(version)
+    correlation_id, answer = await client.answer(version)
+
+    assert sent == correlation_id
+    assert {FIRST: THROTTLED, SECOND: 0} == codes(answer)
+    assert [[SECOND]] == [list(read_request(frame).batches) for frame in place.broker.frames]
+
+
+def test_the_head_of_a_batch_is_read() -> None:
+    """As aiokafka writes it: codec, timestamps, the producer's numbers, how many records."""
+    builder = DefaultRecordBatchBuilder(2, 1, True, 11, 3, 500, 1 << 20)
+    for place, timestamp in enumerate([1000, 1007, 1004]):
+        builder.append(place, timestamp, b"key", b"value" * 100, [])
+
+    assert BatchHead(1, 1000, 1007, 11, 3, 500, 3) == BatchHead.read(bytes(builder.build()))
+
+
+async def test_a_request_of_which_all_is_withheld_is_never_seen(place: Place) -> None:
+    """The proxy answers it alone."""
+    client = await place.apply(Fault(withhold=[FIRST, SECOND], codes=THROTTLED)).connect()
+    client.send()
+    _, answer = await client.answer()
+
+    assert {FIRST: THROTTLED, SECOND: THROTTLED} == codes(answer)
+    assert [] == place.broker.seen
 
 
 async def test_an_unknown_version_passes_unchanged(place: Place) -> None:

@@ -15,7 +15,7 @@ def refused(refusals: list[Refusal], last_error: str = "") -> str:
     report: Any = HealthReport.__new__(HealthReport)
     report._delivery = SimpleNamespace(
         refusals=refusals,
-        producers=SimpleNamespace(last_error=last_error),
+        producer=SimpleNamespace(last_error=last_error),
         all_lanes=lambda: range(15),
         spool=object(),
     )

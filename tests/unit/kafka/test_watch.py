@@ -146,7 +146,10 @@ def test_an_answer_that_comes_while_the_broker_is_asked_counts(stage: ModelStage
     stage.push(A)
     stage.push(A)
     stage.kafka.silent.add(1)
-    stage.advance(LIMIT + 0.3)
+    stage.advance(LIMIT - 0.1)
+    opened = stage.kafka.opened
+    stage.advance(0.4)
+    assert stage.kafka.opened > opened
     opened = stage.kafka.opened
     stage.serve()
     assert stage.flying == [[2]]
