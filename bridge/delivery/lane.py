@@ -189,7 +189,7 @@ class Lane:
             self._producer.withdraw(self)
             self._go_on()
         if self._spool:
-            self._journal([g for g in self._queue if not (g.journalled or g.safe or g.dropped)])
+            self._journal([g for g in self._queue if not (g.journalled or g.safe or g.refused)])
 
     async def stop(self) -> None:
         """End sending; what is in flight stays unresolved."""
@@ -209,8 +209,8 @@ class Lane:
 
     @property
     def unsafe(self) -> bool:
-        """Whether something waits that is neither acknowledged nor stored."""
-        return bool(self._journalling) or any(not (g.safe or g.dropped) for g in self._queue)
+        """Whether something waits that is owed, and neither acknowledged nor stored."""
+        return bool(self._journalling) or any(not (g.safe or g.refused) for g in self._queue)
 
     @property
     def oldest_ms(self) -> int | None:
@@ -227,7 +227,7 @@ class Lane:
 
     def _on_spool_due(self) -> None:
         self._spool_timer, self._spool_due_at = None, math.inf
-        waiting = [g.spool_at for g in self._queue if not (g.safe or g.dropped)]
+        waiting = [g.spool_at for g in self._queue if not (g.safe or g.refused)]
         if waiting and min(waiting) <= self._loop.time():
             self.degrade()
         elif waiting:

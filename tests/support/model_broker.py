@@ -35,7 +35,7 @@ _SEQUENCES = 1 << 31
 _REMEMBERED = 5
 _STEP_SECONDS = 0.5
 _OPEN_SECONDS, _LOOK_SECONDS = 10.0, 0.05
-NOT_LEADER, OUT_OF_ORDER, DUPLICATE, OLD_EPOCH = 6, 45, 46, 47
+UNKNOWN_TOPIC, NOT_LEADER, OUT_OF_ORDER, DUPLICATE, OLD_EPOCH = 3, 6, 45, 46, 47
 NOT_APPENDED = (10, 18, 19, 29, 32, 43, 44, 76, 87)
 """Answers that say that a batch was not appended, and nothing of its numbers."""
 
@@ -97,6 +97,7 @@ class ModelKafka:
         refusing: Brokers that take no connection.
         silent: Brokers on which connecting does not come to an end.
         reachable: Whether anything is learned of the cluster.
+        gives_ids: Whether it gives producer ids.
         largest: ``max.message.bytes`` of every topic.
         newest: The newest version of Produce.
         wrong: What may never be.
@@ -111,7 +112,7 @@ class ModelKafka:
         self.late: list[tuple[int, Produced]] = []
         self.refusing: set[int] = set()
         self.silent: set[int] = set()
-        self.reachable = True
+        self.reachable = self.gives_ids = True
         self.largest: int | None = 1 << 20
         self.newest = 8
         self.wrong: list[str] = []
@@ -135,8 +136,11 @@ class ModelKafka:
 
     def append(self, node: int, batch: Produced) -> int:
         """Append the batch if it is to be; the code of the answer."""
-        if self.leader(batch.where) != node:
-            return NOT_LEADER
+        if batch.where[1] >= self.partitions[batch.where[0]]:
+            return UNKNOWN_TOPIC
+        return self._append(batch) if self.leader(batch.where) == node else NOT_LEADER
+
+    def _append(self, batch: Produced) -> int:
         known = self._known[batch.where].get(batch.producer_id)
         if known is None:
             known = _Known(batch.epoch)
@@ -189,6 +193,18 @@ class ModelKafka:
         return any(claim.batch == batch and claim.attempts == 1 for claim in claims)
 
     # --- what the test does -------------------------------------------------------------------------------------------
+
+    def make_anew(self, topic: str, partitions: int) -> None:
+        """Delete the topic and make it with so many partitions; ``log`` keeps what was in it."""
+        self.partitions[topic] = partitions
+        for where in [each for each in self._known if each[0] == topic]:
+            self.forget(where)
+
+    def leave(self, node: int) -> None:
+        """A broker is not of the cluster any more, others lead what it led; unless it is the last one."""
+        if self.brokers != [node]:
+            self.brokers = [each for each in self.brokers if each != node]
+            self.leaders = {w: self.brokers[0] if at == node else at for w, at in self.leaders.items()}
 
     def forget(self, where: Partition) -> None:
         """The partition knows no producer any more."""
@@ -344,7 +360,7 @@ class ModelCluster(Cluster):
             for topic, count in kafka.partitions.items()
         }
         self._leaders = {t: {n: -1 if at is None else at for n, at in of.items()} for t, of in leaders.items()}
-        if self._id_wanted:
+        if self._id_wanted and kafka.gives_ids:
             self._id_wanted = False
             kafka.producer_ids += 1
             self.producer_ids += 1
@@ -492,7 +508,7 @@ class ModelStage(Stage):
     def finish(self) -> None:
         """Everything is well from now on, until nothing waits."""
         kafka = self.kafka
-        kafka.reachable = True
+        kafka.reachable = kafka.gives_ids = True
         kafka.refusing.clear()
         kafka.silent.clear()
         kafka.leaders = {where: kafka.brokers[0] if at is None else at for where, at in kafka.leaders.items()}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, kind_of, numbers, record
+from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, in_loop, kind_of, numbers, record
 
 from bridge.delivery.entry import PendingAck
 from bridge.delivery.layout import placed
@@ -165,6 +165,19 @@ def test_a_refused_entry_that_comes_back_unsent_is_not_sent_again(stage: Stage) 
     stage.finish()
 
     assert stage.log == [2]
+
+
+def test_what_was_answered_503_is_not_stored_again(stage: Stage) -> None:
+    """Its fsync failed while it was on its way, and its row may be there: at the next degradation, or the end, it is not owed."""
+    first = stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.commit(FAILED, kept=True)
+    assert answers(first) == [503]
+    assert not stage.lane(A).unsafe
+    stage.run(in_loop(stage.lane(A).degrade))
+    assert not stage.disk.queue
+    stage.finish()
+    assert stage.log == [1]
 
 
 def test_the_deadline_answers_503_while_the_disk_stalls_and_the_account_balances(stage: Stage) -> None:

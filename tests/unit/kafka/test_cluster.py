@@ -11,10 +11,10 @@ from bridge.kafka.cluster import Cluster, ProducerId
 
 
 class Asked:
-    """A cluster that answers as told; ``told`` is what its user sees at each change."""
+    """A cluster that answers as told; ``seen`` is what its user sees at each change."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told: list[tuple[int | None, ProducerId | None]] = []
+        self.seen: list[tuple[int | None, ProducerId | None]] = []
         self.cluster = Cluster(settings().kafka, [STATUS], self._changed)
         self.leader = 1
         self.producer_ids: list[ProducerId | Exception] = []
@@ -22,7 +22,7 @@ class Asked:
         monkeypatch.setattr(self.cluster, "_ask_producer_id", self._producer_id)
 
     def _changed(self) -> None:
-        self.told.append((self.cluster.leader(STATUS, 0), self.cluster.producer_id))
+        self.seen.append((self.cluster.leader(STATUS, 0), self.cluster.producer_id))
 
     async def _metadata(self) -> Any:
         return SimpleNamespace(
@@ -42,16 +42,16 @@ async def test_a_leader_that_moves_is_told_also_while_no_producer_id_is_given(mo
     asked = Asked(monkeypatch)
     asked.producer_ids = [ProducerId(7, 0), KafkaUnavailable("the broker gives no producer id"), ProducerId(8, 0)]
     assert await asked.cluster._learn()
-    assert asked.told[-1] == (1, (7, 0))
+    assert asked.seen[-1] == (1, (7, 0))
 
     asked.leader = 2
     asked.cluster.want_producer_id()
     assert not await asked.cluster._learn()
-    assert asked.told[-1] == (2, (7, 0))
+    assert asked.seen[-1] == (2, (7, 0))
     assert asked.cluster.last_error == "the broker gives no producer id"
 
     assert await asked.cluster._learn()
-    assert asked.told[-1] == (2, (8, 0))
+    assert asked.seen[-1] == (2, (8, 0))
     assert not asked.cluster.last_error
 
 
@@ -62,10 +62,10 @@ async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: 
 
     async def hide(topic: str) -> None:
         assert topic == STATUS
-        assert asked.told[-1] == (1, (7, 0))
+        assert asked.seen[-1] == (1, (7, 0))
         raise KafkaUnavailable("no right to see it")
 
     monkeypatch.setattr(asked.cluster, "_ask_largest", hide)
     asked.cluster.largest_message(STATUS)
     assert not await asked.cluster._learn()
-    assert asked.told[-1] == (1, (7, 0))
+    assert asked.seen[-1] == (1, (7, 0))

@@ -358,12 +358,13 @@ class AnyFault(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), node=st.sampled_from([None, 1, 2, 1, 2]))
     def move(self, key: str, node: int | None) -> None:
         """Another leader, or none."""
-        self.kafka.leaders[where(key, self.kafka.partitions[STATUS])] = node
+        if node is None or node in self.kafka.brokers:
+            self.kafka.leaders[where(key, self.kafka.partitions[STATUS])] = node
 
-    @rule(reachable=st.sampled_from([True, True, False]))
-    def learn(self, reachable: bool) -> None:
-        """The cluster tells of itself, or can't be asked any more."""
-        self.kafka.reachable = reachable
+    @rule(reachable=st.sampled_from([True, True, False]), gives_ids=st.sampled_from([True, True, False]))
+    def learn(self, reachable: bool, gives_ids: bool) -> None:
+        """The cluster tells of itself, or can't be asked any more, or gives no producer id."""
+        self.kafka.reachable, self.kafka.gives_ids = reachable, gives_ids
         self.stage.learn()
 
     @rule(node=st.sampled_from([1, 2]), how=st.sampled_from(["refusing", "silent", "well", "well"]))
@@ -379,11 +380,21 @@ class AnyFault(RuleBasedStateMachine):
         """A partition knows no producer any more, or a newer epoch of each."""
         getattr(self.kafka, what)(where(key, self.kafka.partitions[STATUS]))
 
-    @precondition(lambda self: self.kafka.partitions[STATUS] < MORE)
-    @rule()
-    def add_partitions(self) -> None:
-        """At any moment."""
-        self.kafka.partitions[STATUS] = MORE
+    @rule(partitions=st.sampled_from([LANES, MORE]))
+    def add_partitions(self, partitions: int) -> None:
+        """At any moment; or the topic is made anew with fewer, or as many."""
+        if self.kafka.partitions[STATUS] < partitions:
+            self.kafka.partitions[STATUS] = partitions
+        else:
+            self.kafka.make_anew(STATUS, partitions)
+
+    @rule(node=st.sampled_from([1, 2]), comes=st.booleans())
+    def broker(self, node: int, comes: bool) -> None:
+        """One leaves the cluster, or is of it again."""
+        if not comes:
+            self.kafka.leave(node)
+        elif node not in self.kafka.brokers:
+            self.kafka.brokers.append(node)
 
     # --- what holds -----------------------------------------------------------------------------------------------------
 

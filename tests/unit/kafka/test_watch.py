@@ -142,17 +142,21 @@ def test_a_connection_that_is_closed_is_not_waited_for(stage: ModelStage) -> Non
 
 
 def test_an_answer_that_comes_while_the_broker_is_asked_counts(stage: ModelStage) -> None:
-    """Whatever the question comes to."""
+    """Whatever the question comes to, it says nothing of the next request."""
+    stage.push(A)
     stage.push(A)
     stage.kafka.silent.add(1)
     stage.advance(LIMIT - 0.1)
     opened = stage.kafka.opened
     stage.advance(0.4)
     assert stage.kafka.opened > opened
+    opened = stage.kafka.opened
     stage.serve()
+    assert stage.flying == [[2]]
     stage.advance(3.0)
+    assert stage.kafka.opened == opened
     assert not failed(stage)
-    assert stage.log == [1]
+    assert stage.flying == [[2]]
     stage.finish()
 
 
