@@ -174,6 +174,10 @@ class Batch:
         """Bytes as a broker counts them that writes it with another codec."""
         return _HEAD_BYTES + self._writer.size
 
+    def compress(self) -> None:
+        """Do it now, so that nothing can fail later; no record can be added then."""
+        self._compressed()
+
     def _compressed(self) -> tuple[int, bytes]:
         if self._payload is None:
             attributes, payload = 0, self._writer.written()

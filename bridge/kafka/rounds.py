@@ -253,10 +253,18 @@ class Rounds:
         except Exception as error:  # noqa: BLE001 - a lane's fault must not end the others'
             source.broken(error)
             return ()
+        ready = []
         for batch in batches:
             batch.source = source
             self._sequences.of(batch.topic, batch.partition).batch = batch
-        return batches
+            try:
+                batch.compress()
+            except Exception:
+                log.exception("batch_not_compressed", topic=batch.topic, codec=batch.codec)
+                self._resolver.resolve(batch, NOT_WRITTEN)
+            else:
+                ready.append(batch)
+        return ready
 
     def _target(self, batch: Batch, source: Source) -> Link:
         leader = self._cluster.leader(batch.topic, batch.partition)
@@ -344,6 +352,7 @@ class Rounds:
                 self.link_errors.pop(link.node, None)
             for source in list(link.waiting):
                 del link.waiting[source]
+                self.pacing.admit(source)
                 self.offer(source)
         for node in self._cluster.leaders():
             if not self._links.get(node):

@@ -142,9 +142,7 @@ class Connection(asyncio.Protocol):
         while len(buffer) >= _SIZE.size and not self.end:
             (size,) = _SIZE.unpack_from(buffer)
             if not _SIZE.size <= size <= _MOST_ANSWER_BYTES:
-                self.abort(
-                    f"what came is no answer of Kafka (length {size}); is this a Kafka listener, and without TLS?"
-                )
+                self.abort(f"what came is no answer of Kafka (length {size}) but of another protocol, or of TLS")
             elif len(buffer) < _SIZE.size + size:
                 return
             else:

@@ -333,7 +333,7 @@ REFUSED: dict[str, Callable[[SecuredKafka, Authority, str], tuple[dict[str, Any]
     ),
     "no TLS where there is": lambda secured, _, __: (
         {"kafka.bootstrap_servers": secured.kafka.bootstrap("MTLS")},
-        "what came is no answer of Kafka but of another protocol, or of TLS; look at kafka.security_protocol",
+        ") but of another protocol, or of TLS; look at kafka.security_protocol",
     ),
 }
 

@@ -9,6 +9,7 @@ from support.model_broker import Arrived, ModelStage
 from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
+from bridge.kafka.batch import Batch
 from bridge.kafka.link import Role
 
 SPOOL_AFTER_SECONDS = 0.5
@@ -386,3 +387,26 @@ def test_an_answer_that_comes_while_the_bridge_stops_begins_nothing(make: MakeSt
     stage.do(stage.kafka.requests[0].refuse, 87, named=[(0, "no")])
     assert not stage.disk.queue
     assert [numbers(row.records) for row in stage.disk.rows.values()] == [[1]]
+
+
+def test_a_batch_that_cannot_be_compressed_holds_up_its_own_lane_only(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the codec: it is logged and tried again, and nothing is lost."""
+    stage = make()
+    real = Batch.compress
+
+    def compress(batch: Batch) -> None:
+        if any(each.key == A.encode() for each in batch.records):
+            raise RuntimeError("provoked")
+        real(batch)
+
+    monkeypatch.setattr(Batch, "compress", compress)
+    stage.push(A, B)
+    assert flying(stage) == [[[2]]]
+    stage.serve()
+    stage.advance(5.0)
+    assert stage.produce.batches_failed["resend", "not_written"] > 1
+    monkeypatch.undo()
+    stage.finish()
+    assert sorted(stage.log) == [1, 2]

@@ -152,7 +152,7 @@ async def test_an_answer_in_two_pieces_is_one(at: int) -> None:
         (frame(2, b"this"), "an answer has correlation id 2, not 1"),
         (frame(0, b""), "correlation id 0, not 1"),
         (frame(-1, b"this"), "correlation id -1, not 1"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"no answer of Kafka \(length 1213486160\); is this a Kafka listener"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"no answer of Kafka \(length 1213486160\) but of another protocol"),
         (b"\x15\x03\x03\x00\x02\x02\x46", "no answer of Kafka"),
         (struct.pack(">i", -1), r"length -1\)"),
         (struct.pack(">i", 3) + b"abc", r"length 3\)"),
@@ -225,7 +225,7 @@ async def test_a_server_of_something_else_is_named_as_such(server: WireServer) -
     port = other.sockets[0].getsockname()[1]
     with pytest.raises(ConnectionEnded) as caught:
         await connect(HOST, port, server.arguments(), WAIT_SECONDS)
-    assert "is this a Kafka listener, and without TLS?" in reason(caught.value)
+    assert "but of another protocol, or of TLS; look at kafka.security_protocol" in reason(caught.value)
     other.close()
 
 
