@@ -4,6 +4,7 @@ Creating is idempotent. Looking asks for the declared topics alone, and never cr
 """
 
 import math
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, Settings
@@ -173,13 +174,21 @@ async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -
     )
     for name, code, message, *_ in response.topic_errors:
         if code not in (0, _TOPIC_ALREADY_EXISTS):
-            reason = message or for_code(code).__name__
-            raise TopicsError(f"topic {name} could not be created: {reason}{remedy(reason, configs[name])}")
+            reason = message or code_name(code)
+            todo = remedy(reason, configs[name]) or (_ANY_SETTING if code == _POLICY_VIOLATION else "")
+            raise TopicsError(f"topic {name} could not be created: {reason}{todo}")
+
+
+_ANY_SETTING = (
+    '; if the cluster\'s policy is about a setting, leave it to the cluster: write "SETTING" = "" under the topic\'s config '
+    "in topics.file"
+)
 
 
 def remedy(reason: str, config: Mapping[str, str]) -> str:
     """What to do about settings that Kafka names as it refuses ``config``; empty where it names none."""
-    named = [option for option in config if option in reason]
+    # "delete.retention.ms" does not name "retention.ms"; a full stop may end the sentence.
+    named = [option for option in config if re.search(rf"(?<![\w.-]){re.escape(option)}(?![\w-]|\.\w)", reason)]
     options = ", ".join(f'"{option}" = ""' for option in named)
     return f"; to leave it to the cluster, write {options} under the topic's config in topics.file" if named else ""
 
@@ -195,7 +204,7 @@ async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) ->
     response = await client.create_partitions({name: NewPartitions(count) for name, count in counts.items()})
     for name, code, message in response.topic_errors:
         if code:
-            raise TopicsError(f"topic {name} got no more partitions: {message or for_code(code).__name__}")
+            raise TopicsError(f"topic {name} got no more partitions: {message or code_name(code)}")
 
 
 async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str | None]:
@@ -203,10 +212,10 @@ async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> d
     resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=dict.fromkeys(topic.config))
     actual: dict[str, str | None] = {}
     for response in await client.describe_configs([resource]):
-        for code, message, _type, name, entries in response.resources:
+        for code, message, _type, name, entries in response.resources or ():
             if code:
-                raise TopicsError(f"the settings of topic {name} can't be read: {message or for_code(code).__name__}")
-            actual.update({entry[0]: entry[1] for entry in entries})
+                raise TopicsError(f"the settings of topic {name} can't be read: {message or code_name(code)}")
+            actual.update({entry[0]: entry[1] for entry in entries or ()})
     return actual
 
 
