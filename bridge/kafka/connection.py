@@ -1,6 +1,7 @@
 """How to connect to Kafka by ``[kafka]``, and in words why it did not work."""
 
 import asyncio
+import socket
 import ssl
 from hashlib import sha256
 from pathlib import Path
@@ -177,6 +178,11 @@ async def why_unreachable(settings: Kafka) -> str:
         except CONNECTION_FAILURES as error:
             return f"{host}:{port}: {reason(error)}"
         connection.abort("not used")
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = {address[4][0] for address in found}
+        if len(addresses) > 1:  # aiokafka's clients spend all their time on the first
+            which = f"one of its {len(addresses)} addresses takes a connection now"
+            return f"{host}:{port}: {which}; see that each of them can be reached, and try again"
         return f"{host}:{port}: a connection can be made now; try again"
 
     servers = collect_hosts(settings.bootstrap_servers, randomize=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import AsyncIterator
 
@@ -64,6 +65,31 @@ async def test_each_bootstrap_server_has_its_reason(monkeypatch: pytest.MonkeyPa
     assert "onnect" in second
     assert f"127{third}" == f"{other}: the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile"
     assert f"127{fourth}" == f"{well}: a connection can be made now; try again"
+
+
+async def test_a_name_of_which_one_address_is_dead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clients of the commands try the first address alone, until their time is over."""
+    monkeypatch.setattr(connection, "_WHY_SECONDS", 1.0)
+
+    async def found(_host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in (black_hole[0], HOST)]
+
+    async with broker() as well:
+        port = int(well.rpartition(":")[2])
+        with contextlib.ExitStack() as sockets:
+            listener = sockets.enter_context(socket.socket())
+            listener.bind(("127.0.0.2", port))
+            listener.listen(0)
+            black_hole = listener.getsockname()
+            for _ in range(4):  # its queue is full then
+                each = sockets.enter_context(socket.socket())
+                each.setblocking(False)
+                each.connect_ex(black_hole)
+            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+            said = await why_unreachable(settings(f"kafka.test:{port}"))
+
+    words = "one of its 2 addresses takes a connection now; see that each of them can be reached, and try again"
+    assert said == f"kafka.test:{port}: {words}"
 
 
 async def test_a_secret_that_cannot_be_read_is_no_reason_but_an_error() -> None:
