@@ -173,9 +173,10 @@ def test_a_consumer_that_joins_after_the_check_keeps_its_group_where_it_is(
     kafka_bootstrap: str,
     groups: Groups,
     running: Any,
-    protocol: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    *,
+    protocol: str,
 ) -> None:
     """Kafka refuses the move, by either protocol, which is said as what it is."""
     topic, group = filled(kafka_bootstrap), unique_name("billing")
