@@ -300,7 +300,7 @@ class Cluster:
         async with asyncio.timeout(_UPDATE_SECONDS):
             resources = [(_CONFIG_OF_A_TOPIC, topic, [_MAX_MESSAGE_BYTES])]
             answer = await connection.ask_aiokafka(DescribeConfigsRequest(resources))
-        for code, _, _, _, entries in answer.resources:
+        for code, _, _, _, entries in answer.resources or ():
             values = [value for name, value, *_ in entries or () if name == _MAX_MESSAGE_BYTES and value]
             if not code and values:
                 self._largest[topic] = int(values[0])

@@ -1,132 +1,28 @@
-"""How to connect to Kafka by ``[kafka]``, and in words why it did not work: aiokafka only logs that, with what it sends beside.
-
-Where this reaches below aiokafka's public face (0.14) it says why; the version is pinned in pyproject.toml.
-"""
+"""How to connect to Kafka by ``[kafka]``, and in words why it did not work."""
 
 import asyncio
+import socket
 import ssl
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import structlog
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import create_conn
+from aiokafka.conn import collect_hosts
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     KafkaConnectionError,
-    KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
 from aiokafka.helpers import create_ssl_context
-from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, read_secret_file
-from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded, KafkaUnavailable
+from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded
+from bridge.kafka.wire import CONNECTION_FAILURES, connect
 
-log = structlog.get_logger(__name__)
-
-_METADATA_INTERVAL_SECONDS = 0.1
-
-
-class Client(AIOKafkaClient):  # type: ignore[misc]  # aiokafka's client is untyped
-    """A client whose look-ups never create a topic, as aiokafka's own would, and which says why it can't begin.
-
-    What aiokafka makes itself becomes one by ``Client.take``.
-    """
-
-    _asked_at = 0.0
-    answered_at = 0.0
-
-    @classmethod
-    def take(cls, client: Any) -> "Client":
-        """Make aiokafka's ``client`` one of these: the parts that its producer and admin make are not open to their callers."""
-        client.__class__ = cls
-        return cast("Client", client)
-
-    async def bootstrap(self) -> None:
-        """Learn of the cluster from the first server that answers.
-
-        Raises:
-            KafkaUnavailable: none does.
-        """
-        reasons = []
-        for host, port, _ in self.hosts:
-            try:
-                self.cluster.update_metadata(await self._fetch_metadata(host, port))
-                break
-            except (OSError, KafkaError, TimeoutError) as error:
-                reasons.append(f"{host}:{port}: {reason(error)}")
-        else:
-            raise KafkaUnavailable("; ".join(reasons))
-        if not self._sync_task:
-            self._sync_task: asyncio.Task[None] = asyncio.create_task(self._md_synchronizer())
-            self._sync_task.add_done_callback(_told_no_more)
-
-    async def require_brokers(self) -> None:
-        """Connect to each broker as the cluster tells of it: by a name, it may be, that leads nowhere or is in no certificate.
-
-        Raises:
-            KafkaUnavailable: one of them can't be connected to.
-        """
-        for broker in self.cluster.brokers():
-            try:
-                await self._fetch_metadata(broker.host, broker.port)
-            except (OSError, KafkaError, TimeoutError) as error:
-                where = f"broker {broker.nodeId}, which the cluster tells of as {broker.host}:{broker.port}"
-                raise KafkaUnavailable(f"{where}: {reason(error)}") from error
-
-    async def _fetch_metadata(self, host: str, port: int) -> Any:
-        connection = await create_conn(
-            host,
-            port,
-            client_id=self._client_id,
-            request_timeout_ms=self._request_timeout_ms,
-            ssl_context=self._ssl_context,
-            security_protocol=self._security_protocol,
-            sasl_mechanism=self._sasl_mechanism,
-            sasl_plain_username=self._sasl_plain_username,
-            sasl_plain_password=self._sasl_plain_password,
-            sasl_oauth_token_provider=self._sasl_oauth_token_provider,
-        )
-        try:
-            return await connection.send(MetadataRequest([]))
-        finally:
-            connection.close()
-
-    async def _metadata_update(self, cluster_metadata: Any, topics: set[str]) -> bool:
-        # While a leader is missing the sender asks for metadata in a tight loop, hundreds of times a second.
-        await asyncio.sleep(max(0.0, self._asked_at + _METADATA_INTERVAL_SECONDS - self._loop.time()))
-        self._asked_at = self._loop.time()
-        request = MetadataRequest(sorted(topics), allow_auto_topic_creation=False)
-        for node in sorted((broker.nodeId for broker in self.cluster.brokers()), key=self._last_asked):
-            connection = await self._get_conn(node)
-            if connection is None:
-                continue
-            try:
-                metadata = await connection.send(request)
-            except (KafkaError, TimeoutError) as error:
-                log.info("kafka_metadata_failed", node=node, error=repr(error))
-                continue
-            if metadata.brokers:
-                cluster_metadata.update_metadata(metadata)
-                self.answered_at = self._loop.time()
-                return True
-        cluster_metadata.failed_update(None)
-        return False
-
-    def _last_asked(self, node: Any) -> float:
-        """Order to ask nodes in: those with a living connection first, so that a mute broker is asked last."""
-        connection = self._conns.get((node, 0))
-        return 0 if connection is not None and connection.connected() else 1
-
-
-def _told_no_more(task: "asyncio.Task[None]") -> None:
-    """A client is of no use without this task, and is replaced; why it ended is said once, here."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("kafka_client_ended", error=str(error) if isinstance(error, BridgeError) else repr(error))
+# For all bootstrap servers, which are tried at once.
+_WHY_SECONDS: Final = 5.0
 
 
 class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
@@ -262,6 +158,35 @@ def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each k
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause.reason or cause}; look at kafka.security_protocol and kafka.ssl_certfile"
     return str(cause) or repr(cause)
+
+
+async def why_unreachable(settings: Kafka) -> str:
+    """Connect to each bootstrap server once, and say for each why that fails: ``host:port: why; host:port: why``.
+
+    aiokafka's clients only say that they could not start.
+
+    Raises:
+        ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
+    """
+    arguments = client_arguments(settings)
+
+    async def why(host: str, port: int) -> str:
+        try:
+            connection = await connect(host, port, arguments, _WHY_SECONDS)
+        except ConfigurationError:
+            raise
+        except CONNECTION_FAILURES as error:
+            return f"{host}:{port}: {reason(error)}"
+        connection.abort("not used")
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = {address[4][0] for address in found}
+        if len(addresses) > 1:  # aiokafka's clients spend all their time on the first
+            which = f"one of its {len(addresses)} addresses takes a connection now"
+            return f"{host}:{port}: {which}; see that each of them can be reached, and try again"
+        return f"{host}:{port}: a connection can be made now; try again"
+
+    servers = collect_hosts(settings.bootstrap_servers, randomize=False)
+    return "; ".join(await asyncio.gather(*(why(host, port) for host, port, _ in servers)))
 
 
 _WORDS: Final[list[tuple[type[BaseException], str]]] = [

@@ -13,10 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from aiokafka.conn import OAuthAuthenticator, SaslPlainAuthenticator, ScramAuthenticator
-from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 from aiokafka.protocol.api import Request
 
-from bridge.errors import BridgeError, ConnectionEnded
+from bridge.errors import BridgeError, ConnectionEnded, UnreadableAnswer, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.errors import code_name
 
@@ -113,11 +118,20 @@ class Connection(asyncio.Protocol):
         """The same with one of aiokafka's requests; its answer, decoded.
 
         Raises:
-            ConnectionEnded, aiokafka.errors.IncompatibleBrokerVersion: as above; the broker knows no such request.
+            ConnectionEnded: as above.
+            UnsupportedBroker: the broker offers no version of the request that aiokafka knows.
+            UnreadableAnswer: the answer is none to this request.
         """
-        prepared = request.prepare(self.versions)
+        name = type(request).__name__
+        try:
+            prepared = request.prepare(self.versions)
+        except (IncompatibleBrokerVersion, NotImplementedError) as error:
+            raise UnsupportedBroker(f"the broker offers no version of {name} that the bridge knows") from error
         answer = await self.ask(prepared.API_KEY, prepared.API_VERSION, prepared.encode())
-        return prepared.RESPONSE_TYPE.decode(answer)
+        try:
+            return prepared.RESPONSE_TYPE.decode(answer)
+        except ValueError as error:
+            raise UnreadableAnswer(f"the answer to {name} can't be read: {error}") from error
 
     def abort(self, why: str) -> None:
         """Close it at once; ``on_end`` is called soon. Bytes that the kernel has may still reach the broker."""

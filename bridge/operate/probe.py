@@ -22,7 +22,7 @@ from bridge.errors import ConfigurationError, ProbeError
 from bridge.kafka.connection import client_arguments
 from bridge.operate import console
 from bridge.receive.app import CALLBACK_PATH
-from bridge.topics.inspect import admin_client
+from bridge.topics.inspect import admin_client, partitions_of
 
 STATUS = "BridgeTest"
 
@@ -130,14 +130,14 @@ class _Probe:
                     await consumer.stop()
 
     async def _places(self) -> list[TopicPartition]:
-        """Every partition of the topic. All topics are asked for and none by name, since asking by name may create it."""
+        """Every partition of the topic, which must be there: the consumer's own look-up may create it."""
         async with admin_client(self._kafka) as admin:
-            described = {each["topic"]: each["partitions"] for each in await admin.describe_topics()}
-        if self._topic not in described:
+            there = await partitions_of(admin, [self._topic])
+        if self._topic not in there:
             raise ProbeError(
                 f"there is no topic {self._topic}, or this client may not see it: `chatapp-bridge topics apply` makes it"
             )
-        return [TopicPartition(self._topic, each["partition"]) for each in described[self._topic]]
+        return [TopicPartition(self._topic, each["partition"]) for each in there[self._topic]]
 
     async def _push(self) -> float:
         """Push the same bytes until they are answered 200; when the attempt that was answered so began."""

@@ -54,6 +54,11 @@ class TopicsCheck:
         except (TopicsError, asyncio.CancelledError) as error:
             self._unchecked(str(error) or "Kafka did not answer in time")
             return
+        except BridgeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever Kafka answers is no reason not to start
+            self._not_understood(error)
+            return
         if weak:
             raise TopicsError("; ".join(weak) + "; mend it (chatapp-bridge topics plan), or set topics.check=warn")
 
@@ -67,7 +72,7 @@ class TopicsCheck:
                 self._unchecked(str(error))
                 await asyncio.sleep(min(_AGAIN_SECONDS, every))
             except Exception as error:  # noqa: BLE001 - whatever Kafka answers, it is looked at again
-                self._unchecked(f"Kafka's answer was not understood: {error!r}")
+                self._not_understood(error)
                 await asyncio.sleep(every)
             else:
                 self._take(found)
@@ -87,6 +92,9 @@ class TopicsCheck:
             log.warning("topic_setting_not_shown", what=line)
         self._not_shown = not_shown
         self.weak, self.checked_at, self._failure = found, time.time(), ""
+
+    def _not_understood(self, error: Exception) -> None:
+        self._unchecked(f"Kafka's answer was not understood: {error!r}")
 
     def _unchecked(self, why: str) -> None:
         if why != self._failure:

@@ -1,9 +1,10 @@
 """The topics as they are on Kafka, and how they differ from what is declared.
 
-Creating is idempotent. Looking never creates: all topics are asked for, none by name.
+Creating is idempotent. Looking asks for the declared topics alone, and never creates them.
 """
 
 import math
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,14 +12,20 @@ from typing import Any
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka, Settings
-from bridge.errors import KafkaUnavailable, TopicsError
-from bridge.kafka.connection import Client, client_arguments
+from bridge.errors import TopicsError
+from bridge.kafka.connection import client_arguments, why_unreachable
+from bridge.kafka.errors import NONE, code_name
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
-_TOPIC_ALREADY_EXISTS = 36
+_TOPIC_ALREADY_EXISTS, _POLICY_VIOLATION = 36, 44
+# Unknown, or this user may not describe it.
+_NOT_THERE = {3, 29}
+# A topic that is being created has no leader at first, and may have no partitions yet.
+_NO_LEADER = 5
 # Longer than the producers': a cluster creates a topic in its own time.
 _ADMIN_TIMEOUT_MS = 15_000
 
@@ -84,13 +91,13 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
         TopicsError: no broker answers.
     """
     client = AIOKafkaAdminClient(request_timeout_ms=_ADMIN_TIMEOUT_MS, **client_arguments(kafka))
-    Client.take(client._client)  # noqa: SLF001 - it says why it can't begin
     try:
         try:
             await client.start()
-        except KafkaUnavailable as error:
+        except KafkaConnectionError as error:
             servers = ", ".join(kafka.bootstrap_servers)
-            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})") from error
+            why = await why_unreachable(kafka)
+            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({why})") from error
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
         raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error
@@ -100,13 +107,13 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def inspect(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic]) -> list[Finding]:
     """Compare each declared topic with the one on Kafka."""
-    described = {topic["topic"]: topic for topic in await client.describe_topics()}
+    there = await partitions_of(client, [topic.name for topic in declared])
     findings = []
     for topic in declared:
-        if topic.name not in described:
+        if topic.name not in there:
             findings.append(Finding(topic, False, []))
             continue
-        partitions = described[topic.name]["partitions"]
+        partitions = there[topic.name]
         actual = await _actual_config(client, topic)
         differences = _differences(topic, partitions, actual)
         findings.append(Finding(topic, True, differences, _replication(partitions), not_shown(topic, actual)))
@@ -125,9 +132,32 @@ async def inspect_all(settings: Settings) -> dict[str, Finding]:
     return {finding.topic.name: finding for finding in findings}
 
 
+async def partitions_of(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The partitions of those of the topics that are there and that this user may describe, by the topic's name.
+
+    Raises:
+        TopicsError: Kafka can't tell whether a topic is there.
+    """
+    there = {}
+    for topic in (await _metadata(client, names)).to_object()["topics"]:
+        name, code, partitions = topic["topic"], topic["error_code"], topic["partitions"]
+        if code not in {NONE, _NO_LEADER, *_NOT_THERE}:
+            raise TopicsError(f"Kafka does not describe topic {name}: {code_name(code)}; try again")
+        if code not in _NOT_THERE and partitions:
+            there[name] = partitions
+    return there
+
+
+async def _metadata(client: AIOKafkaAdminClient, names: Sequence[str]) -> Any:
+    """Ask for these topics alone. The admin client's own look-ups ask for all topics, or create what they ask for."""
+    request = MetadataRequest(list(names), allow_auto_topic_creation=False)
+    inner = client._client  # noqa: SLF001 - the admin client has no public way to send a request
+    return await inner.send(inner.get_random_node(), request)
+
+
 async def brokers(client: AIOKafkaAdminClient) -> int:
     """Number of brokers in the cluster."""
-    return len((await client.describe_cluster())["brokers"])
+    return len((await _metadata(client, [])).brokers)
 
 
 async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -> None:
@@ -144,13 +174,21 @@ async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -
     )
     for name, code, message, *_ in response.topic_errors:
         if code not in (0, _TOPIC_ALREADY_EXISTS):
-            reason = message or for_code(code).__name__
-            raise TopicsError(f"topic {name} could not be created: {reason}{remedy(reason, configs[name])}")
+            reason = message or code_name(code)
+            todo = remedy(reason, configs[name]) or (_ANY_SETTING if code == _POLICY_VIOLATION else "")
+            raise TopicsError(f"topic {name} could not be created: {reason}{todo}")
+
+
+_ANY_SETTING = (
+    '; if the cluster\'s policy is about a setting, leave it to the cluster: write "SETTING" = "" under the topic\'s config '
+    "in topics.file"
+)
 
 
 def remedy(reason: str, config: Mapping[str, str]) -> str:
     """What to do about settings that Kafka names as it refuses ``config``; empty where it names none."""
-    named = [option for option in config if option in reason]
+    # "delete.retention.ms" does not name "retention.ms"; a full stop may end the sentence.
+    named = [option for option in config if re.search(rf"(?<![\w.-]){re.escape(option)}(?![\w-]|\.\w)", reason)]
     options = ", ".join(f'"{option}" = ""' for option in named)
     return f"; to leave it to the cluster, write {options} under the topic's config in topics.file" if named else ""
 
@@ -166,7 +204,7 @@ async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) ->
     response = await client.create_partitions({name: NewPartitions(count) for name, count in counts.items()})
     for name, code, message in response.topic_errors:
         if code:
-            raise TopicsError(f"topic {name} got no more partitions: {message or for_code(code).__name__}")
+            raise TopicsError(f"topic {name} got no more partitions: {message or code_name(code)}")
 
 
 async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str | None]:
@@ -174,10 +212,10 @@ async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> d
     resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=dict.fromkeys(topic.config))
     actual: dict[str, str | None] = {}
     for response in await client.describe_configs([resource]):
-        for code, message, _type, name, entries in response.resources:
+        for code, message, _type, name, entries in response.resources or ():
             if code:
-                raise TopicsError(f"the settings of topic {name} can't be read: {message or for_code(code).__name__}")
-            actual.update({entry[0]: entry[1] for entry in entries})
+                raise TopicsError(f"the settings of topic {name} can't be read: {message or code_name(code)}")
+            actual.update({entry[0]: entry[1] for entry in entries or ()})
     return actual
 
 

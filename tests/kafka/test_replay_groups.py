@@ -37,10 +37,12 @@ def groups(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     return run
 
 
-def consumer(bootstrap: str, group: str) -> Consumer:
+def consumer(bootstrap: str, group: str, protocol: str = "classic") -> Consumer:
     """One that commits only what it is told to."""
     return Consumer(
         {
+            "log_level": 0,
+            "group.protocol": protocol,
             "bootstrap.servers": bootstrap,
             "group.id": group,
             "client.id": "billing-1",
@@ -71,29 +73,34 @@ def filled(bootstrap: str) -> str:
 
 
 @pytest.fixture
-def running(kafka_bootstrap: str) -> Iterator[Callable[[str, str], None]]:
-    """Starts a consumer of a group on a topic, which stays until the test ends."""
-    done = threading.Event()
-    threads = []
+def running(kafka_bootstrap: str) -> Iterator[Callable[..., Callable[[], None]]]:
+    """Starts a consumer of a group on a topic, which stays until the test ends, or until what is given is called."""
+    stops = []
 
-    def run(group: str, topic: str) -> None:
-        assigned = threading.Event()
+    def run(group: str, topic: str, protocol: str = "classic") -> Callable[[], None]:
+        assigned, done = threading.Event(), threading.Event()
 
         def consume() -> None:
-            one = consumer(kafka_bootstrap, group)
+            one = consumer(kafka_bootstrap, group, protocol)
             one.subscribe([topic], on_assign=lambda *_: assigned.set())
             while not done.is_set():
                 one.poll(0.1)
             one.close()
 
-        threads.append(threading.Thread(target=consume))
-        threads[-1].start()
+        thread = threading.Thread(target=consume)
+        thread.start()
+
+        def stop() -> None:
+            done.set()
+            thread.join()
+
+        stops.append(stop)
         assert assigned.wait(30)
+        return stop
 
     yield run
-    done.set()
-    for thread in threads:
-        thread.join()
+    for stop in stops:
+        stop()
 
 
 def test_show_tells_offsets_lag_and_the_time_of_what_comes_next(
@@ -129,6 +136,54 @@ def test_show_and_reset_of_a_running_group(
     assert said.count("billing-1 at ") == 3
     assert groups(topic, "reset", group, "--to-earliest", "--execute") == 1
     assert "stop its consumers first" in capfd.readouterr().err
+    assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3))
+
+
+def test_a_group_of_the_new_protocol_is_moved_only_while_nobody_is_in_it(
+    kafka_bootstrap: str, groups: Groups, running: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """KIP-848: the request that describes groups calls it dead, with no members, while it reads."""
+    topic, group = filled(kafka_bootstrap), unique_name("billing")
+    stop = running(group, topic, "consumer")
+    assert groups(topic, "show", group) == 0
+    said = capfd.readouterr().out
+    assert re.search(
+        f"group {group}: (stable|in a state .*), of the consumer protocol .KIP-848., members not known", said
+    )
+    assert f"{topic}: 30 behind" in said
+    for words in (["--to-earliest"], ["--to-latest", "--execute"]):
+        assert groups(topic, "reset", group, *words) == 1
+        refused = capfd.readouterr()
+        assert "members not known; stop its consumers first" in refused.err
+        assert refused.out == ""
+
+    stop()
+    assert groups(topic, "show", group) == 0
+    assert f"group {group}: empty, 0 members" in capfd.readouterr().out
+    undo = Path("undo.json")
+    assert groups(topic, "reset", group, "--to-latest", "--undo-file", str(undo), "--execute") == 0
+    assert f"group {group}: empty, without members; topic {topic}" in capfd.readouterr().out
+    assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3), 10)
+    assert groups(topic, "reset", group, "--undo", str(undo), "--execute") == 0
+    assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3))
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_consumer_that_joins_after_the_check_keeps_its_group_where_it_is(
+    kafka_bootstrap: str,
+    groups: Groups,
+    running: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    protocol: str,
+) -> None:
+    """Kafka refuses the move, by either protocol, which is said as what it is."""
+    topic, group = filled(kafka_bootstrap), unique_name("billing")
+    running(group, topic, protocol)
+    monkeypatch.setattr("bridge.operate.replay.groups._Group.in_use", False)
+    assert groups(topic, "reset", group, "--to-latest", "--execute") == 1
+    assert "somebody joined it meanwhile" in capfd.readouterr().err
     assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3))
 
 

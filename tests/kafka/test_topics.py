@@ -8,13 +8,16 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from conftest import MakeTopic
+from support.kafka_frames import METADATA, Request
+from support.kafka_proxy import KafkaProxy
 from support.topics import unique_name
 
 from bridge.cli import main
 from bridge.config import Topics, load
-from bridge.errors import TopicsError
+from bridge.errors import ProbeError, TopicsError
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.ports import Port
+from bridge.operate import probe
 from bridge.topics.inspect import admin_client, create, inspect
 from bridge.topics.spec import SETTINGS, DeclaredTopic, declared_topics
 
@@ -28,15 +31,20 @@ class Names:
         self.own: Path | str = ""
         self.declared = declared_topics(Topics(self.status, self.quarantine, "", "warn", 60))
 
-    async def run(self, *command: str) -> int:
-        """Run ``chatapp-bridge topics …``; its exit code."""
+    @property
+    def assignments(self) -> list[str]:
+        """The configuration that names them."""
         keys = {
             "kafka.bootstrap_servers": self.bootstrap,
             "topics.status": self.status,
             "topics.quarantine": self.quarantine,
             "topics.file": self.own,
         }
-        arguments = [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+        return [f"{key}={value}" for key, value in keys.items()]
+
+    async def run(self, *command: str) -> int:
+        """Run ``chatapp-bridge topics …``; its exit code."""
+        arguments = [part for assignment in self.assignments for part in ("--set", assignment)]
         return await asyncio.to_thread(main, ["topics", *command, *arguments])
 
 
@@ -250,6 +258,29 @@ async def test_a_setting_that_the_broker_does_not_know_is_not_called_weaker(
             await create(client, [new])
     assert (finding.differences, finding.weaker) == ([], [])
     assert [str(each) for each in finding.not_shown] == [f"{unknown}: declared 1, Kafka does not show it"]
+
+
+async def test_looking_asks_for_the_declared_topics_alone_and_creates_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also on a broker that creates what it is asked for. Where the topics of others are many, their list is long."""
+    seen: list[Request] = []
+    async with EmbeddedKafka(auto_create_topics=True) as kafka, KafkaProxy([kafka.nodes[0].port]) as proxy:
+        proxy.script = seen.append
+        names = Names(proxy.bootstrap_servers)
+        for command in (["check"], ["plan", "--single-broker"]):
+            assert await names.run(*command) == 1
+            assert f"{names.status}: " in capsys.readouterr().out
+        settings = load(environment={}, assignments=names.assignments).settings
+        with pytest.raises(ProbeError, match=f"there is no topic {names.status}"):
+            await probe.run(settings, "http://127.0.0.1:1/", 30)
+        assert await described(kafka.bootstrap_servers, names.status, names.quarantine) == {}
+
+    asked = [request for request in seen if request.api_key == METADATA]
+    assert {(names.status, names.quarantine), (names.status,), ()} == {
+        request.topics if request.topics is None else tuple(request.topics) for request in asked
+    }
+    assert [request for request in asked if request.topics and request.may_create] == []
 
 
 async def test_an_unreachable_kafka_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:

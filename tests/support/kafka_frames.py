@@ -42,6 +42,8 @@ class Request:
         broker: The number of the broker, from 0.
         batches: What a Produce request of a known version brings: record batches by partition.
         acks: Of such a request; a broker does not answer where it is 0.
+        topics: The names that a Metadata request asks for; None if it asks for all topics.
+        may_create: Whether the broker may create the topics that a Metadata request asks for.
     """
 
     api_key: int
@@ -53,6 +55,8 @@ class Request:
     broker: int = 0
     batches: Mapping[Partition, bytes] = field(default_factory=dict, repr=False)
     acks: int = -1
+    topics: Sequence[str] | None = ()
+    may_create: bool = False
 
     @property
     def understood(self) -> bool:
@@ -64,6 +68,9 @@ def read_request(frame: bytes) -> Request:
     """Read a frame. The caller adds ``connection``, ``number`` and ``broker``."""
     key, version, correlation_id, client_length = struct.unpack_from(">hhih", frame)
     request = Request(key, version, correlation_id, len(frame))
+    if key == METADATA:
+        topics, may_create = _topics_asked_for(frame, version, max(client_length, 0))
+        return replace(request, topics=topics, may_create=may_create)
     if not request.understood:
         return request
     body = BytesIO(frame)
@@ -71,6 +78,20 @@ def read_request(frame: bytes) -> Request:
     read = _struct("Request", version).decode(body)
     batches = {(topic, number): batch for topic, parts in read.topics for number, batch in parts}
     return replace(request, batches=batches, acks=read.required_acks)
+
+
+def _topics_asked_for(frame: bytes, version: int, client_length: int) -> tuple[Sequence[str] | None, bool]:
+    """The topics of a Metadata request, None for all, and whether it lets the broker create them."""
+    cursor = _Cursor(frame, flexible=version >= _FIRST_FLEXIBLE[METADATA])
+    cursor.skip(_BODY_AT + client_length)
+    cursor.tags()
+    count, names = cursor.count(), []
+    for _ in range(count):
+        cursor.skip(16 if version >= 10 else 0)  # topic_id
+        names.append(cursor.string())
+        cursor.tags()
+    every = count < 0 or (version == 0 and not count)
+    return None if every else names, version < 4 or frame[cursor.at] != 0
 
 
 def without_partitions(frame: bytes, unwanted: Collection[Partition]) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 from aiokafka.protocol import produce
 from aiokafka.protocol.coordination import FindCoordinatorResponse_v0, FindCoordinatorResponse_v1
 from aiokafka.protocol.metadata import (
+    MetadataRequest,
     MetadataResponse_v0,
     MetadataResponse_v1,
     MetadataResponse_v2,
@@ -127,7 +128,7 @@ class Client:
         """Its correlation id."""
         correlation_id = next(self._ids)
         head = struct.pack(">hhih", key, version, correlation_id, 3) + b"abc"
-        body = b""
+        body = MetadataRequest().prepare({METADATA: (version, version)}).encode() if key == METADATA else b""
         if key == PRODUCE and version in VERSIONS:
             parts = [(0, b"0" * size), (1, b"1" * size)]
             request = getattr(produce, f"ProduceRequest_v{version}")(
@@ -325,6 +326,38 @@ async def test_an_unknown_version_passes_unchanged(place: Place) -> None:
 
     assert b"an answer of another version" == (await client.frame())[4:]
     assert 1 == place.proxy.done["not understood"]
+
+
+@pytest.mark.parametrize("version", range(6))
+@pytest.mark.parametrize(
+    ("topics", "may_create"), [(["status", "quarantine"], False), (["status"], True), (None, True)]
+)
+def test_the_topics_of_a_metadata_request_are_read(version: int, topics: list[str] | None, *, may_create: bool) -> None:
+    """Also that it asks for all, which is another thing than none; brokers create what old versions ask for."""
+    request = MetadataRequest(topics, allow_auto_topic_creation=may_create).prepare({METADATA: (version,) * 2})
+    seen = read_request(struct.pack(">hhih", METADATA, version, 1, 3) + b"abc" + request.encode())
+
+    assert (seen.topics, seen.may_create) == (topics, may_create or version < 4)
+
+
+@pytest.mark.parametrize("version", [1, 4, 5])
+def test_a_metadata_request_for_no_topic_is_not_one_for_all(version: int) -> None:
+    """Clients ask so for the brokers alone."""
+    request = MetadataRequest([]).prepare({METADATA: (version, version)})
+
+    assert read_request(struct.pack(">hhih", METADATA, version, 1, 3) + b"abc" + request.encode()).topics == []
+
+
+@pytest.mark.parametrize(("version", "topic_id"), [(9, b""), (12, bytes(16))])
+def test_the_topics_of_a_compact_metadata_request_are_read(version: int, topic_id: bytes) -> None:
+    """As librdkafka sends them: lengths are one more, and tags end each structure."""
+    head = struct.pack(">hhih", METADATA, version, 1, 3) + b"abc" + b"\0"
+
+    one = read_request(head + b"\2" + topic_id + b"\7status" + b"\0" + b"\0" + b"\0\0")
+    every = read_request(head + b"\0" + b"\1" + b"\0\0")
+
+    assert (one.topics, one.may_create) == (["status"], False)
+    assert (every.topics, every.may_create) == (None, True)
 
 
 async def test_a_request_that_wants_no_answer_is_passed_on(place: Place) -> None:

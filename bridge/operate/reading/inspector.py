@@ -131,7 +131,7 @@ class ClusterInspector:
         return self.until_answered(ask, doing) if specs else {}
 
     def topic_configuration(self, topic: str) -> dict[str, str]:
-        """The topic's settings; none where they may not be read.
+        """The topic's settings that Kafka shows with a value; none where they may not be read.
 
         Raises:
             KafkaUnavailable: no broker answers in time.
@@ -140,7 +140,7 @@ class ClusterInspector:
         def ask() -> dict[str, str]:
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
             (future,) = self.admin.describe_configs([resource], request_timeout=self.request_seconds).values()
-            return {name: str(entry.value) for name, entry in future.result().items()}
+            return {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
 
         try:
             return self.until_answered(ask, f"asking for the settings of topic {topic}")

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    ConsumerGroupType,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from bridge import config
 from bridge.errors import BridgeError, ConfigurationError, ReplayError
@@ -54,7 +61,8 @@ class Saved(msgspec.Struct, kw_only=True):
 class _Group:
     """A group as it is now.
 
-    ``state``: Kafka's word. ``members``: who is in it. ``committed``: offsets by topic and partition.
+    ``state``: Kafka's word. ``members``: who is in it, None where Kafka does not say. ``committed``: offsets by topic and
+    partition.
     """
 
     def __init__(self, inspector: ClusterInspector, group: str) -> None:
@@ -62,7 +70,14 @@ class _Group:
         self._inspector = inspector
         described = inspector.until_answered(self._describe, f"asking about group {group}")
         self.state: Any = described.state
-        self.members: Sequence[Any] = described.members
+        self.members: Sequence[Any] | None = described.members
+        self._type = ConsumerGroupType.CLASSIC
+        if self.state == ConsumerGroupState.DEAD:
+            # The client describes groups of the classic protocol alone; all others are dead to it.
+            listed = inspector.until_answered(self._listed, f"asking for the list of groups, for {group}")
+            if listed is not None and listed.type != ConsumerGroupType.CLASSIC:
+                self.state, self._type = listed.state, listed.type
+                self.members = [] if listed.state in _EMPTY else None
         self.committed: dict[str, Offsets] = {}
         for place in inspector.until_answered(self._offsets, f"asking for the offsets of group {group}"):
             if place.offset >= 0:
@@ -78,6 +93,16 @@ class _Group:
             if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
                 raise
             return argparse.Namespace(state=ConsumerGroupState.DEAD, members=[])
+
+    def _listed(self) -> Any:
+        """What the list of groups says of it, which has its state and its type; None where it is not in the list."""
+        found = self._inspector.admin.list_consumer_groups(request_timeout=self._inspector.request_seconds).result()
+        for listed in found.valid:
+            if listed.group_id == self.id:
+                return listed
+        if found.errors:  # of a broker, on which it may be
+            raise found.errors[0]
+        return None
 
     def _offsets(self) -> list[TopicPartition]:
         request = ConsumerGroupTopicPartitions(self.id)
@@ -95,11 +120,25 @@ class _Group:
         return bool(self.committed or self.members or self.state != ConsumerGroupState.DEAD)
 
     @property
+    def in_use(self) -> bool:
+        return bool(self.members) or self.state not in _EMPTY
+
+    @property
     def name_of_state(self) -> str:
+        if self.state == ConsumerGroupState.UNKNOWN:
+            return "in a state that this client does not know"
         return str(self.state.name).lower().replace("_", " ")
 
+    @property
+    def number_of_members(self) -> str:
+        if self.members is None:
+            new = self._type == ConsumerGroupType.CONSUMER
+            kind = "of the consumer protocol (KIP-848)" if new else "of a type that this client does not know"
+            return f"{kind}, members not known"
+        return counted(len(self.members), "member")
+
     def owner(self, topic: str, partition: int) -> str:
-        for member in self.members:
+        for member in self.members or ():
             if any((p.topic, p.partition) == (topic, partition) for p in member.assignment.topic_partitions):
                 return f"{member.client_id} at {member.host.lstrip('/')}"
         return ""
@@ -115,8 +154,8 @@ def show(options: argparse.Namespace) -> int:
         group = _Group(inspector, options.group)
         if not group.is_there:
             raise ReplayError(f"group {group.id}: there is none, with members or offsets; look at its name")
-        console.show(f"group {group.id}: {group.name_of_state}, {counted(len(group.members), 'member')}")
-        assigned = {p.topic for member in group.members for p in member.assignment.topic_partitions}
+        console.show(f"group {group.id}: {group.name_of_state}, {group.number_of_members}")
+        assigned = {p.topic for member in group.members or () for p in member.assignment.topic_partitions}
         chosen = (
             [topic_named(options.topic, settings.topics)] if options.topic else sorted({*group.committed, *assigned})
         )
@@ -171,7 +210,7 @@ def reset(options: argparse.Namespace) -> int:
     topic = saved.topic if saved else topic_named(options.topic, settings.topics)
     with ClusterInspector(settings.kafka, options.timeout) as inspector:
         group = _Group(inspector, options.group)
-        if group.members or group.state not in _EMPTY:
+        if group.in_use:
             raise ReplayError(_in_use(group))
         now = inspector.offsets(topic)
         wanted = _wanted(inspector, options, topic, now, saved)
@@ -311,13 +350,12 @@ def _refusal(group: _Group, error: KafkaError) -> BridgeError:
 
 
 def _in_use(group: _Group) -> str:
-    who = (
-        ", ".join(sorted({f"{member.client_id} at {member.host.lstrip('/')}" for member in group.members}))
-        or "nobody yet"
-    )
+    who = ", ".join(sorted({f"{member.client_id} at {member.host.lstrip('/')}" for member in group.members or ()}))
+    members = group.number_of_members
+    described = members if group.members is None else f"with {members} ({who or 'nobody yet'})"
     return (
-        f"group {group.id} is {group.name_of_state}, with {counted(len(group.members), 'member')} ({who}); stop its consumers "
-        "first: they would go on from where they are, and commit that"
+        f"group {group.id} is {group.name_of_state}, {described}; stop its consumers first: they would go on from where they "
+        "are, and commit that"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.config import Settings, load
+from bridge.errors import ConfigurationError, TopicsError
 from bridge.topics import check
 from bridge.topics.check import TopicsCheck
 from bridge.topics.inspect import Finding, NotShown
@@ -63,3 +64,44 @@ def test_an_answer_that_nobody_understands_does_not_end_the_looking(monkeypatch:
     assert [event for event, _ in logged] == ["topics_unchecked", "topic_drift_detected"]
     assert "NoneType" in logged[0][1]
     assert len(looking.weak[NAME]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "logged"),
+    [
+        (HIDDEN, []),
+        (TypeError("'NoneType' object is not iterable"), ["topics_unchecked"]),
+        (TopicsError("no Kafka answers"), ["topics_unchecked"]),
+    ],
+)
+def test_what_nobody_knows_does_not_keep_the_bridge_from_starting(
+    monkeypatch: pytest.MonkeyPatch, answer: Finding | Exception, logged: list[str]
+) -> None:
+    """``topics.check = refuse`` is for what is known to be weaker."""
+
+    async def inspect_all(_settings: Settings) -> dict[str, Finding]:
+        if isinstance(answer, Exception):
+            raise answer
+        return {NAME: answer}
+
+    async def start() -> None:
+        await TopicsCheck(load(environment={}).settings).refuse_weak(asyncio.Event())
+
+    monkeypatch.setattr(check, "inspect_all", inspect_all)
+    with capture_logs() as lines:
+        asyncio.run(start())
+    assert [line["event"] for line in lines] == logged
+
+
+def test_a_secret_that_cannot_be_read_keeps_the_bridge_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is not Kafka's answer, but a wrong configuration."""
+
+    async def inspect_all(_settings: Settings) -> dict[str, Finding]:
+        raise ConfigurationError("kafka.ssl_cafile")
+
+    async def start() -> None:
+        await TopicsCheck(load(environment={}).settings).refuse_weak(asyncio.Event())
+
+    monkeypatch.setattr(check, "inspect_all", inspect_all)
+    with pytest.raises(ConfigurationError):
+        asyncio.run(start())

@@ -1,0 +1,195 @@
+"""What a look at the topics makes of unusual answers: settings that Kafka hides, refusals by a policy, metadata of all kinds."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.protocol.metadata import MetadataResponse_v5
+
+from bridge.errors import TopicsError
+from bridge.topics.inspect import Finding, brokers, create, inspect, partitions_of, remedy
+from bridge.topics.spec import DeclaredTopic
+
+NAME = "chatapp.status.v1"
+TOPIC = DeclaredTopic(NAME, 2, 1, {"retention.ms": "1000", "cleanup.policy": "delete"})
+AS_DECLARED: list[Any] = [
+    ("retention.ms", "1000", False, 1, False, []),
+    ("cleanup.policy", "delete", False, 1, False, []),
+]
+ALL_HIDDEN = [
+    "retention.ms: declared 1000, Kafka does not show it",
+    "cleanup.policy: declared delete, Kafka does not show it",
+]
+LEAVE_RETENTION = '; to leave it to the cluster, write "retention.ms" = "" under the topic\'s config in topics.file'
+LEAVE_ANY = (
+    '; if the cluster\'s policy is about a setting, leave it to the cluster: write "SETTING" = "" under the topic\'s config '
+    "in topics.file"
+)
+ONE_BROKER = [(1, "localhost", 9092, None)]
+
+
+class Client:
+    """aiokafka's admin client with one answer for each request.
+
+    Attributes:
+        topics: What Metadata says of topics.
+        settings: What DescribeConfigs says: its resources.
+        created: What CreateTopics says: name, code, message.
+        asked: The topics of each request for metadata.
+    """
+
+    def __init__(self) -> None:
+        parts: list[Any] = [(0, number, 1, [1], [1], []) for number in range(2)]
+        self.topics: list[Any] = [(0, NAME, False, parts)]
+        self.settings: Any = [(0, "", 2, NAME, AS_DECLARED)]
+        self.created: list[tuple[str, int, str | None]] = []
+        self.asked: list[Any] = []
+        self._client = SimpleNamespace(get_random_node=lambda: 1, send=self._send)
+
+    async def _send(self, _node: int, request: Any) -> MetadataResponse_v5:
+        prepared = request.prepare({3: (0, 5)})
+        self.asked.append((prepared.topics, prepared.allow_auto_topic_creation))
+        return MetadataResponse_v5(
+            throttle_time_ms=0, brokers=ONE_BROKER, cluster_id="c", controller_id=1, topics=self.topics
+        )
+
+    async def describe_configs(self, _resources: object) -> list[Any]:
+        """As aiokafka's."""
+        return [SimpleNamespace(resources=self.settings)]
+
+    async def create_topics(self, _topics: object) -> Any:
+        """As aiokafka's."""
+        return SimpleNamespace(topic_errors=self.created)
+
+
+@pytest.fixture
+def client() -> Any:
+    """Everything is as declared."""
+    return Client()
+
+
+async def found(client: Any) -> Finding:
+    """How the topic is."""
+    (finding,) = await inspect(client, [TOPIC])
+    return finding
+
+
+# --- settings that are hidden ---------------------------------------------------------------------------------------------
+
+
+async def test_a_topic_is_as_declared(client: Any) -> None:
+    """The declared topics alone are asked for, and can't be created by that."""
+    assert await found(client) == Finding(TOPIC, True, [], replication=1, not_shown=[])
+    assert client.asked == [([NAME], False)]
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ([(0, "", 2, NAME, AS_DECLARED[1:])], ["retention.ms: declared 1000, Kafka does not show it"]),
+        (
+            [(0, None, 2, NAME, [("retention.ms", None, False, 5, True, []), *AS_DECLARED[1:]])],
+            ["retention.ms: declared 1000, Kafka shows it without a value"],
+        ),
+        ([(0, "", 2, NAME, [])], ALL_HIDDEN),
+        ([(0, "", 2, NAME, None)], ALL_HIDDEN),
+        ([], ALL_HIDDEN),
+        (None, ALL_HIDDEN),
+    ],
+)
+async def test_a_setting_that_kafka_hides_is_unknown_and_not_weaker(
+    client: Any, resources: Any, words: list[str]
+) -> None:
+    """Not listed, without a value, no list at all: the rest of the topic is compared all the same."""
+    client.settings = resources
+    finding = await found(client)
+
+    assert [str(each) for each in finding.not_shown] == words
+    assert (finding.differences, finding.weaker) == ([], [])
+    client.topics = [(0, NAME, False, client.topics[0][3][:1])]
+    assert (await found(client)).weaker == [f"topic {NAME}, partitions: declared 2, found 1"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [(29, "not you", "not you"), (29, None, "TOPIC_AUTHORIZATION_FAILED"), (999, "", "999")],
+)
+async def test_settings_that_may_not_be_read_are_an_error(
+    client: Any, code: int, message: str | None, words: str
+) -> None:
+    """With Kafka's words, else its name of the code, or else its number."""
+    client.settings = [(code, message, 2, NAME, [])]
+    with pytest.raises(TopicsError, match=f"the settings of topic {NAME} can't be read: .*{words}"):
+        await found(client)
+
+
+# --- topics ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [3, 5, 29])
+async def test_a_topic_that_is_not_there_or_hidden_is_missing(client: Any, code: int) -> None:
+    """Also one that is being created, and has no partitions yet."""
+    client.topics = [(code, NAME, False, [])]
+    assert await found(client) == Finding(TOPIC, False, [])
+
+
+async def test_a_topic_without_leaders_is_there(client: Any) -> None:
+    """What is weaker does not depend on leaders."""
+    client.topics = [(5, NAME, False, [(5, number, -1, [1], [], [1]) for number in range(2)])]
+    assert (await found(client)).weaker == []
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(-1, "UNKNOWN_SERVER_ERROR"), (17, "INVALID_TOPIC_EXCEPTION"), (999, "999")]
+)
+async def test_a_topic_that_kafka_does_not_describe_is_not_called_missing(client: Any, code: int, name: str) -> None:
+    """``apply`` would create it."""
+    client.topics = [(code, NAME, False, [])]
+    with pytest.raises(TopicsError, match=f"does not describe topic {NAME}: .*{name}"):
+        await partitions_of(client, [NAME])
+
+
+async def test_the_number_of_brokers_is_asked_for_without_topics(client: Any) -> None:
+    """The topics of others may be very many."""
+    assert await brokers(client) == 1
+    assert client.asked == [([], False)]
+
+
+# --- refusals by a policy -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        (44, "retention.ms <= 7 days.", f"retention.ms <= 7 days.{LEAVE_RETENTION}"),
+        (44, "Not here.", f"Not here.{LEAVE_ANY}"),
+        (44, None, f"POLICY_VIOLATION (44){LEAVE_ANY}"),
+        (38, "replication factor", "replication factor"),
+    ],
+)
+async def test_a_refusal_by_a_policy_says_how_the_setting_is_left_to_the_cluster(
+    client: Any, code: int, message: str | None, words: str
+) -> None:
+    """The setting is named where the policy's words name it; other refusals are not about settings."""
+    client.created = [(NAME, code, message)]
+    with pytest.raises(TopicsError) as refused:
+        await create(client, [TOPIC])
+
+    assert str(refused.value) == f"topic {NAME} could not be created: {words}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        ("retention.ms", ["retention.ms"]),
+        ("Invalid value for 'retention.ms'.", ["retention.ms"]),
+        ("Set no retention.ms. It is fixed", ["retention.ms"]),
+        ("retention.ms,cleanup.policy: fixed", ["retention.ms", "cleanup.policy"]),
+        ("delete.retention.ms is fixed", []),
+        ("retention.ms.of.ours is fixed", []),
+    ],
+)
+def test_a_setting_is_named_only_where_its_whole_name_is(reason: str, named: list[str]) -> None:
+    """Many names are parts of others."""
+    text = remedy(reason, TOPIC.config)
+    assert [option for option in TOPIC.config if f'"{option}" = ""' in text] == named
