@@ -16,7 +16,7 @@ import structlog
 from bridge.config import Kafka
 from bridge.kafka.batch import Batch
 from bridge.kafka.cluster import Cluster
-from bridge.kafka.errors import CLOSED, MOVED, NOT_SENT, NOT_WRITTEN, ProduceError
+from bridge.kafka.errors import CLOSED, MOVED, NOT_SENT, NOT_WRITTEN, TIMED_OUT, ProduceError
 from bridge.kafka.link import Flight, Link, Role
 from bridge.kafka.pacing import Pacing
 from bridge.kafka.sequences import Sequences
@@ -333,7 +333,7 @@ class Rounds:
     def failed(self, batch: Batch, error: ProduceError) -> None:
         """See ``Owner``."""
         if error.is_answer:
-            batch.closes = 0
+            batch.closes = batch.timeouts = 0
         self._resolver.resolve(batch, error)
 
     def gone(self, link: Link, flight: Flight, error: ProduceError) -> None:
@@ -341,6 +341,8 @@ class Rounds:
         del link
         self._cluster.refresh()
         batches = list(flight.batches.values())
+        for batch in batches:
+            batch.timeouts += error is TIMED_OUT
         if flight.count > 1:
             for batch in batches:
                 batch.alone = True
