@@ -1,8 +1,8 @@
 """What a lane does about a batch that was not acknowledged.
 
 A refusal takes no record away while it may be the cluster's fault. A record becomes a dead letter when it alone was refused for
-five minutes with answers that leave no doubt, while batches of other lanes were accepted; at once when the answer names it, or
-when it is larger than the topic's largest message. Everything else is tried again.
+five minutes with answers that leave no doubt, while batches of other lanes were accepted; at once when the answer names it and
+others are accepted, or when it is larger than the topic's largest message. Everything else is tried again.
 """
 
 import asyncio
@@ -159,7 +159,7 @@ class Refusals:
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        if named:
+        if named and self._is_of_the_records(batch, named, producer):
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
@@ -167,6 +167,13 @@ class Refusals:
         if now - since >= _ALONE_SECONDS and self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS):
             return Step(give_away=batch.records, reason=error.text)
         return Step(pause_seconds=_LONG_SECONDS)
+
+    def _is_of_the_records(self, batch: Batch, named: Sequence[int], producer: Producer) -> bool:
+        """Whether the answer tells what it names from other records; else the check may fail everywhere."""
+        if producer.refuses_everything:
+            return False
+        others = len(named) < len(batch.records)
+        return others or self._taken.elsewhere(self._number, self._alone_since(batch.records[0]))
 
     def _alone_since(self, record: Record) -> float:
         """When it began to be refused as the only record of its batch, in the loop's time."""

@@ -652,6 +652,37 @@ def test_what_an_answer_names_becomes_a_dead_letter_at_once(stage: Stage) -> Non
     assert [numbers(row.records) for row in stage.disk.dead_letters] == [[3]]
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_answer_that_names_all_records_is_believed_when_others_are_accepted(stage: Stage, elsewhere: bool) -> None:
+    """Else it may be a check of the cluster's that fails for every record there is."""
+    stage.push(A)
+    stage.push(A, A)
+    stage.acknowledge()
+    all_of_it = ProduceError(87, "", [RecordError(0, "no"), RecordError(1, "no")])
+    for _ in range(8):
+        stage.delivery._taken.note(-1, stage.clock.now + 0.1 if elsewhere else 0.0)
+        stage.fail(stage.cluster.flying[0], all_of_it)
+        stage.advance(31.0)
+        stage.commit()
+        if not stage.cluster.flying:
+            break
+    assert len(stage.disk.dead_letters) == (2 if elsewhere else 0)
+    stage.finish()
+    assert stage.log == ([1] if elsewhere else [1, 2, 3])
+
+
+def test_what_an_answer_names_is_kept_while_everything_is_refused(stage: Stage) -> None:
+    """Whatever is named then, it is not the record's fault."""
+    stage.push(A, A, A)
+    stage.cluster.refuses_everything = True
+    stage.fail(stage.cluster.flying[0], ProduceError(87, "", [RecordError(1, "no")]))
+    stage.commit()
+    assert not stage.disk.dead_letters
+    stage.cluster.refuses_everything = False
+    stage.finish()
+    assert stage.log == [1, 2, 3]
+
+
 def test_records_of_a_refused_time_are_stamped_anew_once(stage: Stage) -> None:
     """The next batch has the time of its sending; refused again, the head stays, and the clock is named."""
     stage.push(A)
