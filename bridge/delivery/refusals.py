@@ -8,7 +8,7 @@ others are accepted, or when it is larger than the topic's largest message. Ever
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import structlog
 
@@ -67,7 +67,7 @@ class Refusals:
     def __init__(self, topic: str, number: int, taken: Taken) -> None:
         self._topic, self._number, self._taken = topic, number, taken
         self._loop = asyncio.get_running_loop()
-        self._alone: tuple[Record, float] | None = None
+        self._began: dict[str, tuple[Record, float]] = {}
         self.now: Refusal | None = None
         self.stamp = False
 
@@ -83,7 +83,7 @@ class Refusals:
         if error.is_answer:
             self._note(error.text)
         elif batch.closes:
-            self._alone_since(batch.records[0])
+            self._since("closed", batch.records[0])
         match error.action:
             case Action.RESEND | Action.RENUMBER:
                 if batch.closes >= _CLOSES_TO_HALVE:
@@ -111,7 +111,7 @@ class Refusals:
         If it has accepted as much since, or nothing at all, the size need not be why: a broker that is ill, or a poor network,
         closes on everything.
         """
-        now, since = self._loop.time(), self._alone_since(batch.records[0])
+        now, since = self._loop.time(), self._since("closed", batch.records[0])
         size, lone, rounds = batch.size, now - since, producer.rounds
         too_large = size > _LEAST_LIMIT_BYTES and rounds.largest_accepted(batch.topic, batch.partition, since) < size
         takes_others = rounds.largest_accepted(batch.topic, batch.partition, now - _CLOSED_SECONDS) > 0
@@ -163,7 +163,7 @@ class Refusals:
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
-        now, since = self._loop.time(), self._alone_since(batch.records[0])
+        now, since = self._loop.time(), self._since("alone", batch.records[0])
         if now - since >= _ALONE_SECONDS and self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS):
             return Step(give_away=batch.records, reason=error.text)
         return Step(pause_seconds=_LONG_SECONDS)
@@ -173,10 +173,11 @@ class Refusals:
         if producer.refuses_everything:
             return False
         others = len(named) < len(batch.records)
-        return others or self._taken.elsewhere(self._number, self._alone_since(batch.records[0]))
+        return others or self._taken.elsewhere(self._number, self._since("named", batch.records[0]))
 
-    def _alone_since(self, record: Record) -> float:
-        """When it began to be refused as the only record of its batch, in the loop's time."""
-        if self._alone is None or self._alone[0] is not record:
-            self._alone = record, self._loop.time()
-        return self._alone[1]
+    def _since(self, what: Literal["alone", "closed", "named"], record: Record) -> float:
+        """When this began to happen to a batch that begins with the record, in the loop's time."""
+        known = self._began.get(what)
+        if known is None or known[0] is not record:
+            known = self._began[what] = record, self._loop.time()
+        return known[1]

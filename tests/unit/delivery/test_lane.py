@@ -671,6 +671,23 @@ def test_an_answer_that_names_all_records_is_believed_when_others_are_accepted(s
     assert stage.log == ([1] if elsewhere else [1, 2, 3])
 
 
+def test_closed_connections_are_no_refusals(stage: Stage) -> None:
+    """The five minutes of a record that is refused begin with the first answer that refuses it alone."""
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.commit()
+    for closes in range(1, 80):
+        stage.cluster.flying[0].batch.closes = closes
+        stage.fail(stage.cluster.flying[0], CLOSED)
+        stage.advance(5.0)
+    stage.delivery._taken.note(-1, stage.clock.now)
+    stage.fail(stage.cluster.flying[0], POLICY)
+    stage.commit()
+    assert not stage.disk.dead_letters
+    stage.finish()
+    assert stage.log == [1]
+
+
 def test_what_an_answer_names_is_kept_while_everything_is_refused(stage: Stage) -> None:
     """Whatever is named then, it is not the record's fault."""
     stage.push(A, A, A)
