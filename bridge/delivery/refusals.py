@@ -115,9 +115,9 @@ class Refusals:
         size, lone, rounds = batch.size, now - since, producer.rounds
         too_large = size > _LEAST_LIMIT_BYTES and rounds.largest_accepted(batch.topic, batch.partition, since) < size
         takes_others = rounds.largest_accepted(batch.topic, batch.partition, now - _CLOSED_SECONDS) > 0
-        what = f"{len(batch.records)} records" if len(batch.records) > 1 else "one record"
-        what = f"the broker closes the connection on a request with {what} of {size:,} bytes"
-        self._note(what)
+        what = f"the broker closes the connection on a request with one record of {size:,} bytes"
+        # Without a number for several: every lane has another one, and pages and progress tell each text there is.
+        self._note("the broker closes the connection instead of an answer" if len(batch.records) > 1 else what)
         if len(batch.records) > 1:
             if too_large or (lone >= _CLOSED_SECONDS and takes_others):
                 producer.renumber(batch)

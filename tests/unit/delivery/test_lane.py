@@ -631,6 +631,8 @@ def test_a_broker_that_closes_on_everything_or_on_what_is_small_makes_no_dead_le
             stage.advance(0.5)
         stage.commit()
     assert len(stage.flying[0]) == records
+    assert f"{size:,} bytes" in stage.delivery.last_refusal or records > 1
+    assert "closes the connection" in stage.delivery.last_refusal
     assert not stage.cluster.renumbered
     assert not stage.disk.dead_letters
     stage.finish()
