@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.kafka_frames import PartitionAnswer
-from support.model_broker import Arrived, ModelStage
+from support.model_broker import Arrived, ModelConnection, ModelStage
 from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
@@ -408,5 +408,28 @@ def test_a_batch_that_cannot_be_compressed_holds_up_its_own_lane_only(
     stage.advance(5.0)
     assert stage.produce.batches_failed["resend", "not_written"] > 1
     monkeypatch.undo()
+    stage.finish()
+    assert sorted(stage.log) == [1, 2]
+
+
+def test_a_connection_that_raises_when_it_is_written_to_ends_no_lane(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uvloop does where its handle is closed already. Each batch comes back once, and goes again as it is."""
+    stage = make()
+    real = ModelConnection.send
+
+    def send(connection: ModelConnection, *arguments: Any) -> None:
+        real(connection, *arguments)
+        monkeypatch.undo()
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(ModelConnection, "send", send)
+    pushed = stage.push(A, B)
+    assert stage.produce.batches_failed == {("resend", "not_written"): 2}
+    stage.advance(1.0)
+    assert sorted(batch for request in flying(stage) for batch in request) == [[1], [2]]
+    stage.serve()
+    assert ModelStage.answer(pushed) == 200
     stage.finish()
     assert sorted(stage.log) == [1, 2]
