@@ -208,13 +208,14 @@ class Producer:
         if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
             error = None  # the broker has it from an attempt before
         if error is None:
+            batch.unresolved = False
             self.sequences.acknowledged(batch)
             self.rounds.pacing.accepted()
             self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
         else:
             self._account(batch, error)
         numbers = self.sequences.of(batch.topic, batch.partition)
-        numbers.batch = batch if batch.unresolved and error is not None else None
+        numbers.batch = batch if batch.unresolved else None
         self.rounds.batch_resolved()
         try:
             batch.source.resolved(batch, error)

@@ -9,6 +9,7 @@ from support.model_broker import Arrived, ModelConnection, ModelStage
 from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
+from bridge.delivery.refusals import Refusals
 from bridge.kafka.batch import Batch
 from bridge.kafka.link import Role
 
@@ -433,3 +434,28 @@ def test_a_connection_that_raises_when_it_is_written_to_ends_no_lane(
     assert ModelStage.answer(pushed) == 200
     stage.finish()
     assert sorted(stage.log) == [1, 2]
+
+
+@pytest.mark.parametrize("appended", [True, False])
+def test_a_lane_that_fails_over_an_answer_goes_on_with_its_head(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch, appended: bool
+) -> None:
+    """What may be in the log has no numbers any more, so that its partition is free."""
+    stage = make()
+
+    def step(*_: Any) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("provoked")
+
+    monkeypatch.setattr(Refusals, "step", step)
+    pushed = stage.push(A)
+    [request] = stage.kafka.requests
+    if appended:
+        request.serve()
+    hang_up(stage, request)
+    stage.push(A)
+    stage.advance(1.2)
+    assert flying(stage) == [[[1, 2]]]
+    stage.serve()
+    assert ModelStage.answer(pushed) == 200
+    stage.finish()
