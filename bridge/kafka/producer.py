@@ -230,7 +230,7 @@ class Producer:
             return
         action = error.action
         self.batches_failed[action.value, error.name] += 1
-        if action in {Action.CODEC, Action.SPLIT} or (action is Action.CLOCK and not batch.stamped):
+        if _can_try_otherwise(batch, action):
             self.rounds.pacing.admit(batch.source)
         elif error.is_answer and not error.of_the_leader and action in _REFUSALS:
             self.rounds.pacing.refused(
@@ -269,3 +269,15 @@ class Producer:
             "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=batch.size,
             error=error.text, action=error.action.value, failed=self.batches_failed[error.action.value, error.name],
         )  # fmt: skip
+
+
+def _can_try_otherwise(batch: Batch, action: Action) -> bool:
+    """Whether the next attempt differs from the one that was refused; there are few such attempts for the same records."""
+    match action:
+        case Action.SPLIT:
+            return len(batch.records) > 1
+        case Action.CODEC:
+            return batch.codec != "none"
+        case Action.CLOCK:
+            return not batch.stamped
+    return False
