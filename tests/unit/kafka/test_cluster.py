@@ -69,3 +69,21 @@ async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: 
     asked.cluster.largest_message(STATUS)
     assert not await asked.cluster._learn()
     assert asked.seen[-1] == (1, (7, 0))
+
+
+async def test_the_largest_message_is_asked_for_again_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be changed while the bridge runs: a record that is too large since then would wait for ever."""
+    asked = Asked(monkeypatch)
+    asked.producer_ids = [ProducerId(7, 0)]
+    bounds = [5_000_000, 1_000_000]
+
+    async def largest(topic: str) -> None:
+        asked.cluster._largest_wanted.discard(topic)
+        asked.cluster._largest[topic] = bounds.pop(0)
+
+    monkeypatch.setattr(asked.cluster, "_ask_largest", largest)
+    assert asked.cluster.largest_message(STATUS) is None
+    assert await asked.cluster._learn()
+    assert asked.cluster.largest_message(STATUS) == 5_000_000
+    assert await asked.cluster._learn()
+    assert asked.cluster.largest_message(STATUS) == 1_000_000
