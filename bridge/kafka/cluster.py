@@ -187,7 +187,8 @@ class Cluster:
             if not self._renew or self._connection is None:
                 raise
             self._failed(error)
-            return await self._ask_metadata(self._connection)
+            async with asyncio.timeout(_UPDATE_SECONDS):
+                return await self._ask_metadata(self._connection)
         self._renew = False
         return answer
 

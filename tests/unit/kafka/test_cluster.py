@@ -1,5 +1,6 @@
 """What is learned of the cluster, in parts: one that can't be had holds up no other."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
 from bridge.kafka.cluster import Cluster, ProducerId
+from bridge.kafka.wire import Connection
 
 
 class Asked:
@@ -87,3 +89,22 @@ async def test_the_largest_message_is_asked_for_again_each_time(monkeypatch: pyt
     assert asked.cluster.largest_message(STATUS) == 5_000_000
     assert await asked.cluster._learn()
     assert asked.cluster.largest_message(STATUS) == 1_000_000
+
+
+async def test_the_former_connection_is_not_waited_for_longer_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new one can be made, as the new credentials are wrong, and its broker hangs: leaders are asked for again."""
+    asked = Asked(monkeypatch)
+    monkeypatch.setattr("bridge.kafka.cluster._UPDATE_SECONDS", 0.05)
+
+    async def refuse() -> Any:
+        raise KafkaUnavailable("the broker refuses the login")
+
+    async def hang(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asked.cluster, "_first_answer", refuse)
+    monkeypatch.setattr(asked.cluster, "_ask_metadata", hang)
+    asked.cluster._connection = Connection("tests")
+    asked.cluster.renew_connection()
+    assert not await asyncio.wait_for(asked.cluster._learn(), 5.0)
+    assert asked.cluster._connection is None
