@@ -265,8 +265,9 @@ class Producer:
         if now - self._logged.get(key, -_TELL_SECONDS) < _TELL_SECONDS:
             return
         self._logged[key] = now
+        size = batch.size_before_compression  # the other can't be told where compressing is what failed
         log.warning(
-            "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=batch.size,
+            "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=size,
             error=error.text, action=error.action.value, failed=self.batches_failed[error.action.value, error.name],
         )  # fmt: skip
 

@@ -395,14 +395,14 @@ def test_a_batch_that_cannot_be_compressed_holds_up_its_own_lane_only(
 ) -> None:
     """A fault of the codec: it is logged and tried again, and nothing is lost."""
     stage = make()
-    real = Batch.compress
+    real = Batch._compressed
 
-    def compress(batch: Batch) -> None:
+    def compressed(batch: Batch) -> tuple[int, bytes]:
         if any(each.key == A.encode() for each in batch.records):
             raise RuntimeError("provoked")
-        real(batch)
+        return real(batch)
 
-    monkeypatch.setattr(Batch, "compress", compress)
+    monkeypatch.setattr(Batch, "_compressed", compressed)
     stage.push(A, B)
     assert flying(stage) == [[[2]]]
     stage.serve()
