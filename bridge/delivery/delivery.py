@@ -337,6 +337,7 @@ class Delivery:
             log.error("record_dead_lettered", topic=record.topic, reason=reason, bytes=size, callback=callback)
         elif entry.ack is not None:
             self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
+            entry.reports = entry.reports or 1  # the lane takes one away, and a stand-in has none
             log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
 
     async def _quarantine(self, entry: LaneEntry, record: Record) -> None:
@@ -358,10 +359,15 @@ class Delivery:
             stand_in = LaneEntry(records, ack, self._loop.time() + self._spool_after_seconds)
             stand_in.reports = 0
             ack.open = 1
+            ack.entries.append((lane, stand_in))
             lane.enqueue(stand_in)
             try:
                 await ack.outcome
             except DeliveryError as error:
+                if self.spool is None and entry.refused:
+                    # There is no other place to keep it, and it was answered 503: the provider pushes it again.
+                    log.error("record_refused", topic=record.topic, reason=str(error), callback=_callback_of(record))
+                    return
                 log.warning("quarantine_delayed", error=str(error), callback=_callback_of(record))
                 await asyncio.sleep(1.0)
             else:
