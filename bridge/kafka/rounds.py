@@ -388,6 +388,8 @@ class Rounds:
 
     def shrink_batches(self, batch: Batch) -> None:
         """A batch of several records was too large: make smaller ones from now on."""
+        if batch.size_before_compression <= _LEAST_REQUEST_BYTES:
+            return  # no bound makes it smaller: the lane puts fewer records into its batches
         self._lost_at = self._loop.time()
         half = max(batch.size_before_compression // 2, _LEAST_REQUEST_BYTES)
         if half < self.most_batch_bytes:

@@ -315,6 +315,7 @@ def test_a_batch_that_the_broker_closes_on_twice_alone_is_halved(make: MakeStage
         stage.advance(0.5)
     assert flying(stage) == [[[1, 2]]]
     assert stage.kafka.requests[0].batches[0].epoch == 1
+    assert stage.produce.rounds.most_batch_bytes == 1 << 20  # small batches say nothing of large ones
     stage.finish()
     assert stage.log == [1, 2, 3, 4]
 
