@@ -126,7 +126,7 @@ class Batch:
         unresolved: whether an attempt with these numbers may have put it into the log.
         alone: whether it is to be the only one in its request.
         closes: how many times in a row the connection was closed when it was sent alone.
-        sent_at: when it was first written, by ``time.perf_counter``.
+        sent_at: when it was last written, by ``time.perf_counter``.
     """
 
     def __init__(

@@ -55,7 +55,6 @@ class Producer:
         traffic: what was acknowledged.
         batches_failed: by what was done about it and the error's name.
         connections_opened: to brokers, for Produce.
-        throttled_until: the loop's time before which a broker is not to be written to, by its id.
     """
 
     def __init__(
