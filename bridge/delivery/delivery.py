@@ -365,9 +365,7 @@ class Delivery:
                 await ack.outcome
             except DeliveryError as error:
                 if self.spool is None and entry.refused:
-                    # There is no other place to keep it, and it was answered 503: the provider pushes it again.
-                    log.error("record_refused", topic=record.topic, reason=str(error), callback=_callback_of(record))
-                    return
+                    return  # no other place can keep it; it was answered 503, so the provider pushes it again
                 log.warning("quarantine_delayed", error=str(error), callback=_callback_of(record))
                 await asyncio.sleep(1.0)
             else:
