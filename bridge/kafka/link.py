@@ -188,10 +188,13 @@ class Link:
     # --- what happens -----------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        connection: Connection | None = None
         try:
             connection = await self._owner.open(self.node)
             messages.common_version(messages.PRODUCE, connection.versions)
         except Exception as error:
+            if connection is not None:
+                connection.abort("not used")
             self._opening = None
             self._owner.connected(self, reason(error))
             if not isinstance(error, CONNECTION_FAILURES):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.kafka_frames import PartitionAnswer
-from support.model_broker import Arrived, ModelConnection, ModelStage
+from support.model_broker import Arrived, ModelConnection, ModelProducer, ModelStage
 from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
@@ -459,4 +459,27 @@ def test_a_lane_that_fails_over_an_answer_goes_on_with_its_head(
     assert flying(stage) == [[[1, 2]]]
     stage.serve()
     assert ModelStage.answer(pushed) == 200
+    stage.finish()
+
+
+def test_a_broker_without_a_known_version_of_produce_costs_no_sockets(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection to it is closed, and it is said why."""
+    stage = make()
+    stage.advance(201.0)  # the link that was opened ahead is closed
+    real, opened = ModelProducer.open, []
+
+    async def open_(producer: ModelProducer, node: int) -> Any:
+        opened.append(await real(producer, node))
+        return opened[-1]
+
+    monkeypatch.setattr(ModelProducer, "open", open_)
+    stage.kafka.newest = 2
+    stage.push(A)
+    stage.advance(10.0)
+    assert len(opened) > 3
+    assert all(connection.end for connection in opened)
+    assert "the bridge knows 3 to 8" in stage.produce.last_error
+    stage.kafka.newest = 8
     stage.finish()
