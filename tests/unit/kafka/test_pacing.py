@@ -99,6 +99,13 @@ def test_when_several_are_refused_one_tries_at_a_time_and_less_and_less_often(la
     assert len({when for when, _ in tries}) == len(tries)
 
 
+def test_one_request_that_is_refused_is_one_refusal(lanes: Lanes) -> None:
+    """However many lanes had a batch in it: what passes in a moment is noticed in a moment."""
+    refuse_everything(lanes, 12)
+    lanes.advance(1.0)
+    assert len(lanes.tries) >= 2
+
+
 def test_what_passes_quickly_is_tried_every_second(lanes: Lanes) -> None:
     """Rights that are missing, replicas."""
     lanes.most = SHORT
