@@ -324,8 +324,7 @@ class Delivery:
         if too_large and record.topic == self._settings.topics.status:
             await self._quarantine(entry, record)
         elif self.spool is not None:
-            row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
-            await self.spool.dead_letter([row], reason)
+            await self.spool.dead_letter([SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])], reason)
             ack = entry.ack
             if ack is not None and not ack.settled:
                 ack.dead_lettered += 1
@@ -357,9 +356,7 @@ class Delivery:
             ack = PendingAck(self._loop.create_future(), math.inf, 0)
             ((lane, records),) = by_lane([moved], self.lanes).items()
             stand_in = LaneEntry(records, ack, self._loop.time() + self._spool_after_seconds)
-            stand_in.reports = 0
-            ack.open = 1
-            ack.entries.append((lane, stand_in))
+            stand_in.reports, ack.open, ack.entries = 0, 1, [(lane, stand_in)]
             lane.enqueue(stand_in)
             try:
                 await ack.outcome
