@@ -1,13 +1,14 @@
 """What is learned of the cluster, in parts: one that can't be had holds up no other."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
-from bridge.kafka.cluster import Cluster, ProducerId
+from bridge.kafka.cluster import Broker, Cluster, ProducerId
+from bridge.kafka.wire import Connection
 
 
 class Asked:
@@ -69,3 +70,23 @@ async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: 
     asked.cluster.largest_message(STATUS)
     assert not await asked.cluster._learn()
     assert asked.seen[-1] == (1, (7, 0))
+
+
+async def test_not_always_the_same_broker_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the controller can't reach tells of former leaders for as long as it is asked."""
+    cluster = Cluster(settings().kafka, [STATUS], lambda: None)
+    cluster.brokers = {number: Broker("localhost", number) for number in (1, 2, 3)}
+    cluster._connection = cast("Connection", SimpleNamespace(end="", expired=False))
+    asked: list[str] = []
+
+    async def same(_: object) -> str:
+        return "same"
+
+    async def anew(*_: object) -> str:
+        return "another"
+
+    monkeypatch.setattr(cluster, "_ask_metadata", same)
+    monkeypatch.setattr(cluster, "_ask_anew", anew)
+    for _ in range(10):
+        asked.append(await cluster._first_answer())
+    assert asked == [*["same"] * 4, "another"] * 2
