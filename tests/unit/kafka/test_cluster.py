@@ -77,7 +77,6 @@ async def test_not_always_the_same_broker_is_asked(monkeypatch: pytest.MonkeyPat
     cluster = Cluster(settings().kafka, [STATUS], lambda: None)
     cluster.brokers = {number: Broker("localhost", number) for number in (1, 2, 3)}
     cluster._connection = cast("Connection", SimpleNamespace(end="", expired=False))
-    asked: list[str] = []
 
     async def same(_: object) -> str:
         return "same"
@@ -87,6 +86,5 @@ async def test_not_always_the_same_broker_is_asked(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(cluster, "_ask_metadata", same)
     monkeypatch.setattr(cluster, "_ask_anew", anew)
-    for _ in range(10):
-        asked.append(await cluster._first_answer())
+    asked = [await cluster._first_answer() for _ in range(10)]
     assert asked == [*["same"] * 4, "another"] * 2
