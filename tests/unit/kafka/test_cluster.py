@@ -1,14 +1,16 @@
 """What is learned of the cluster, in parts: one that can't be had holds up no other."""
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
 from bridge.kafka.cluster import Broker, Cluster, ProducerId
-from bridge.kafka.wire import Connection
+
+if TYPE_CHECKING:
+    from bridge.kafka.wire import Connection
 
 
 class Asked:
