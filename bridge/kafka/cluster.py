@@ -115,10 +115,9 @@ class Cluster:
         return {node for leaders in self._leaders.values() for node in leaders.values() if node in self.brokers}
 
     def largest_message(self, topic: str) -> int | None:
-        """``max.message.bytes`` of the topic; None where it isn't known, which is asked for then."""
-        if topic not in self._largest:
-            self._largest_wanted.add(topic)
-            self._wanted.set()
+        """``max.message.bytes`` of the topic as it was last asked for, None where it isn't known; it is asked for again."""
+        self._largest_wanted.add(topic)
+        self._wanted.set()
         return self._largest.get(topic)
 
     def refresh(self) -> None:
@@ -191,7 +190,8 @@ class Cluster:
             if not self._renew or self._connection is None:
                 raise
             self._failed(error)
-            return await self._ask_metadata(self._connection)
+            async with asyncio.timeout(_UPDATE_SECONDS):
+                return await self._ask_metadata(self._connection)
         self._renew = False
         return answer
 

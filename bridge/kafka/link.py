@@ -144,18 +144,23 @@ class Link:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
 
     def send(self, batches: Sequence[Batch]) -> None:
-        """Write one request with these batches, which have their numbers."""
+        """Write one request with these batches, which have their numbers.
+
+        Raises:
+            Exception: it could not be written, or only in part; the batches are the caller's to fail.
+        """
         connection = self.connection
         assert connection is not None  # noqa: S101 - it is free
         version = messages.common_version(messages.PRODUCE, connection.versions)
         body = messages.produce_request(((b.topic, b.partition, b.encoded()) for b in batches), self._timeout_ms)
-        self.flight = Flight(batches, sum(map(len, body)), self._loop.time())
+        flight = Flight(batches, sum(map(len, body)), self._loop.time())
         connection.on_end = self._on_end
 
         def answered(answer: bytes) -> None:
             self._on_answer(answer, version)
 
         connection.send(messages.PRODUCE, version, body, answered)
+        self.flight = flight  # only now: where writing fails, the caller fails the batches, each once
 
     def renew(self) -> None:
         """What connections are made with has changed: have a new one take over."""

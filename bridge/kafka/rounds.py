@@ -235,17 +235,16 @@ class Rounds:
 
     def _write(self, link: Link, request: list[Batch]) -> None:
         now = time.perf_counter()
-        for batch in request:
-            self._sequences.give(batch)
-            batch.sent_at = now
         try:
+            for batch in request:
+                self._sequences.give(batch)
+                batch.sent_at = now
             link.send(request)
         except Exception:
             log.exception("kafka_request_not_written", broker=link.node)
             link.drop("a request could not be written")
             for batch in request:
-                if self._sequences.of(batch.topic, batch.partition).batch is batch:
-                    self._resolver.resolve(batch, NOT_WRITTEN)
+                self._resolver.resolve(batch, NOT_WRITTEN)
 
     def _fill(self, source: Source) -> Sequence[Batch]:
         try:

@@ -198,3 +198,21 @@ def test_what_is_the_leaders_is_no_refusal_of_everything(stage: ModelStage, code
     stage.advance(1.0)
     assert len(stage.kafka.requests) == 2
     stage.finish()
+
+
+@pytest.mark.parametrize("code", [10, 76])
+def test_a_refusal_that_leaves_nothing_else_to_try_is_paced_as_well(stage: ModelStage, code: int) -> None:
+    """A single record that is smaller than the topic's bound, a codec where none is left."""
+    stage.push(A, B)
+    for _ in range(10):
+        stage.commit()
+        stage.refuse(44)
+        stage.advance(1.0)
+    assert refuses_everything(stage)
+    requests = 0
+    for _ in range(600):
+        requests += len(stage.kafka.requests)
+        stage.refuse(code)
+        stage.advance(0.1)
+    assert requests <= 30
+    stage.finish()
