@@ -158,13 +158,15 @@ class Refusals:
 
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
+        now = self._loop.time()
+        others_accepted = self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        if named:
+        # An answer that names every record may mean the topic.
+        if named and (len(named) < len(batch.records) or others_accepted):
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
-        now, since = self._loop.time(), self._alone_since(batch.records[0])
-        if now - since >= _ALONE_SECONDS and self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS):
+        if now - self._alone_since(batch.records[0]) >= _ALONE_SECONDS and others_accepted:
             return Step(give_away=batch.records, reason=error.text)
         return Step(pause_seconds=_LONG_SECONDS)
 

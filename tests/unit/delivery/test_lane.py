@@ -652,6 +652,18 @@ def test_what_an_answer_names_becomes_a_dead_letter_at_once(stage: Stage) -> Non
     assert [numbers(row.records) for row in stage.disk.dead_letters] == [[3]]
 
 
+def test_an_answer_that_names_every_record_may_mean_the_topic(stage: Stage) -> None:
+    """They wait, until Kafka accepts something of another lane: then it means them."""
+    stage.push(A)
+    named = ProduceError(87, "compacted", [RecordError(0, "no key")])
+    refused_for(stage, 60.0, named)
+    assert not stage.disk.dead_letters
+    stage.delivery._taken.note(-1, stage.clock.now)
+    refused_for(stage, 31.0, named)
+    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
+    stage.finish()
+
+
 def test_records_of_a_refused_time_are_stamped_anew_once(stage: Stage) -> None:
     """The next batch has the time of its sending; refused again, the head stays, and the clock is named."""
     stage.push(A)
