@@ -25,6 +25,8 @@ _SHORT_SECONDS, _SECOND, _LONG_SECONDS = 0.05, 1.0, 30.0
 _ALONE_SECONDS, _ELSEWHERE_SECONDS = 300.0, 60.0
 # The same where the broker closes the connection each time instead of an answer, as it does with a request that is too large.
 _CLOSES_TO_HALVE, _CLOSES_TO_GIVE_AWAY, _CLOSED_SECONDS, _CLOSED_PAUSE_SECONDS = 2, 3, 30.0, 5.0
+# No broker has a smaller limit for requests: on what is smaller it closes for another reason.
+_LEAST_LIMIT_BYTES: Final = 16_384
 # Kafka's default of max.message.bytes, where the broker does not tell the topic's.
 _USUAL_LARGEST_MESSAGE: Final = 1_048_588
 
@@ -78,8 +80,10 @@ class Refusals:
         """What to do about a batch that was not acknowledged."""
         if error in (NOT_SENT, MOVED):
             return Step(again=batch.unresolved)
-        if error.is_answer or batch.closes >= _CLOSES_TO_HALVE:
+        if error.is_answer:
             self._note(error.text)
+        elif batch.closes:
+            self._alone_since(batch.records[0])
         match error.action:
             case Action.RESEND | Action.RENUMBER:
                 if batch.closes >= _CLOSES_TO_HALVE:
@@ -102,16 +106,26 @@ class Refusals:
         self.now = Refusal(text, time.time() if self.now is None else self.now.since)
 
     def _closed(self, batch: Batch, producer: Producer) -> Step:
-        """The broker closed the connection instead of an answer, each time that the batch was sent alone."""
-        if len(batch.records) > 1:
-            producer.renumber(batch)
-            producer.rounds.shrink_batches(batch)
-            return Step(halve=True, pause_seconds=_SECOND)
-        what = f"the broker closes the connection on a request with one record of {batch.size:,} bytes"
+        """The broker closed the connection instead of an answer, each time that the batch was sent alone.
+
+        If it has accepted as much since, or nothing at all, the size need not be why: a broker that is ill, or a poor network,
+        closes on everything.
+        """
+        now, since = self._loop.time(), self._alone_since(batch.records[0])
+        size, lone, rounds = batch.size, now - since, producer.rounds
+        too_large = size > _LEAST_LIMIT_BYTES and rounds.largest_accepted(batch.topic, batch.partition, since) < size
+        takes_others = rounds.largest_accepted(batch.topic, batch.partition, now - _CLOSED_SECONDS) > 0
+        what = f"{len(batch.records)} records" if len(batch.records) > 1 else "one record"
+        what = f"the broker closes the connection on a request with {what} of {size:,} bytes"
         self._note(what)
-        since = self._alone_since(batch.records[0])
-        long = self._loop.time() - since >= _CLOSED_SECONDS and batch.closes >= _CLOSES_TO_GIVE_AWAY
-        if long and self._taken.elsewhere(self._number, since):
+        if len(batch.records) > 1:
+            if too_large or (lone >= _CLOSED_SECONDS and takes_others):
+                producer.renumber(batch)
+                rounds.shrink_batches(batch)
+                return Step(halve=True, pause_seconds=_SECOND)
+            return Step(again=True, pause_seconds=_SECOND)
+        long = lone >= (_CLOSED_SECONDS if too_large else _ALONE_SECONDS) and batch.closes >= _CLOSES_TO_GIVE_AWAY
+        if long and takes_others:
             producer.renumber(batch)
             return Step(give_away=batch.records, reason=what)
         return Step(again=True, pause_seconds=_CLOSED_PAUSE_SECONDS)
@@ -144,13 +158,15 @@ class Refusals:
 
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
+        now = self._loop.time()
+        others_accepted = self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        if named:
+        # An answer that names every record may mean the topic.
+        if named and (len(named) < len(batch.records) or others_accepted):
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
-        now, since = self._loop.time(), self._alone_since(batch.records[0])
-        if now - since >= _ALONE_SECONDS and self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS):
+        if now - self._alone_since(batch.records[0]) >= _ALONE_SECONDS and others_accepted:
             return Step(give_away=batch.records, reason=error.text)
         return Step(pause_seconds=_LONG_SECONDS)
 

@@ -126,6 +126,7 @@ class Batch:
         unresolved: whether an attempt with these numbers may have put it into the log.
         alone: whether it is to be the only one in its request.
         closes: how many times in a row the connection was closed when it was sent alone.
+        timeouts: how many times in a row it was waited for in vain.
         sent_at: when it was last written, by ``time.perf_counter``.
     """
 
@@ -142,7 +143,7 @@ class Batch:
         self.source: Any = None
         self.numbers: Numbers | None = None
         self.unresolved = self.alone = False
-        self.closes = 0
+        self.closes = self.timeouts = 0
         self.sent_at = 0.0
         self.codec = compression
         room = most_bytes - _HEAD_BYTES

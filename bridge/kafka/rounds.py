@@ -7,6 +7,7 @@ something new, and five times a second.
 
 import asyncio
 import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -15,7 +16,7 @@ import structlog
 from bridge.config import Kafka
 from bridge.kafka.batch import Batch
 from bridge.kafka.cluster import Cluster
-from bridge.kafka.errors import CLOSED, MOVED, NOT_SENT, NOT_WRITTEN, ProduceError
+from bridge.kafka.errors import CLOSED, MOVED, NOT_SENT, NOT_WRITTEN, TIMED_OUT, ProduceError
 from bridge.kafka.link import Flight, Link, Role
 from bridge.kafka.pacing import Pacing
 from bridge.kafka.sequences import Sequences
@@ -29,6 +30,8 @@ _LEAST_REQUEST_BYTES: Final = 16_384
 # A request's bound that was halved is doubled after so long without another request lost.
 _REGROW_SECONDS: Final = 60.0
 _LOST_TO_HALVE: Final = 2
+# Of each broker, so many of the largest requests that were answered are remembered.
+_LARGEST_KEPT: Final = 64
 
 
 class Source(Protocol):
@@ -97,6 +100,8 @@ class Rounds:
         self._most_request_bytes = settings.max_request_bytes
         self.most_batch_bytes = settings.max_batch_bytes
         self._lost_in_a_row, self._lost_at = 0, 0.0
+        # by broker: when a request was accepted, and its size; a later one that is as large takes the place of the former
+        self._largest: defaultdict[int, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=_LARGEST_KEPT))
         self._stopped = False
 
     def stop(self) -> None:
@@ -316,6 +321,10 @@ class Rounds:
     def acknowledged(self, link: Link, flight: Flight, batch: Batch) -> None:
         """See ``Owner``."""
         self._resolver.answered(link.node, flight.sent_at)
+        largest = self._largest[link.node]
+        while largest and largest[-1][1] <= flight.size:
+            largest.pop()
+        largest.append((self._loop.time(), flight.size))
         if flight.count > 1:
             self._lost_in_a_row = 0
         self._resolver.resolve(batch, None)
@@ -323,7 +332,7 @@ class Rounds:
     def failed(self, batch: Batch, error: ProduceError) -> None:
         """See ``Owner``."""
         if error.is_answer:
-            batch.closes = 0
+            batch.closes = batch.timeouts = 0
         self._resolver.resolve(batch, error)
 
     def gone(self, link: Link, flight: Flight, error: ProduceError) -> None:
@@ -331,6 +340,8 @@ class Rounds:
         del link
         self._cluster.refresh()
         batches = list(flight.batches.values())
+        for batch in batches:
+            batch.timeouts += error is TIMED_OUT
         if flight.count > 1:
             for batch in batches:
                 batch.alone = True
@@ -395,6 +406,12 @@ class Rounds:
         if half < self.most_batch_bytes:
             self.most_batch_bytes = half
             log.warning("kafka_batches_halved", most_bytes=half)
+
+    def largest_accepted(self, topic: str, partition: int, since: float) -> int:
+        """Bytes of the largest request that the partition's leader has accepted since then; 0 where it accepted none."""
+        node = self._cluster.leader(topic, partition)
+        accepted = self._largest[node] if node is not None else ()
+        return next((size for at, size in accepted if at >= since), 0)
 
     def regrow(self) -> None:
         """Double the bounds that were halved, once that was long ago."""

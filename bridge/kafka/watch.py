@@ -32,6 +32,9 @@ _ANSWER_SECONDS, _OF_OPENING = 1.0, 3.0
 # A request is given up as well where so many that were written to the same broker later have been answered, each in this share of
 # the time that it has waited for: then its connection is stuck, not the broker.
 _OTHERS, _OTHERS_SHARE = 3, 0.1
+# Bytes a second of a narrow line: a large request takes its time, where small ones are answered at once. Below the second no
+# request is waited for.
+_SLOW_LINE, _SLOWEST_LINE = 20_000, 5_000
 # Between two questions whether a broker lives.
 _ASK_AGAIN_SECONDS: Final = 2.0
 # The slowest acknowledgement counts for this long, and in steps of this size.
@@ -133,9 +136,9 @@ class Watch:
 
     def _look_at(self, link: Link, flight: Flight, now: float) -> None:
         age = now - flight.sent_at
-        if age > _MOST_SECONDS:
+        if age > _MOST_SECONDS + flight.size / _SLOWEST_LINE:
             link.give_up(TIMED_OUT, f"no answer for {age:.0f} s")
-        elif age > self.limit_seconds and self._is_stuck(link, flight, age):
+        elif age > self._patience(flight) and self._is_stuck(link, flight, age):
             link.give_up(TIMED_OUT, f"no answer for {age:.0f} s, while the broker answers on other connections")
         elif age > self.limit_seconds and not flight.asking:
             if flight.asked_at > flight.sent_at and now - flight.asked_at < _ASK_AGAIN_SECONDS:
@@ -144,6 +147,11 @@ class Watch:
             task = self._loop.create_task(self._ask(link, flight))
             self._questions.add(task)
             task.add_done_callback(self._questions.discard)
+
+    def _patience(self, flight: Flight) -> float:
+        """How long a request may be on its way by a connection that is slower than others: longer after each attempt."""
+        attempts = max((batch.timeouts for batch in flight.batches.values()), default=0)
+        return (self.limit_seconds + flight.size / _SLOW_LINE) * 2.0 ** min(attempts, 10)
 
     def _is_stuck(self, link: Link, flight: Flight, age: float) -> bool:
         later = [seconds for sent_at, seconds in self._answers[link.node] if sent_at > flight.sent_at]

@@ -55,7 +55,7 @@ class Clock(asyncio.SelectorEventLoop):
 class ScriptedBatch:
     """Takes ``most`` records."""
 
-    def __init__(self, topic: str, partition: int, most: int, *, stamped: bool) -> None:
+    def __init__(self, topic: str, partition: int, most: int, size: int, *, stamped: bool) -> None:
         self.topic, self.partition, self.stamped = topic, partition, stamped
         self.records: list[Record] = []
         self.sent: list[Record] = []
@@ -63,7 +63,7 @@ class ScriptedBatch:
         self.source: Any = None
         self.unresolved = False
         self.closes = 0
-        self.size = self.size_before_compression = 100
+        self.size = self.size_before_compression = size
         self._most = most
 
     def extend(self, records: Sequence[Record], prefix: bytes = b"") -> int:
@@ -121,8 +121,12 @@ class Scripted:
         self.reachable = True
         self.held = False
         """Whether the links are busy with others' batches."""
+        self.batch_bytes = 100
+        """Of every batch, before and after compression."""
+        self.accepted_bytes = 0
+        """Of the largest request that a broker accepted of late."""
         self.largest: int | None = 50
-        """``max.message.bytes``; every batch has 100."""
+        """``max.message.bytes``."""
         self.begin()
 
     def begin(self) -> None:
@@ -191,7 +195,7 @@ class Scripted:
 
     def open_batch(self, topic: str, partition: int, *, stamp_ms: int | None = None) -> ScriptedBatch:
         """An empty one."""
-        return ScriptedBatch(topic, partition, self.batch_records, stamped=stamp_ms is not None)
+        return ScriptedBatch(topic, partition, self.batch_records, self.batch_bytes, stamped=stamp_ms is not None)
 
     def renumber(self, batch: ScriptedBatch) -> None:
         """Other records may follow."""
@@ -199,6 +203,11 @@ class Scripted:
             self.renumbered += 1
             self.owed.pop((batch.topic, batch.partition), None)
         batch.unresolved = False
+
+    def largest_accepted(self, topic: str, partition: int, since: float) -> int:
+        """As the test has it."""
+        del topic, partition, since
+        return self.accepted_bytes
 
     def shrink_batches(self, batch: ScriptedBatch) -> None:
         """The lane halves by itself."""

@@ -603,6 +603,7 @@ def test_a_batch_that_may_be_in_the_log_keeps_its_records_whatever_comes_later(s
 
 def test_a_batch_that_the_broker_closes_on_is_halved_under_a_new_epoch(stage: Stage) -> None:
     """Twice alone and unanswered: it may be too large for a request, and it may be in the log."""
+    stage.cluster.batch_bytes, stage.cluster.accepted_bytes = 40_000, 30_000
     stage.push(A)
     stage.push(A, A, A, A)
     stage.acknowledge()
@@ -628,13 +629,13 @@ def test_a_timeout_alone_never_halves(stage: Stage) -> None:
 
 
 def test_a_single_record_that_the_broker_always_closes_on_becomes_a_dead_letter(stage: Stage) -> None:
-    """After half a minute, while others are accepted."""
+    """After half a minute, while smaller ones are accepted."""
+    stage.cluster.batch_bytes, stage.cluster.accepted_bytes = 40_000, 30_000
     pushed, closes = stage.push(A), 0
     stage.advance(SPOOL_AFTER_SECONDS + 0.01)
     stage.commit()
     while stage.cluster.flying and closes < 40:
         closes += 1
-        stage.delivery._taken.note(-1, stage.clock.now)
         stage.cluster.flying[0].batch.closes = closes
         stage.fail(stage.cluster.flying[0], CLOSED)
         stage.advance(5.0)
@@ -644,6 +645,33 @@ def test_a_single_record_that_the_broker_always_closes_on_becomes_a_dead_letter(
     assert closes >= 6
     assert stage.cluster.batches_failed["dead_letter", "refused"] == 1
     stage.finish()
+
+
+@pytest.mark.parametrize(
+    ("size", "accepted", "records"),
+    [(40_000, 0, 1), (40_000, 50_000, 1), (40_000, 50_000, 4), (800, 700, 1), (800, 700, 4), (800, 0, 4)],
+)
+def test_a_broker_that_closes_on_everything_or_on_what_is_small_makes_no_dead_letter(
+    stage: Stage, size: int, accepted: int, records: int
+) -> None:
+    """It is ill, or the network is poor. For half a minute nothing is taken apart either, as it may be in the log."""
+    stage.cluster.batch_bytes, stage.cluster.accepted_bytes = size, accepted
+    stage.push(A)
+    stage.push(*[A] * records)
+    stage.acknowledge()
+    since, closes = stage.clock.now, 0
+    while stage.clock.now < since + 29.0:
+        closes += 1
+        stage.cluster.flying[0].batch.closes = closes
+        stage.fail(stage.cluster.flying[0], CLOSED)
+        while not stage.cluster.flying:
+            stage.advance(0.5)
+        stage.commit()
+    assert len(stage.flying[0]) == records
+    assert not stage.cluster.renumbered
+    assert not stage.disk.dead_letters
+    stage.finish()
+    assert stage.log == list(range(1, records + 2))
 
 
 def test_what_an_answer_names_becomes_a_dead_letter_at_once(stage: Stage) -> None:
@@ -659,6 +687,18 @@ def test_what_an_answer_names_becomes_a_dead_letter_at_once(stage: Stage) -> Non
     stage.finish()
     assert stage.log == [1, 2, 4]
     assert [numbers(row.records) for row in stage.disk.dead_letters] == [[3]]
+
+
+def test_an_answer_that_names_every_record_may_mean_the_topic(stage: Stage) -> None:
+    """They wait, until Kafka accepts something of another lane: then it means them."""
+    stage.push(A)
+    named = ProduceError(87, "compacted", [RecordError(0, "no key")])
+    refused_for(stage, 60.0, named)
+    assert not stage.disk.dead_letters
+    stage.delivery._taken.note(-1, stage.clock.now)
+    refused_for(stage, 31.0, named)
+    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
+    stage.finish()
 
 
 def test_records_of_a_refused_time_are_stamped_anew_once(stage: Stage) -> None:

@@ -8,7 +8,7 @@ import pytest
 from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
-from bridge.kafka.cluster import Cluster, ProducerId
+from bridge.kafka.cluster import Broker, Cluster, ProducerId
 from bridge.kafka.wire import Connection
 
 
@@ -71,6 +71,24 @@ async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: 
     asked.cluster.largest_message(STATUS)
     assert not await asked.cluster._learn()
     assert asked.seen[-1] == (1, (7, 0))
+
+
+async def test_not_always_the_same_broker_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the controller can't reach tells of former leaders for as long as it is asked."""
+    cluster = Cluster(settings().kafka, [STATUS], lambda: None)
+    cluster.brokers = {number: Broker("localhost", number) for number in (1, 2, 3)}
+    cluster._connection = Connection("tests")
+
+    async def same(_: object) -> str:
+        return "same"
+
+    async def anew(*_: object) -> str:
+        return "another"
+
+    monkeypatch.setattr(cluster, "_ask_metadata", same)
+    monkeypatch.setattr(cluster, "_ask_anew", anew)
+    asked = [await cluster._first_answer() for _ in range(10)]
+    assert asked == [*["same"] * 4, "another"] * 2
 
 
 async def test_the_largest_message_is_asked_for_again_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """A broker's connections: who goes by which, in requests of which size, and what a request that is lost brings about."""
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -308,16 +309,37 @@ def test_a_request_of_several_that_is_answered_between_two_lost_ones_halves_noth
 def test_a_batch_that_the_broker_closes_on_twice_alone_is_halved(make: MakeStage) -> None:
     """Under a new epoch, as the first attempts may be in the log; others go on meanwhile."""
     stage = make()
-    stage.push(A, A, A, A)
+    stage.push(A, A, A, A, A, kind=random.Random(1).randbytes(10_000).hex())  # noqa: S311 - no secret
     for _ in range(2):
-        assert flying(stage) == [[[1, 2, 3, 4]]]
+        assert flying(stage) == [[[1, 2, 3, 4, 5]]]
         hang_up(stage, stage.kafka.requests[0])
         stage.advance(0.5)
     assert flying(stage) == [[[1, 2]]]
     assert stage.kafka.requests[0].batches[0].epoch == 1
     assert stage.produce.rounds.most_batch_bytes == 1 << 20  # small batches say nothing of large ones
     stage.finish()
-    assert stage.log == [1, 2, 3, 4]
+    assert stage.log == [1, 2, 3, 4, 5]
+
+
+def test_a_broker_that_closes_on_everything_costs_no_dead_letter(make: MakeStage) -> None:
+    """For as long as it does; the other broker takes all it is sent, of the same sizes."""
+    stage = make()
+    on_2 = next(partition for partition in range(LANES) if partition != placed(record(A, 0), LANES))
+    stage.kafka.leaders[STATUS, on_2] = 2
+    stage.learn()
+    stage.push(A, A)
+    while stage.clock.now < 1700.0:
+        stage.push(B)
+        for request in list(stage.kafka.requests):
+            if request.node == 1:
+                hang_up(stage, request)
+            else:
+                stage.serve(request)
+        stage.commit()
+        stage.advance(1.0)
+    assert not stage.disk.dead_letters
+    assert stage.produce.sequences.epochs_raised == 0
+    stage.finish()
 
 
 def test_an_answer_between_two_closes_counts_from_the_beginning(make: MakeStage) -> None:

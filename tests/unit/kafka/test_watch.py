@@ -1,5 +1,6 @@
 """Slow is not dead: when a request without an answer is waited for, and when it is given up."""
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -139,6 +140,32 @@ def test_within_the_limit_nobody_is_asked(stage: ModelStage) -> None:
     stage.push(A)
     stage.advance(15.0)
     assert stage.kafka.opened == opened
+    stage.finish()
+
+
+def test_a_large_request_on_a_narrow_line_is_waited_for_though_small_ones_are_answered(stage: ModelStage) -> None:
+    """It needs its time, which is more with each attempt, as nobody knows how narrow the line is."""
+    stage.kafka.leaders[STATUS, placed(record(B, 0), LANES)] = 1
+    stage.learn()
+    stage.push(A, kind=random.Random(1).randbytes(150_000).hex())  # noqa: S311 - no secret
+    large = stage.kafka.requests[0]
+    stage.advance(0.6)  # its lane is degraded, and has its link for itself
+    began = stage.clock.now
+    waited: list[float] = []
+    while stage.clock.now < began + 160.0:
+        stage.push(B)
+        for request in list(stage.kafka.requests):
+            if len(request.batches) == 1 and request.batches[0].where != ON_1:
+                stage.serve(request)
+        stage.commit()
+        stage.advance(0.5)
+        [current] = [each for each in stage.kafka.requests if each.batches[0].where == ON_1] or [large]
+        if current is not large:
+            waited.append(stage.clock.now - began - sum(waited))
+            large = current
+    assert len(waited) >= 2
+    assert 150_000 / 20_000 < waited[0] < 60.0
+    assert waited[1] > 1.8 * waited[0]
     stage.finish()
 
 
