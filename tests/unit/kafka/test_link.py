@@ -316,9 +316,18 @@ def test_a_batch_that_the_broker_closes_on_twice_alone_is_halved(make: MakeStage
         stage.advance(0.5)
     assert flying(stage) == [[[1, 2]]]
     assert stage.kafka.requests[0].batches[0].epoch == 1
-    assert stage.produce.rounds.most_batch_bytes == 1 << 20  # small batches say nothing of large ones
     stage.finish()
     assert stage.log == [1, 2, 3, 4, 5]
+
+
+def test_a_small_batch_that_is_taken_apart_makes_no_others_smaller(make: MakeStage) -> None:
+    """The bound of all batches would not have made it smaller."""
+    stage = make()
+    stage.push(A, A)
+    stage.refuse(10)
+    assert flying(stage) == [[[1]]]
+    assert stage.produce.rounds.most_batch_bytes == 1 << 20
+    stage.finish()
 
 
 def test_a_broker_that_closes_on_everything_costs_no_dead_letter(make: MakeStage) -> None:
