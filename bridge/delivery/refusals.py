@@ -1,14 +1,14 @@
 """What a lane does about a batch that was not acknowledged.
 
 A refusal takes no record away while it may be the cluster's fault. A record becomes a dead letter when it alone was refused for
-five minutes with answers that leave no doubt, while batches of other lanes were accepted; at once when the answer names it, or
-when it is larger than the topic's largest message. Everything else is tried again.
+five minutes with answers that leave no doubt, while batches of other lanes were accepted; at once when the answer names it and
+others are accepted, or when it is larger than the topic's largest message. Everything else is tried again.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import structlog
 
@@ -29,6 +29,9 @@ _CLOSES_TO_HALVE, _CLOSES_TO_GIVE_AWAY, _CLOSED_SECONDS, _CLOSED_PAUSE_SECONDS =
 _LEAST_LIMIT_BYTES: Final = 16_384
 # Kafka's default of max.message.bytes, where the broker does not tell the topic's.
 _USUAL_LARGEST_MESSAGE: Final = 1_048_588
+# For asking for it.
+_ASKED_SECONDS: Final = 5.0
+_INVALID_RECORD: Final = 87
 
 
 class Step(NamedTuple):
@@ -67,7 +70,7 @@ class Refusals:
     def __init__(self, topic: str, number: int, taken: Taken) -> None:
         self._topic, self._number, self._taken = topic, number, taken
         self._loop = asyncio.get_running_loop()
-        self._alone: tuple[Record, float] | None = None
+        self._began: dict[str, tuple[Record, float]] = {}
         self.now: Refusal | None = None
         self.stamp = False
 
@@ -83,7 +86,7 @@ class Refusals:
         if error.is_answer:
             self._note(error.text)
         elif batch.closes:
-            self._alone_since(batch.records[0])
+            self._since("closed", batch.records[0])
         match error.action:
             case Action.RESEND | Action.RENUMBER:
                 if batch.closes >= _CLOSES_TO_HALVE:
@@ -108,10 +111,10 @@ class Refusals:
     def _closed(self, batch: Batch, producer: Producer) -> Step:
         """The broker closed the connection instead of an answer, each time that the batch was sent alone.
 
-        If it has accepted as much since, or nothing at all, the size need not be why: a broker that is ill, or a poor network,
-        closes on everything.
+        If it has accepted as much since, the size is not why: a broker that is ill, or a poor network, closes on everything. For
+        the same reason no record is given away unless the broker has accepted something lately.
         """
-        now, since = self._loop.time(), self._alone_since(batch.records[0])
+        now, since = self._loop.time(), self._since("closed", batch.records[0])
         size, lone, rounds = batch.size, now - since, producer.rounds
         too_large = size > _LEAST_LIMIT_BYTES and rounds.largest_accepted(batch.topic, batch.partition, since) < size
         takes_others = rounds.largest_accepted(batch.topic, batch.partition, now - _CLOSED_SECONDS) > 0
@@ -137,6 +140,8 @@ class Refusals:
             return Step(halve=True)
         # A broker counts the batch before compression where the topic has a codec of its own.
         size, largest = max(batch.size, batch.size_before_compression), producer.cluster.largest_message(self._topic)
+        if largest is None and self._loop.time() - self._since("large", batch.records[0]) < _ASKED_SECONDS:
+            return Step(pause_seconds=_SECOND)
         if size > (_USUAL_LARGEST_MESSAGE if largest is None else largest):
             reason = f"{size:,} bytes are more than max.message.bytes of the topic"
             return Step(give_away=batch.records, too_large=True, reason=reason)
@@ -158,20 +163,26 @@ class Refusals:
 
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
-        now = self._loop.time()
-        others_accepted = self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        # An answer that names every record may mean the topic.
-        if named and (len(named) < len(batch.records) or others_accepted):
+        if named and self._is_of_the_records(batch, error, named, producer):
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
-        if now - self._alone_since(batch.records[0]) >= _ALONE_SECONDS and others_accepted:
+        now, since = self._loop.time(), self._since("alone", batch.records[0])
+        if now - since >= _ALONE_SECONDS and self._taken.elsewhere(self._number, now - _ELSEWHERE_SECONDS):
             return Step(give_away=batch.records, reason=error.text)
         return Step(pause_seconds=_LONG_SECONDS)
 
-    def _alone_since(self, record: Record) -> float:
-        """When it began to be refused as the only record of its batch, in the loop's time."""
-        if self._alone is None or self._alone[0] is not record:
-            self._alone = record, self._loop.time()
-        return self._alone[1]
+    def _is_of_the_records(self, batch: Batch, error: ProduceError, named: Sequence[int], producer: Producer) -> bool:
+        """Whether the answer tells what it names from other records; else the check may fail everywhere."""
+        others = len(named) < len(batch.records)
+        if producer.refuses_everything:
+            return others and error.code == _INVALID_RECORD
+        return others or self._taken.elsewhere(self._number, self._since("named", batch.records[0]))
+
+    def _since(self, what: Literal["alone", "closed", "large", "named"], record: Record) -> float:
+        """When this began to happen to a batch that begins with the record, in the loop's time."""
+        known = self._began.get(what)
+        if known is None or known[0] is not record:
+            known = self._began[what] = record, self._loop.time()
+        return known[1]

@@ -231,8 +231,7 @@ class Cluster:
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                     if not done and not attempts:
                         self.last_error = f"no answer yet from {', '.join(self._settings.bootstrap_servers)}"
-                    for task in done:
-                        error = task.exception()
+                    for task, error in [(task, task.exception()) for task in done]:
                         if error is None:
                             return task.result()
                         if isinstance(error, ConfigurationError) or not isinstance(error, CONNECTION_FAILURES):

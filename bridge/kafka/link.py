@@ -244,16 +244,23 @@ class Link:
             batch = flight.batches.pop((topic, partition), None)
             if batch is None:
                 continue
-            if error is None:
-                self._owner.acknowledged(self, flight, batch)
-            else:
-                self._owner.failed(batch, error)
+            self._settle(flight, batch, error)
         for batch in list(flight.batches.values()):
-            self._owner.failed(batch, MISSING)
+            self._settle(flight, batch, MISSING)
         if self._next is not None:
             self._change_over()
         else:
             self._owner.free(self)
+
+    def _settle(self, flight: Flight, batch: Batch, error: ProduceError | None) -> None:
+        """Tell what became of a batch; a fault in that must not keep it from the other batches."""
+        try:
+            if error is None:
+                self._owner.acknowledged(self, flight, batch)
+            else:
+                self._owner.failed(batch, error)
+        except Exception:
+            log.exception("batch_not_settled", broker=self.node, topic=batch.topic, partition=batch.partition)
 
     def _throttle(self, until: float) -> None:
         # The quota is the client's: another connection would only evade it.
@@ -273,7 +280,7 @@ class Link:
             log.info("kafka_request_lost", broker=self.node, error=error.name, why=why, batches=len(flight.batches))
             self._owner.gone(self, flight, error)
             for batch in list(flight.batches.values()):
-                self._owner.failed(batch, error)
+                self._settle(flight, batch, error)
         if self._next is not None:
             self._change_over()
         else:

@@ -51,7 +51,8 @@ class Pacing:
 
     def admit(self, source: Any) -> None:
         """It will try something else than what was refused: let it, at once."""
-        self._admitted.add(source)
+        if self.refuses_everything:
+            self._admitted.add(source)
 
     def accepted(self) -> None:
         """A batch is in the log: all may go on."""

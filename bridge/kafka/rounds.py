@@ -152,7 +152,10 @@ class Rounds:
             self._place(source)
         touched, self._touched = self._touched, {}
         for link in touched:
-            self._pump(link)
+            try:
+                self._pump(link)
+            except Exception:
+                log.exception("kafka_round_failed", broker=link.node)
 
     def _place(self, source: Source) -> None:
         partitions = self._cluster.partitions(source.topic)
@@ -383,6 +386,10 @@ class Rounds:
                 assert flight is not None  # noqa: S101 - for the type checker
                 del flight.batches[batch.topic, batch.partition]
                 self._resolver.resolve(batch, MOVED)
+        if flight is not None and not flight.batches and link.role is not Role.SPARE:
+            # Nothing depends on its answer any more: nobody waits behind it.
+            link.role = Role.SPARE
+            self._give_back(link)
         for batch in list(link.queued):
             if self._cluster.leader(batch.topic, batch.partition) != link.node:
                 link.queued.remove(batch)
@@ -390,8 +397,9 @@ class Rounds:
 
     def _request_lost(self) -> None:
         """A request of several batches was: where that repeats itself, they may be too large together."""
-        self._lost_in_a_row += 1
-        self._lost_at = self._loop.time()
+        now = self._loop.time()
+        self._lost_in_a_row = self._lost_in_a_row + 1 if now - self._lost_at < _REGROW_SECONDS else 1
+        self._lost_at = now
         if self._lost_in_a_row >= _LOST_TO_HALVE and self._most_request_bytes > _LEAST_REQUEST_BYTES:
             self._lost_in_a_row = 0
             self._most_request_bytes = max(self._most_request_bytes // 2, _LEAST_REQUEST_BYTES)

@@ -689,16 +689,52 @@ def test_what_an_answer_names_becomes_a_dead_letter_at_once(stage: Stage) -> Non
     assert [numbers(row.records) for row in stage.disk.dead_letters] == [[3]]
 
 
-def test_an_answer_that_names_every_record_may_mean_the_topic(stage: Stage) -> None:
-    """They wait, until Kafka accepts something of another lane: then it means them."""
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_answer_that_names_all_records_is_believed_when_others_are_accepted(stage: Stage, elsewhere: bool) -> None:
+    """Else it may be a check of the cluster's that fails for every record there is."""
     stage.push(A)
-    named = ProduceError(87, "compacted", [RecordError(0, "no key")])
-    refused_for(stage, 60.0, named)
-    assert not stage.disk.dead_letters
-    stage.delivery._taken.note(-1, stage.clock.now)
-    refused_for(stage, 31.0, named)
-    assert [numbers(row.records) for row in stage.disk.dead_letters] == [[1]]
+    stage.push(A, A)
+    stage.acknowledge()
+    all_of_it = ProduceError(87, "", [RecordError(0, "no"), RecordError(1, "no")])
+    for _ in range(8):
+        stage.delivery._taken.note(-1, stage.clock.now + 0.1 if elsewhere else 0.0)
+        stage.fail(stage.cluster.flying[0], all_of_it)
+        stage.advance(31.0)
+        stage.commit()
+        if not stage.cluster.flying:
+            break
+    assert len(stage.disk.dead_letters) == (2 if elsewhere else 0)
     stage.finish()
+    assert stage.log == ([1] if elsewhere else [1, 2, 3])
+
+
+def test_closed_connections_are_no_refusals(stage: Stage) -> None:
+    """The five minutes of a record that is refused begin with the first answer that refuses it alone."""
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.commit()
+    for closes in range(1, 80):
+        stage.cluster.flying[0].batch.closes = closes
+        stage.fail(stage.cluster.flying[0], CLOSED)
+        stage.advance(5.0)
+    stage.delivery._taken.note(-1, stage.clock.now)
+    stage.fail(stage.cluster.flying[0], POLICY)
+    stage.commit()
+    assert not stage.disk.dead_letters
+    stage.finish()
+    assert stage.log == [1]
+
+
+def test_what_an_answer_names_is_kept_while_everything_is_refused(stage: Stage) -> None:
+    """Whatever is named then, it is not the record's fault."""
+    stage.push(A, A, A)
+    stage.cluster.refuses_everything = True
+    stage.fail(stage.cluster.flying[0], ProduceError(44, "", [RecordError(1, "no")]))
+    stage.commit()
+    assert not stage.disk.dead_letters
+    stage.cluster.refuses_everything = False
+    stage.finish()
+    assert stage.log == [1, 2, 3]
 
 
 def test_records_of_a_refused_time_are_stamped_anew_once(stage: Stage) -> None:
