@@ -726,7 +726,7 @@ def test_closed_connections_are_no_refusals(stage: Stage) -> None:
 
 
 def test_what_an_answer_names_is_kept_while_everything_is_refused(stage: Stage) -> None:
-    """Whatever is named then, it is not the record's fault."""
+    """Whatever is named by such an answer then, it need not be the record's fault."""
     stage.push(A, A, A)
     stage.cluster.refuses_everything = True
     stage.fail(stage.cluster.flying[0], ProduceError(44, "", [RecordError(1, "no")]))
