@@ -324,8 +324,7 @@ class Delivery:
         if too_large and record.topic == self._settings.topics.status:
             await self._quarantine(entry, record)
         elif self.spool is not None:
-            row = SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])
-            await self.spool.dead_letter([row], reason)
+            await self.spool.dead_letter([SpoolRow(self.lanes[record.topic][0].number, 0, 1, [record])], reason)
             ack = entry.ack
             if ack is not None and not ack.settled:
                 ack.dead_lettered += 1
@@ -337,6 +336,7 @@ class Delivery:
             log.error("record_dead_lettered", topic=record.topic, reason=reason, bytes=size, callback=callback)
         elif entry.ack is not None:
             self._refuse(entry.ack, SpoolFailed(f"Kafka refuses it ({reason}), and there is no spool"))
+            entry.reports = entry.reports or 1  # the lane takes one away, and a stand-in has none
             log.error("record_refused", topic=record.topic, reason=reason, callback=_callback_of(record))
 
     async def _quarantine(self, entry: LaneEntry, record: Record) -> None:
@@ -356,12 +356,13 @@ class Delivery:
             ack = PendingAck(self._loop.create_future(), math.inf, 0)
             ((lane, records),) = by_lane([moved], self.lanes).items()
             stand_in = LaneEntry(records, ack, self._loop.time() + self._spool_after_seconds)
-            stand_in.reports = 0
-            ack.open = 1
+            stand_in.reports, ack.open, ack.entries = 0, 1, [(lane, stand_in)]
             lane.enqueue(stand_in)
             try:
                 await ack.outcome
             except DeliveryError as error:
+                if self.spool is None and entry.refused:
+                    return  # no other place can keep it; it was answered 503, so the provider pushes it again
                 log.warning("quarantine_delayed", error=str(error), callback=_callback_of(record))
                 await asyncio.sleep(1.0)
             else:

@@ -391,14 +391,15 @@ class Lane:
         self._results.append((batch, error))
         if len(self._results) < len(self._sent):
             return
-        results, self._results, self._sent = self._results, [], ()
         if self._activity is Activity.SENDING:
             self._activity = Activity.IDLE
-        if all(error is None for _, error in results):
+        if all(error is None for _, error in self._results):
             self._failures = 0
-            self._settle([batch for batch, _ in results], partly=self._sent_again)
+            self._settle([batch for batch, _ in self._results], partly=self._sent_again)
         else:
-            self._react(results)
+            self._react(self._results)
+        # Only now: where one of these raises, ``broken`` has to know the batches.
+        self._results, self._sent = [], ()
         self._go_on()
 
     def broken(self, error: Exception) -> None:

@@ -29,6 +29,9 @@ _CLOSES_TO_HALVE, _CLOSES_TO_GIVE_AWAY, _CLOSED_SECONDS, _CLOSED_PAUSE_SECONDS =
 _LEAST_LIMIT_BYTES: Final = 16_384
 # Kafka's default of max.message.bytes, where the broker does not tell the topic's.
 _USUAL_LARGEST_MESSAGE: Final = 1_048_588
+# For asking for it.
+_ASKED_SECONDS: Final = 5.0
+_INVALID_RECORD: Final = 87
 
 
 class Step(NamedTuple):
@@ -108,8 +111,8 @@ class Refusals:
     def _closed(self, batch: Batch, producer: Producer) -> Step:
         """The broker closed the connection instead of an answer, each time that the batch was sent alone.
 
-        If it has accepted as much since, or nothing at all, the size need not be why: a broker that is ill, or a poor network,
-        closes on everything.
+        If it has accepted as much since, the size is not why: a broker that is ill, or a poor network, closes on everything. For
+        the same reason no record is given away unless the broker has accepted something lately.
         """
         now, since = self._loop.time(), self._since("closed", batch.records[0])
         size, lone, rounds = batch.size, now - since, producer.rounds
@@ -137,6 +140,8 @@ class Refusals:
             return Step(halve=True)
         # A broker counts the batch before compression where the topic has a codec of its own.
         size, largest = max(batch.size, batch.size_before_compression), producer.cluster.largest_message(self._topic)
+        if largest is None and self._loop.time() - self._since("large", batch.records[0]) < _ASKED_SECONDS:
+            return Step(pause_seconds=_SECOND)
         if size > (_USUAL_LARGEST_MESSAGE if largest is None else largest):
             reason = f"{size:,} bytes are more than max.message.bytes of the topic"
             return Step(give_away=batch.records, too_large=True, reason=reason)
@@ -159,7 +164,7 @@ class Refusals:
     def _refused(self, batch: Batch, error: ProduceError, producer: Producer) -> Step:
         producer.renumber(batch)
         named = sorted({each.place for each in error.records if 0 <= each.place < len(batch.records)})
-        if named and self._is_of_the_records(batch, named, producer):
+        if named and self._is_of_the_records(batch, error, named, producer):
             return Step(give_away=[batch.records[index] for index in named], reason=error.text)
         if len(batch.records) > 1:
             return Step(halve=not producer.refuses_everything, pause_seconds=_SHORT_SECONDS)
@@ -168,14 +173,14 @@ class Refusals:
             return Step(give_away=batch.records, reason=error.text)
         return Step(pause_seconds=_LONG_SECONDS)
 
-    def _is_of_the_records(self, batch: Batch, named: Sequence[int], producer: Producer) -> bool:
+    def _is_of_the_records(self, batch: Batch, error: ProduceError, named: Sequence[int], producer: Producer) -> bool:
         """Whether the answer tells what it names from other records; else the check may fail everywhere."""
-        if producer.refuses_everything:
-            return False
         others = len(named) < len(batch.records)
+        if producer.refuses_everything:
+            return others and error.code == _INVALID_RECORD
         return others or self._taken.elsewhere(self._number, self._since("named", batch.records[0]))
 
-    def _since(self, what: Literal["alone", "closed", "named"], record: Record) -> float:
+    def _since(self, what: Literal["alone", "closed", "large", "named"], record: Record) -> float:
         """When this began to happen to a batch that begins with the record, in the loop's time."""
         known = self._began.get(what)
         if known is None or known[0] is not record:

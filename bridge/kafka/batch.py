@@ -127,7 +127,7 @@ class Batch:
         alone: whether it is to be the only one in its request.
         closes: how many times in a row the connection was closed when it was sent alone.
         timeouts: how many times in a row it was waited for in vain.
-        sent_at: when it was first written, by ``time.perf_counter``.
+        sent_at: when it was last written, by ``time.perf_counter``.
     """
 
     def __init__(

@@ -28,6 +28,8 @@ _UPDATE_SECONDS: Final = 30.0
 _BACKOFF_SECONDS: Final = (0.1, 2.0)
 # Metadata is not asked for more often, and at least as often while nothing is heard from the cluster.
 _INTERVAL_SECONDS, _SILENT_ASK_SECONDS = 0.1, 2.0
+# Every so many questions another broker is asked: one that the controller can't reach would tell of former leaders for ever.
+_SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
 # A broker that has just begun has no producer ids to give for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
@@ -77,6 +79,7 @@ class Cluster:
         self._id_wanted, self._renew = True, False
         self._task: asyncio.Task[None] | None = None
         self._asked_at = 0.0
+        self._questions = 0
         self.brokers: dict[int, Broker] = {}
         self.producer_id: ProducerId | None = None
         self.producer_ids = 0
@@ -112,10 +115,9 @@ class Cluster:
         return {node for leaders in self._leaders.values() for node in leaders.values() if node in self.brokers}
 
     def largest_message(self, topic: str) -> int | None:
-        """``max.message.bytes`` of the topic; None where it isn't known, which is asked for then."""
-        if topic not in self._largest:
-            self._largest_wanted.add(topic)
-            self._wanted.set()
+        """``max.message.bytes`` of the topic as it was last asked for, None where it isn't known; it is asked for again."""
+        self._largest_wanted.add(topic)
+        self._wanted.set()
         return self._largest.get(topic)
 
     def refresh(self) -> None:
@@ -188,7 +190,8 @@ class Cluster:
             if not self._renew or self._connection is None:
                 raise
             self._failed(error)
-            return await self._ask_metadata(self._connection)
+            async with asyncio.timeout(_UPDATE_SECONDS):
+                return await self._ask_metadata(self._connection)
         self._renew = False
         return answer
 
@@ -212,7 +215,9 @@ class Cluster:
         named = [(f"broker {node}, which the cluster tells of as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
         attempts = [self._ask_anew(name, broker) for name, broker in [*named, *first]]
-        current = None if self._renew else self._connection
+        self._questions += 1
+        another = self._renew or (self._questions % _SAME_BROKER == 0 and len(known) > 1)
+        current = None if another else self._connection
         if current is not None and not current.end and not current.expired:
             attempts.insert(0, self._ask_metadata(current))
         reasons: list[str] = []
@@ -226,8 +231,7 @@ class Cluster:
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                     if not done and not attempts:
                         self.last_error = f"no answer yet from {', '.join(self._settings.bootstrap_servers)}"
-                    for task in done:
-                        error = task.exception()
+                    for task, error in [(task, task.exception()) for task in done]:
                         if error is None:
                             return task.result()
                         if isinstance(error, ConfigurationError) or not isinstance(error, CONNECTION_FAILURES):

@@ -144,18 +144,23 @@ class Link:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
 
     def send(self, batches: Sequence[Batch]) -> None:
-        """Write one request with these batches, which have their numbers."""
+        """Write one request with these batches, which have their numbers.
+
+        Raises:
+            Exception: it could not be written, or only in part; the batches are the caller's to fail.
+        """
         connection = self.connection
         assert connection is not None  # noqa: S101 - it is free
         version = messages.common_version(messages.PRODUCE, connection.versions)
         body = messages.produce_request(((b.topic, b.partition, b.encoded()) for b in batches), self._timeout_ms)
-        self.flight = Flight(batches, sum(map(len, body)), self._loop.time())
+        flight = Flight(batches, sum(map(len, body)), self._loop.time())
         connection.on_end = self._on_end
 
         def answered(answer: bytes) -> None:
             self._on_answer(answer, version)
 
         connection.send(messages.PRODUCE, version, body, answered)
+        self.flight = flight  # only now: where writing fails, the caller fails the batches, each once
 
     def renew(self) -> None:
         """What connections are made with has changed: have a new one take over."""
@@ -183,10 +188,13 @@ class Link:
     # --- what happens -----------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        connection: Connection | None = None
         try:
             connection = await self._owner.open(self.node)
             messages.common_version(messages.PRODUCE, connection.versions)
         except Exception as error:
+            if connection is not None:
+                connection.abort("not used")
             self._opening = None
             self._owner.connected(self, reason(error))
             if not isinstance(error, CONNECTION_FAILURES):
@@ -236,16 +244,23 @@ class Link:
             batch = flight.batches.pop((topic, partition), None)
             if batch is None:
                 continue
-            if error is None:
-                self._owner.acknowledged(self, flight, batch)
-            else:
-                self._owner.failed(batch, error)
+            self._settle(flight, batch, error)
         for batch in list(flight.batches.values()):
-            self._owner.failed(batch, MISSING)
+            self._settle(flight, batch, MISSING)
         if self._next is not None:
             self._change_over()
         else:
             self._owner.free(self)
+
+    def _settle(self, flight: Flight, batch: Batch, error: ProduceError | None) -> None:
+        """Tell what became of a batch; a fault in that must not keep it from the other batches."""
+        try:
+            if error is None:
+                self._owner.acknowledged(self, flight, batch)
+            else:
+                self._owner.failed(batch, error)
+        except Exception:
+            log.exception("batch_not_settled", broker=self.node, topic=batch.topic, partition=batch.partition)
 
     def _throttle(self, until: float) -> None:
         # The quota is the client's: another connection would only evade it.
@@ -265,7 +280,7 @@ class Link:
             log.info("kafka_request_lost", broker=self.node, error=error.name, why=why, batches=len(flight.batches))
             self._owner.gone(self, flight, error)
             for batch in list(flight.batches.values()):
-                self._owner.failed(batch, error)
+                self._settle(flight, batch, error)
         if self._next is not None:
             self._change_over()
         else:

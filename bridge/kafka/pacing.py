@@ -29,6 +29,8 @@ class Pacing:
         self._held: dict[Any, None] = {}
         self._admitted: set[Any] = set()
         self._pause = _PAUSE_SECONDS[0]
+        # All lanes of a request are refused at once, which is one refusal: the pause grows once in each pause.
+        self._grows_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -49,7 +51,8 @@ class Pacing:
 
     def admit(self, source: Any) -> None:
         """It will try something else than what was refused: let it, at once."""
-        self._admitted.add(source)
+        if self.refuses_everything:
+            self._admitted.add(source)
 
     def accepted(self) -> None:
         """A batch is in the log: all may go on."""
@@ -57,7 +60,7 @@ class Pacing:
             return
         self._refused.clear()
         self._admitted.clear()
-        self._pause = _PAUSE_SECONDS[0]
+        self._pause, self._grows_at = _PAUSE_SECONDS[0], 0.0
         self.stop()
         held, self._held = self._held, {}
         for source in held:
@@ -66,8 +69,10 @@ class Pacing:
     def refused(self, source: Any, most_seconds: float) -> None:
         """A batch of this source was refused; no pause is to be longer than told."""
         self._refused.add(source)
-        if self.refuses_everything:
+        now = self._loop.time()
+        if self.refuses_everything and now >= self._grows_at:
             self._pause = min(self._pause * 2, most_seconds)
+            self._grows_at = now + self._pause / 2
 
     def stop(self) -> None:
         """Offer nothing more."""

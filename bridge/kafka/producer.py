@@ -55,7 +55,6 @@ class Producer:
         traffic: what was acknowledged.
         batches_failed: by what was done about it and the error's name.
         connections_opened: to brokers, for Produce.
-        throttled_until: the loop's time before which a broker is not to be written to, by its id.
     """
 
     def __init__(
@@ -208,13 +207,14 @@ class Producer:
         if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
             error = None  # the broker has it from an attempt before
         if error is None:
+            batch.unresolved = False
             self.sequences.acknowledged(batch)
             self.rounds.pacing.accepted()
             self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
         else:
             self._account(batch, error)
         numbers = self.sequences.of(batch.topic, batch.partition)
-        numbers.batch = batch if batch.unresolved and error is not None else None
+        numbers.batch = batch if batch.unresolved else None
         self.rounds.batch_resolved()
         try:
             batch.source.resolved(batch, error)
@@ -229,7 +229,7 @@ class Producer:
             return
         action = error.action
         self.batches_failed[action.value, error.name] += 1
-        if action in {Action.CODEC, Action.SPLIT} or (action is Action.CLOCK and not batch.stamped):
+        if _can_try_otherwise(batch, action):
             self.rounds.pacing.admit(batch.source)
         elif error.is_answer and not error.of_the_leader and action in _REFUSALS:
             self.rounds.pacing.refused(
@@ -264,7 +264,20 @@ class Producer:
         if now - self._logged.get(key, -_TELL_SECONDS) < _TELL_SECONDS:
             return
         self._logged[key] = now
+        size = batch.size_before_compression  # the other can't be told where compressing is what failed
         log.warning(
-            "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=batch.size,
+            "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=size,
             error=error.text, action=error.action.value, failed=self.batches_failed[error.action.value, error.name],
         )  # fmt: skip
+
+
+def _can_try_otherwise(batch: Batch, action: Action) -> bool:
+    """Whether the next attempt differs from the one that was refused; there are few such attempts for the same records."""
+    match action:
+        case Action.SPLIT:
+            return len(batch.records) > 1
+        case Action.CODEC:
+            return batch.codec != "none"
+        case Action.CLOCK:
+            return not batch.stamped
+    return False

@@ -152,7 +152,10 @@ class Rounds:
             self._place(source)
         touched, self._touched = self._touched, {}
         for link in touched:
-            self._pump(link)
+            try:
+                self._pump(link)
+            except Exception:
+                log.exception("kafka_round_failed", broker=link.node)
 
     def _place(self, source: Source) -> None:
         partitions = self._cluster.partitions(source.topic)
@@ -240,17 +243,16 @@ class Rounds:
 
     def _write(self, link: Link, request: list[Batch]) -> None:
         now = time.perf_counter()
-        for batch in request:
-            self._sequences.give(batch)
-            batch.sent_at = now
         try:
+            for batch in request:
+                self._sequences.give(batch)
+                batch.sent_at = now
             link.send(request)
         except Exception:
             log.exception("kafka_request_not_written", broker=link.node)
             link.drop("a request could not be written")
             for batch in request:
-                if self._sequences.of(batch.topic, batch.partition).batch is batch:
-                    self._resolver.resolve(batch, NOT_WRITTEN)
+                self._resolver.resolve(batch, NOT_WRITTEN)
 
     def _fill(self, source: Source) -> Sequence[Batch]:
         try:
@@ -384,6 +386,10 @@ class Rounds:
                 assert flight is not None  # noqa: S101 - for the type checker
                 del flight.batches[batch.topic, batch.partition]
                 self._resolver.resolve(batch, MOVED)
+        if flight is not None and not flight.batches and link.role is not Role.SPARE:
+            # Nothing depends on its answer any more: nobody waits behind it.
+            link.role = Role.SPARE
+            self._give_back(link)
         for batch in list(link.queued):
             if self._cluster.leader(batch.topic, batch.partition) != link.node:
                 link.queued.remove(batch)
@@ -391,8 +397,9 @@ class Rounds:
 
     def _request_lost(self) -> None:
         """A request of several batches was: where that repeats itself, they may be too large together."""
-        self._lost_in_a_row += 1
-        self._lost_at = self._loop.time()
+        now = self._loop.time()
+        self._lost_in_a_row = self._lost_in_a_row + 1 if now - self._lost_at < _REGROW_SECONDS else 1
+        self._lost_at = now
         if self._lost_in_a_row >= _LOST_TO_HALVE and self._most_request_bytes > _LEAST_REQUEST_BYTES:
             self._lost_in_a_row = 0
             self._most_request_bytes = max(self._most_request_bytes // 2, _LEAST_REQUEST_BYTES)
@@ -400,6 +407,8 @@ class Rounds:
 
     def shrink_batches(self, batch: Batch) -> None:
         """A batch of several records was too large: make smaller ones from now on."""
+        if batch.size_before_compression <= _LEAST_REQUEST_BYTES:
+            return  # no bound makes it smaller: the lane puts fewer records into its batches
         self._lost_at = self._loop.time()
         half = max(batch.size_before_compression // 2, _LEAST_REQUEST_BYTES)
         if half < self.most_batch_bytes:

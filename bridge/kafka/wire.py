@@ -46,7 +46,6 @@ class Connection(asyncio.Protocol):
         versions: the least and newest version of each request that the broker offers.
         opening_seconds: how long connecting and login took.
         end: why it is closed; empty while it is open.
-        answered_at: the loop's time of the last answer.
     """
 
     def __init__(self, client_id: str) -> None:
@@ -60,7 +59,6 @@ class Connection(asyncio.Protocol):
         self.on_end: Callable[[], None] = _nothing
         self.versions: dict[int, tuple[int, int]] = {}
         self.opening_seconds = 0.0
-        self.answered_at = 0.0
         self.end = ""
 
     # --- what a user does ---------------------------------------------------------------------------------------------
@@ -170,7 +168,6 @@ class Connection(asyncio.Protocol):
         if on_answer is None or correlation_id != self._correlation_id:
             self.abort(f"an answer has correlation id {correlation_id}, not {self._correlation_id}")
             return
-        self.answered_at = self._loop.time()
         on_answer(frame[_SIZE.size :])
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -35,7 +35,7 @@ _SEQUENCES = 1 << 31
 _REMEMBERED = 5
 _STEP_SECONDS = 0.5
 _OPEN_SECONDS, _LOOK_SECONDS = 10.0, 0.05
-UNKNOWN_TOPIC, NOT_LEADER, OUT_OF_ORDER, DUPLICATE, OLD_EPOCH = 3, 6, 45, 46, 47
+UNKNOWN_TOPIC, NOT_LEADER, OUT_OF_ORDER, OLD_EPOCH = 3, 6, 45, 47
 NOT_APPENDED = (10, 18, 19, 29, 32, 43, 44, 76, 87)
 """Answers that say that a batch was not appended, and nothing of its numbers."""
 
@@ -157,7 +157,7 @@ class ModelKafka:
                         self.wrong.append(f"{batch} is taken for {last}")
                     return 0
             if batch.first != known.next:
-                return DUPLICATE if (known.next - batch.first) % _SEQUENCES < _SEQUENCES // 2 else OUT_OF_ORDER
+                return OUT_OF_ORDER
         known.next = batch.end
         known.last = [*known.last, batch][-_REMEMBERED:]
         self._known[batch.where][batch.producer_id] = known

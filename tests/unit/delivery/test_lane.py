@@ -421,6 +421,43 @@ def test_what_is_too_large_and_was_refused_meanwhile_is_counted_as_refused(stage
     stage.finish()
 
 
+def test_without_a_spool_what_even_the_quarantine_refuses_ends_no_lane() -> None:
+    """Its callback was answered 503, so the provider pushes it again; what comes later is published."""
+    stage = Stage(spool=False)
+    first = stage.push(A, kind=LARGE)
+    for _ in range(30):
+        for sent in list(stage.cluster.flying):
+            stage.fail(sent, TOO_LARGE)
+        stage.advance(0.1)
+    assert answers(first) == [503]
+    later = stage.push(A)
+    stage.acknowledge()
+    assert answers(later) == [200]
+    assert stage.log == [2]
+    assert stage.delivery.counters.published == {STATUS: 1, QUARANTINE: 0}
+    assert stage.delivery.counters.published_after_refusal == 0
+    stage.check_accounting()
+    stage.close()
+
+
+def test_a_quarantine_that_can_be_stored_nowhere_waits_once(stage: Stage) -> None:
+    """Kafka takes nothing, and the disk neither: each attempt forgets the one before."""
+    stage.cluster.leaderless.add((QUARANTINE, 0))
+    stage.push(A, kind=LARGE)
+    judge(stage, stage.cluster.flying[0])
+    for _ in range(10):
+        stage.advance(1.0)
+        while stage.disk.queue:
+            stage.disk.work(FAILED)
+            stage.settle()
+    [lane] = stage.delivery.lanes[QUARANTINE]
+    assert len(lane._queue) <= 1
+    stage.check_accounting()
+    stage.cluster.leaderless.clear()
+    stage.finish()
+    assert len(numbers([each for each in stage.cluster.log if each.topic == QUARANTINE])) == 1
+
+
 def test_what_is_refused_for_good_is_dead_lettered_alone(stage: Stage) -> None:
     """It is kept and counted, and never in the way of the next."""
     stage.push(A)
@@ -691,10 +728,10 @@ def test_closed_connections_are_no_refusals(stage: Stage) -> None:
 
 
 def test_what_an_answer_names_is_kept_while_everything_is_refused(stage: Stage) -> None:
-    """Whatever is named then, it is not the record's fault."""
+    """Whatever is named by such an answer then, it need not be the record's fault."""
     stage.push(A, A, A)
     stage.cluster.refuses_everything = True
-    stage.fail(stage.cluster.flying[0], ProduceError(87, "", [RecordError(1, "no")]))
+    stage.fail(stage.cluster.flying[0], ProduceError(44, "", [RecordError(1, "no")]))
     stage.commit()
     assert not stage.disk.dead_letters
     stage.cluster.refuses_everything = False

@@ -1,5 +1,6 @@
 """What is learned of the cluster, in parts: one that can't be had holds up no other."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
-from bridge.kafka.cluster import Cluster, ProducerId
+from bridge.kafka.cluster import Broker, Cluster, ProducerId
+from bridge.kafka.wire import Connection
 
 
 class Asked:
@@ -69,3 +71,58 @@ async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: 
     asked.cluster.largest_message(STATUS)
     assert not await asked.cluster._learn()
     assert asked.seen[-1] == (1, (7, 0))
+
+
+async def test_not_always_the_same_broker_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the controller can't reach tells of former leaders for as long as it is asked."""
+    cluster = Cluster(settings().kafka, [STATUS], lambda: None)
+    cluster.brokers = {number: Broker("localhost", number) for number in (1, 2, 3)}
+    cluster._connection = Connection("tests")
+
+    async def same(_: object) -> str:
+        return "same"
+
+    async def anew(*_: object) -> str:
+        return "another"
+
+    monkeypatch.setattr(cluster, "_ask_metadata", same)
+    monkeypatch.setattr(cluster, "_ask_anew", anew)
+    asked = [await cluster._first_answer() for _ in range(10)]
+    assert asked == [*["same"] * 4, "another"] * 2
+
+
+async def test_the_largest_message_is_asked_for_again_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be changed while the bridge runs: a record that is too large since then would wait for ever."""
+    asked = Asked(monkeypatch)
+    asked.producer_ids = [ProducerId(7, 0)]
+    bounds = [5_000_000, 1_000_000]
+
+    async def largest(topic: str) -> None:
+        asked.cluster._largest_wanted.discard(topic)
+        asked.cluster._largest[topic] = bounds.pop(0)
+
+    monkeypatch.setattr(asked.cluster, "_ask_largest", largest)
+    assert asked.cluster.largest_message(STATUS) is None
+    assert await asked.cluster._learn()
+    assert asked.cluster.largest_message(STATUS) == 5_000_000
+    assert await asked.cluster._learn()
+    assert asked.cluster.largest_message(STATUS) == 1_000_000
+
+
+async def test_the_former_connection_is_not_waited_for_longer_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new one can be made, as the new credentials are wrong, and its broker hangs: leaders are asked for again."""
+    asked = Asked(monkeypatch)
+    monkeypatch.setattr("bridge.kafka.cluster._UPDATE_SECONDS", 0.05)
+
+    async def refuse() -> Any:
+        raise KafkaUnavailable("the broker refuses the login")
+
+    async def hang(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asked.cluster, "_first_answer", refuse)
+    monkeypatch.setattr(asked.cluster, "_ask_metadata", hang)
+    asked.cluster._connection = Connection("tests")
+    asked.cluster.renew_connection()
+    assert not await asyncio.wait_for(asked.cluster._learn(), 5.0)
+    assert asked.cluster._connection is None

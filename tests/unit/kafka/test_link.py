@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from support.kafka_frames import PartitionAnswer
-from support.model_broker import Arrived, ModelStage
+from support.model_broker import Arrived, ModelConnection, ModelProducer, ModelStage
 from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
+from bridge.delivery.refusals import Refusals
 from bridge.kafka.batch import Batch
 from bridge.kafka.link import Role
 
@@ -319,6 +320,16 @@ def test_a_batch_that_the_broker_closes_on_twice_alone_is_halved(make: MakeStage
     assert stage.log == [1, 2, 3, 4, 5]
 
 
+def test_a_small_batch_that_is_taken_apart_makes_no_others_smaller(make: MakeStage) -> None:
+    """The bound of all batches would not have made it smaller."""
+    stage = make()
+    stage.push(A, A)
+    stage.refuse(10)
+    assert flying(stage) == [[[1]]]
+    assert stage.produce.rounds.most_batch_bytes == 1 << 20
+    stage.finish()
+
+
 def test_a_broker_that_closes_on_everything_costs_no_dead_letter(make: MakeStage) -> None:
     """For as long as it does; the other broker takes all it is sent, of the same sizes."""
     stage = make()
@@ -416,14 +427,14 @@ def test_a_batch_that_cannot_be_compressed_holds_up_its_own_lane_only(
 ) -> None:
     """A fault of the codec: it is logged and tried again, and nothing is lost."""
     stage = make()
-    real = Batch.compress
+    real = Batch._compressed
 
-    def compress(batch: Batch) -> None:
+    def compressed(batch: Batch) -> tuple[int, bytes]:
         if any(each.key == A.encode() for each in batch.records):
             raise RuntimeError("provoked")
-        real(batch)
+        return real(batch)
 
-    monkeypatch.setattr(Batch, "compress", compress)
+    monkeypatch.setattr(Batch, "_compressed", compressed)
     stage.push(A, B)
     assert flying(stage) == [[[2]]]
     stage.serve()
@@ -432,3 +443,74 @@ def test_a_batch_that_cannot_be_compressed_holds_up_its_own_lane_only(
     monkeypatch.undo()
     stage.finish()
     assert sorted(stage.log) == [1, 2]
+
+
+def test_a_connection_that_raises_when_it_is_written_to_ends_no_lane(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uvloop does where its handle is closed already. Each batch comes back once, and goes again as it is."""
+    stage = make()
+    real = ModelConnection.send
+
+    def send(connection: ModelConnection, *arguments: Any) -> None:
+        real(connection, *arguments)
+        monkeypatch.undo()
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(ModelConnection, "send", send)
+    pushed = stage.push(A, B)
+    assert stage.produce.batches_failed == {("resend", "not_written"): 2}
+    stage.advance(1.0)
+    assert sorted(batch for request in flying(stage) for batch in request) == [[1], [2]]
+    stage.serve()
+    assert ModelStage.answer(pushed) == 200
+    stage.finish()
+    assert sorted(stage.log) == [1, 2]
+
+
+@pytest.mark.parametrize("appended", [True, False])
+def test_a_lane_that_fails_over_an_answer_goes_on_with_its_head(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch, appended: bool
+) -> None:
+    """What may be in the log has no numbers any more, so that its partition is free."""
+    stage = make()
+
+    def step(*_: Any) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("provoked")
+
+    monkeypatch.setattr(Refusals, "step", step)
+    pushed = stage.push(A)
+    [request] = stage.kafka.requests
+    if appended:
+        request.serve()
+    hang_up(stage, request)
+    stage.push(A)
+    stage.advance(1.2)
+    assert flying(stage) == [[[1, 2]]]
+    stage.serve()
+    assert ModelStage.answer(pushed) == 200
+    stage.finish()
+
+
+def test_a_broker_without_a_known_version_of_produce_costs_no_sockets(
+    make: MakeStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection to it is closed, and it is said why."""
+    stage = make()
+    stage.advance(201.0)  # the link that was opened ahead is closed
+    real, opened = ModelProducer.open, []
+
+    async def open_(producer: ModelProducer, node: int) -> Any:
+        opened.append(await real(producer, node))
+        return opened[-1]
+
+    monkeypatch.setattr(ModelProducer, "open", open_)
+    stage.kafka.newest = 2
+    stage.push(A)
+    stage.advance(10.0)
+    assert len(opened) > 3
+    assert all(connection.end for connection in opened)
+    assert "the bridge knows 3 to 8" in stage.produce.last_error
+    stage.kafka.newest = 8
+    stage.finish()

@@ -99,6 +99,13 @@ def test_when_several_are_refused_one_tries_at_a_time_and_less_and_less_often(la
     assert len({when for when, _ in tries}) == len(tries)
 
 
+def test_one_request_that_is_refused_is_one_refusal(lanes: Lanes) -> None:
+    """However many lanes had a batch in it: what passes in a moment is noticed in a moment."""
+    refuse_everything(lanes, 12)
+    lanes.advance(1.0)
+    assert len(lanes.tries) >= 2
+
+
 def test_what_passes_quickly_is_tried_every_second(lanes: Lanes) -> None:
     """Rights that are missing, replicas."""
     lanes.most = SHORT
@@ -197,4 +204,22 @@ def test_what_is_the_leaders_is_no_refusal_of_everything(stage: ModelStage, code
     assert not refuses_everything(stage)
     stage.advance(1.0)
     assert len(stage.kafka.requests) == 2
+    stage.finish()
+
+
+@pytest.mark.parametrize("code", [10, 76])
+def test_a_refusal_that_leaves_nothing_else_to_try_is_paced_as_well(stage: ModelStage, code: int) -> None:
+    """A single record that is smaller than the topic's bound, a codec where none is left."""
+    stage.push(A, B)
+    for _ in range(10):
+        stage.commit()
+        stage.refuse(44)
+        stage.advance(1.0)
+    assert refuses_everything(stage)
+    requests = 0
+    for _ in range(600):
+        requests += len(stage.kafka.requests)
+        stage.refuse(code)
+        stage.advance(0.1)
+    assert requests <= 30
     stage.finish()

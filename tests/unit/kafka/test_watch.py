@@ -79,6 +79,28 @@ def test_a_dead_broker_is_given_up_after_the_limit(stage: ModelStage, how: str) 
     assert sorted(stage.log) == [1, 2, 3]
 
 
+def test_a_connection_that_is_stuck_is_given_up_while_its_broker_answers_on_others(stage: ModelStage) -> None:
+    """Three later requests that were answered much faster say that it is the connection, not the broker."""
+    stage.kafka.leaders = dict.fromkeys(stage.kafka.leaders, 1)
+    stage.learn()
+    stage.push(A)
+    [stuck] = stage.kafka.requests
+    stage.advance(1.0)
+    for _ in range(3):
+        assert not failed(stage)
+        stage.push(B)
+        [request] = [each for each in stage.kafka.requests if each is not stuck]
+        stage.serve(request)
+        stage.advance(0.1)
+    stage.advance(LIMIT - 1.8)
+    assert not failed(stage)
+    stage.advance(1.0)
+    assert failed(stage) == {("resend", "timed_out"): 1}
+    assert stuck.connection.end
+    stage.finish()
+    assert stage.first_occurrences()[A] == [1]
+
+
 def test_a_broker_that_dies_while_it_is_waited_for_is_given_up(stage: ModelStage) -> None:
     """It is asked again every other second."""
     stage.push(A)
