@@ -84,7 +84,7 @@ class Refusals:
         if error in (NOT_SENT, MOVED):
             return Step(again=batch.unresolved)
         if error.is_answer:
-            self._note(error.text)
+            self._note(error.text, is_logged=not error.of_the_leader)
         elif batch.closes:
             self._since("closed", batch.records[0])
         match error.action:
@@ -102,9 +102,10 @@ class Refusals:
                 return self._clock(batch, error, producer)
         return self._refused(batch, error, producer)
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, *, is_logged: bool = True) -> None:
+        """Remember what Kafka refuses. What passes when a leader is back is logged by the producer, one line for all lanes."""
         self._taken.last_refusal = text
-        if self.now is None or self.now.error != text:
+        if is_logged and (self.now is None or self.now.error != text):
             log.warning("lane_refused", topic=self._topic, lane=self._number, error=text)
         self.now = Refusal(text, time.time() if self.now is None else self.now.since)
 

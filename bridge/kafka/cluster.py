@@ -170,7 +170,8 @@ class Cluster:
             self._take(await self._metadata())
             self._on_change()
             if self._id_wanted:
-                await self._ask_producer_id()
+                if not await self._ask_producer_id():
+                    return False
                 self._on_change()
             for topic in sorted(self._largest_wanted):
                 await self._ask_largest(topic)
@@ -277,7 +278,8 @@ class Cluster:
 
     # --- what else is wanted ------------------------------------------------------------------------------------------
 
-    async def _ask_producer_id(self) -> None:
+    async def _ask_producer_id(self) -> bool:
+        """Ask for a producer id; whether one was given. A refusal is told, and is no reason for another connection."""
         connection = self._connection
         assert connection is not None  # noqa: S101 - metadata was just answered on it
         version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
@@ -296,6 +298,7 @@ class Cluster:
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
+        return True
 
     async def _ask_largest(self, topic: str) -> None:
         connection = self._connection

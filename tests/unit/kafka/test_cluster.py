@@ -31,12 +31,14 @@ class Asked:
             brokers=[(1, "one", 9092), (2, "two", 9092)], topics=[(0, STATUS, False, [(0, 0, self.leader, [], [])])]
         )
 
-    async def _producer_id(self) -> None:
+    async def _producer_id(self) -> bool:
         given = self.producer_ids.pop(0)
         if isinstance(given, Exception):
-            raise given
+            self.cluster._failed(given)
+            return False
         self.cluster._id_wanted = False
         self.cluster.producer_id = given
+        return True
 
 
 async def test_a_leader_that_moves_is_told_also_while_no_producer_id_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
