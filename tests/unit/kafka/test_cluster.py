@@ -128,3 +128,14 @@ async def test_the_former_connection_is_not_waited_for_longer_than_others(monkey
     asked.cluster.renew_connection()
     assert not await asyncio.wait_for(asked.cluster._learn(), 5.0)
     assert asked.cluster._connection is None
+
+
+async def test_a_connection_that_is_replaced_is_closed() -> None:
+    """There is one at a time."""
+    cluster = Cluster(settings().kafka, [STATUS], lambda: None)
+    first, second = Connection("tests"), Connection("tests")
+    cluster._keep(first)
+    cluster._keep(second)
+    assert (first.end, second.end) == ("not used any more", "")
+    await cluster.stop()
+    assert second.end

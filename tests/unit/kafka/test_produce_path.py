@@ -47,6 +47,22 @@ def stage() -> Iterator[ModelStage]:
     stage.close()
 
 
+# --- numbers ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_duplicate_that_was_sent_once_is_no_acknowledgement(stage: ModelStage) -> None:
+    """Other records have its numbers: it is sent again under a new epoch."""
+    pushed = stage.push(KEYS[0])
+    stage.refuse(46)
+    assert stage.answer(pushed) is None
+    stage.advance(1.0)
+    assert stage.produce.sequences.epochs_raised == 1
+    stage.serve()
+    assert stage.answer(pushed) == 200
+    stage.finish()
+    assert stage.log == [1]
+
+
 # --- more partitions than lanes, or fewer -------------------------------------------------------------------------------
 
 
