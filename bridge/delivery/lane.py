@@ -347,9 +347,7 @@ class Lane:
             batches = self._filled()
         if batches:
             self._sent, self._activity = batches, Activity.SENDING
-        elif self._queue or self._again:
-            self._pause(_LOOK_SECONDS)
-        else:
+        elif not (self._queue or self._again):
             self._refill()
         return batches
 

@@ -226,20 +226,28 @@ class Rounds:
             if self._is_current(link, batch):
                 request.append(batch)
                 room = 0 if batch.alone else room - batch.size
-        for source in list(link.waiting) if room > 0 else ():
-            del link.waiting[source]
-            for batch in self._fill(source):
-                target = self._target(batch, source)
-                if target is not link or (request and (batch.alone or batch.size > room)):
-                    target.queued.append(batch)
-                    self._touch(target)
-                else:
-                    request.append(batch)
-                    room = 0 if batch.alone else room - batch.size
+        for source in list(link.waiting):
             if room <= 0:
                 break
+            del link.waiting[source]
+            room = self._take(link, source, request, room)
         if request:
             self._write(link, request)
+
+    def _take(self, link: Link, source: Source, request: list[Batch], room: int) -> int:
+        """Take the source's batches into the request, or into the queue of the link that they go by; the room that is left."""
+        batches = self._fill(source)
+        if not batches:
+            self._park(source)  # another lane's batch took the partition in this very round
+        for batch in batches:
+            target = self._target(batch, source)
+            if target is not link or (request and (batch.alone or batch.size > room)):
+                target.queued.append(batch)
+                self._touch(target)
+            else:
+                request.append(batch)
+                room = 0 if batch.alone else room - batch.size
+        return room
 
     def _write(self, link: Link, request: list[Batch]) -> None:
         now = time.perf_counter()

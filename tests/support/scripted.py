@@ -165,7 +165,10 @@ class Scripted:
             if not self.reachable or not self.may_begin(lane.topic, partition):
                 lane._loop.call_later(LOOK_SECONDS, self.offer, lane)
                 continue
-            for batch in lane.fill():
+            batches = lane.fill()
+            if not batches:
+                lane._loop.call_later(LOOK_SECONDS, self.offer, lane)
+            for batch in batches:
                 batch.source = lane
                 self.take(cast("ScriptedBatch", batch))
 

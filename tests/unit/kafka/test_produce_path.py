@@ -47,6 +47,20 @@ def stage() -> Iterator[ModelStage]:
     stage.close()
 
 
+def test_lanes_that_share_a_partition_take_turns_without_a_pause(stage: ModelStage) -> None:
+    """A topic with fewer partitions than lanes: each round has one lane's batch, and the next begins with its answer."""
+    stage.kafka.partitions[STATUS] = 1
+    stage.learn()
+    began = stage.clock.now
+    for _ in range(3):
+        stage.push(*KEYS[:6])
+        while stage.kafka.requests:
+            stage.serve()
+    assert stage.clock.now == began
+    assert len(stage.log) == 18
+    stage.finish()
+
+
 # --- numbers ------------------------------------------------------------------------------------------------------------
 
 
