@@ -225,7 +225,7 @@ async def test_weak_topics_and_secrets_that_can_t_be_used_are_something_to_do(
         texts = {entry: text for text, entry in await things_to_do(bridge)}
         code, said, _ = await status("--url", bridge.admin_url)
         secrets.write_text(f"{SECRET}\n")
-        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[1], configs={})])
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics[0], configs={})])
         await eventually(partial(are_listed, bridge))
     assert (
         f"topic {topics[0]}, retention.ms: declared 604800000, found 60000; "
