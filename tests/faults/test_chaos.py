@@ -16,7 +16,7 @@ from support.proxied import MakeProxied
 
 pytest_plugins = ("support.proxied_fixture",)
 
-SECONDS = longer(15, 3600)
+SECONDS = longer(10, 3600)
 RATE = longer(300, 150)
 """Reports a second: what an hour brings is judged in memory."""
 SHARE = 0.04

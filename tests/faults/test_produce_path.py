@@ -94,7 +94,7 @@ async def test_a_backlog_drains_into_requests_of_the_brokers_size(
 # --- times ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds", [1.2, 2.5])
+@pytest.mark.parametrize("seconds", [1.2, *([2.5] if LONG else [])])
 async def test_slow_acknowledgements_are_waited_for(make_proxied: MakeProxied, seconds: float) -> None:
     """Only Produce is slow. Callbacks are answered in time, and no record is sent twice."""
     proxied = await make_proxied()

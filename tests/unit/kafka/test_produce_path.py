@@ -475,7 +475,7 @@ class AnyFault(RuleBasedStateMachine):
 
 TestAnyFault = AnyFault.TestCase
 TestAnyFault.settings = settings(
-    max_examples=10_000 if LONG else 500,
+    max_examples=10_000 if LONG else 300,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
