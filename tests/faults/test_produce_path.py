@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import cycle
 
 import pytest
-from support.arena import admin, longer, make_quarantine, make_status
+from support.arena import LONG, admin, longer, make_quarantine, make_status
 from support.kafka_frames import Request
 from support.kafka_proxy import Fault
 from support.proxied import MOST_CONNECTIONS, RATE, MakeProxied, ProxiedArena, Resends, refused
