@@ -291,9 +291,9 @@ class Cluster:
                     break
                 await asyncio.sleep(_INTERVAL_SECONDS)
         if given.code:
-            raise KafkaUnavailable(
-                f"the broker gives no producer id: {code_name(given.code)}{_REMEDIES.get(given.code, '')}"
-            )
+            words = f"the broker gives no producer id: {code_name(given.code)}{_REMEDIES.get(given.code, '')}"
+            self._failed(KafkaUnavailable(words))
+            return False
         self._id_wanted = False
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)

@@ -1,6 +1,7 @@
 """What is learned of the cluster, in parts: one that can't be had holds up no other."""
 
 import asyncio
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
+from bridge.kafka import messages
 from bridge.kafka.cluster import Broker, Cluster, ProducerId
 from bridge.kafka.wire import Connection
 
@@ -139,3 +141,23 @@ async def test_a_connection_that_is_replaced_is_closed() -> None:
     assert (first.end, second.end) == ("not used any more", "")
     await cluster.stop()
     assert second.end
+
+
+async def test_a_producer_id_that_is_refused_costs_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, with Kafka's number and what to do, and asked for again where it was refused."""
+    cluster = Cluster(settings().kafka, [STATUS], lambda: None)
+    cluster._connection = connection = Connection("tests")
+    connection.versions = {messages.INIT_PRODUCER_ID: (0, 4)}
+
+    async def refuse(*_: object) -> bytes:
+        return struct.pack(">ihqh", 0, 31, -1, -1)
+
+    async def nothing() -> Any:
+        return SimpleNamespace(brokers=[], topics=[])
+
+    monkeypatch.setattr(connection, "ask", refuse)
+    monkeypatch.setattr(cluster, "_first_answer", nothing)
+    assert not await cluster._learn()
+    assert "CLUSTER_AUTHORIZATION_FAILED (31); no ACL lets this user write" in cluster.last_error
+    assert cluster._connection is connection
+    assert not connection.end
