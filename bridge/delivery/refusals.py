@@ -116,16 +116,17 @@ class Refusals:
         the same reason no record is given away unless the broker has accepted something lately.
         """
         now, since = self._loop.time(), self._since("closed", batch.records[0])
-        size, lone, rounds = batch.size, now - since, producer.rounds
-        too_large = size > _LEAST_LIMIT_BYTES and rounds.largest_accepted(batch.topic, batch.partition, since) < size
-        takes_others = rounds.largest_accepted(batch.topic, batch.partition, now - _CLOSED_SECONDS) > 0
+        size, lone, sizes = batch.size, now - since, producer.sizes
+        leader = producer.cluster.leader(batch.topic, batch.partition)
+        too_large = size > _LEAST_LIMIT_BYTES and sizes.largest_accepted(leader, since) < size
+        takes_others = sizes.largest_accepted(leader, now - _CLOSED_SECONDS) > 0
         what = f"the broker closes the connection on a request with one record of {size:,} bytes"
         # Without a number for several: every lane has another one, and pages and progress tell each text there is.
         self._note("the broker closes the connection instead of an answer" if len(batch.records) > 1 else what)
         if len(batch.records) > 1:
             if too_large or (lone >= _CLOSED_SECONDS and takes_others):
                 producer.renumber(batch)
-                rounds.shrink_batches(batch)
+                sizes.batch_too_large(batch)
                 return Step(halve=True, pause_seconds=_SECOND)
             return Step(again=True, pause_seconds=_SECOND)
         long = lone >= (_CLOSED_SECONDS if too_large else _ALONE_SECONDS) and batch.closes >= _CLOSES_TO_GIVE_AWAY
@@ -137,7 +138,7 @@ class Refusals:
     def _too_large(self, batch: Batch, producer: Producer) -> Step:
         producer.renumber(batch)
         if len(batch.records) > 1:
-            producer.rounds.shrink_batches(batch)
+            producer.sizes.batch_too_large(batch)
             return Step(halve=True)
         # A broker counts the batch before compression where the topic has a codec of its own.
         size, largest = max(batch.size, batch.size_before_compression), producer.cluster.largest_message(self._topic)

@@ -73,14 +73,14 @@ class Owner(Protocol):
     def free(self, link: "Link") -> None:
         """It can take a request now, or may be tried again."""
 
-    def acknowledged(self, link: "Link", flight: Flight, batch: Batch) -> None:
-        """A batch is in the log."""
+    def accepted(self, link: "Link", flight: Flight) -> None:
+        """A request was answered, and something of it is in the log; called before its batches are settled."""
 
-    def failed(self, batch: Batch, error: ProduceError) -> None:
-        """A batch was refused, or its answer will not come."""
+    def settled(self, batch: Batch, error: ProduceError | None) -> None:
+        """A batch is in the log; or with an error: it was refused, or its answer will not come."""
 
     def gone(self, link: "Link", flight: Flight, error: ProduceError) -> None:
-        """A request will not be answered; called before its batches fail with ``error``."""
+        """A request will not be answered; called before its batches are settled with ``error``."""
 
     def connected(self, link: "Link", error: str) -> None:
         """Connecting has come to an end, with an error in words or without."""
@@ -235,30 +235,25 @@ class Link:
         try:
             read = messages.read_produce_answer(answer, version)
         except UnreadableAnswer as unreadable:
-            self._fail(UNREADABLE, str(unreadable))
+            self.give_up(UNREADABLE, str(unreadable))
             return
         self.flight, self.idle_since = None, now
         self._backoff = _BACKOFF_SECONDS[0]
         self._throttle(now + min(read.throttle_seconds, _MOST_THROTTLE_SECONDS))
+        if any(error is None for _, _, error in read.partitions):
+            self._owner.accepted(self, flight)
         for topic, partition, error in read.partitions:
             batch = flight.batches.pop((topic, partition), None)
-            if batch is None:
-                continue
-            self._settle(flight, batch, error)
+            if batch is not None:
+                self._settle(batch, error)
         for batch in list(flight.batches.values()):
-            self._settle(flight, batch, MISSING)
-        if self._next is not None:
-            self._change_over()
-        else:
-            self._owner.free(self)
+            self._settle(batch, MISSING)
+        self._go_on()
 
-    def _settle(self, flight: Flight, batch: Batch, error: ProduceError | None) -> None:
+    def _settle(self, batch: Batch, error: ProduceError | None) -> None:
         """Tell what became of a batch; a fault in that must not keep it from the other batches."""
         try:
-            if error is None:
-                self._owner.acknowledged(self, flight, batch)
-            else:
-                self._owner.failed(batch, error)
+            self._owner.settled(batch, error)
         except Exception:
             log.exception("batch_not_settled", broker=self.node, topic=batch.topic, partition=batch.partition)
 
@@ -267,9 +262,10 @@ class Link:
         self._owner.throttled_until[self.node] = max(until, self._owner.throttled_until.get(self.node, until))
 
     def _on_end(self) -> None:
-        self._fail(CLOSED, self.connection.end if self.connection is not None else "")
+        self.give_up(CLOSED, self.connection.end if self.connection is not None else "")
 
-    def _fail(self, error: ProduceError, why: str) -> None:
+    def give_up(self, error: ProduceError, why: str) -> None:
+        """Close the connection; the batches on their way fail with ``error``."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.on_end = _nothing
@@ -280,15 +276,15 @@ class Link:
             log.info("kafka_request_lost", broker=self.node, error=error.name, why=why, batches=len(flight.batches))
             self._owner.gone(self, flight, error)
             for batch in list(flight.batches.values()):
-                self._settle(flight, batch, error)
+                self._settle(batch, error)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """No request is on its way."""
         if self._next is not None:
             self._change_over()
         else:
             self._owner.free(self)
-
-    def give_up(self, error: ProduceError, why: str) -> None:
-        """Close the connection; the batches on their way fail with ``error``."""
-        self._fail(error, why)
 
 
 def _nothing() -> None:

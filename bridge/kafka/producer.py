@@ -26,6 +26,7 @@ from bridge.kafka.errors import (
 )
 from bridge.kafka.rounds import Rounds
 from bridge.kafka.sequences import Sequences
+from bridge.kafka.sizes import Sizes
 from bridge.kafka.watch import Traffic, Watch
 from bridge.kafka.wire import Connection, connect
 
@@ -72,7 +73,8 @@ class Producer:
         self.traffic = Traffic()
         self.batches_failed: Counter[tuple[str, str]] = Counter()
         self.connections_opened = 0
-        self.rounds = Rounds(settings, self.cluster, self.sequences, self)
+        self.sizes = Sizes(settings)
+        self.rounds = Rounds(settings, self.cluster, self.sequences, self.sizes, self)
         # What lanes call most is not wrapped again.
         self.offer, self.withdraw, self.leave = self.rounds.offer, self.rounds.withdraw, self.rounds.leave
         self._watch = Watch(self, producer_timeout_seconds)
@@ -149,7 +151,7 @@ class Producer:
     def open_batch(self, topic: str, partition: int, *, stamp_ms: int | None = None) -> Batch:
         """An empty batch for the partition; ``stamp_ms`` takes the place of the records' own times."""
         codec = self._codecs.get(topic, self._settings.compression_type)
-        return Batch(topic, partition, codec, self.rounds.most_batch_bytes, stamp_ms)
+        return Batch(topic, partition, codec, self.sizes.most_batch_bytes, stamp_ms)
 
     def may_begin(self, topic: str, partition: int, batch: Batch | None = None) -> bool:
         """Whether a batch could go to the partition now; ``batch``: this one, which was sent before.

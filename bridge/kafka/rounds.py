@@ -7,7 +7,6 @@ something new, and five times a second.
 
 import asyncio
 import time
-from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -20,18 +19,13 @@ from bridge.kafka.errors import CLOSED, MOVED, NOT_SENT, NOT_WRITTEN, TIMED_OUT,
 from bridge.kafka.link import Flight, Link, Role
 from bridge.kafka.pacing import Pacing
 from bridge.kafka.sequences import Sequences
+from bridge.kafka.sizes import Sizes
 from bridge.kafka.wire import Connection
 
 log = structlog.get_logger(__name__)
 
 # Sources that could not be placed are looked at again so often.
 _LOOK_SECONDS: Final = 0.2
-_LEAST_REQUEST_BYTES: Final = 16_384
-# A request's bound that was halved is doubled after so long without another request lost.
-_REGROW_SECONDS: Final = 60.0
-_LOST_TO_HALVE: Final = 2
-# Of each broker, so many of the largest requests that were answered are remembered.
-_LARGEST_KEPT: Final = 64
 
 
 class Source(Protocol):
@@ -69,6 +63,28 @@ class Resolver(Protocol):
         """It is known what became of a batch."""
 
 
+class _Request:
+    """Batches for one Produce request, of so many bytes together; a first one always fits."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.batches: list[Batch] = []
+        self._room = most_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether no batch fits any more."""
+        return self._room <= 0
+
+    def has_room_for(self, batch: Batch) -> bool:
+        """Whether the batch can go with those that are in it."""
+        return not self.batches or not (self.full or batch.alone or batch.size > self._room)
+
+    def add(self, batch: Batch) -> None:
+        """Take it in."""
+        self.batches.append(batch)
+        self._room = 0 if batch.alone else self._room - batch.size
+
+
 class Rounds:
     """See the module's head.
 
@@ -76,17 +92,20 @@ class Rounds:
         settings: ``[kafka]``.
         cluster: who leads what.
         sequences: the numbers of batches.
+        sizes: how large requests may be.
         resolver: told what became of batches.
 
     Attributes:
         pacing: who may try while Kafka refuses everything.
         link_errors: why there is no connection to a broker, in words, by its id.
         throttled_until: the loop's time before which a broker is not to be written to, by its id.
-        most_batch_bytes: of a batch before compression; less than ``kafka.max_batch_bytes`` after larger ones were not taken.
     """
 
-    def __init__(self, settings: Kafka, cluster: Cluster, sequences: Sequences, resolver: Resolver) -> None:
-        self._settings, self._cluster, self._sequences, self._resolver = settings, cluster, sequences, resolver
+    def __init__(
+        self, settings: Kafka, cluster: Cluster, sequences: Sequences, sizes: Sizes, resolver: Resolver
+    ) -> None:
+        self._settings, self._cluster, self._sequences = settings, cluster, sequences
+        self._sizes, self._resolver = sizes, resolver
         self._loop = asyncio.get_running_loop()
         self.pacing = Pacing(self.offer)
         self.link_errors: dict[int, str] = {}
@@ -97,11 +116,6 @@ class Rounds:
         self._touched: dict[Link, None] = {}
         self._round: asyncio.Handle | None = None
         self._look: asyncio.TimerHandle | None = None
-        self._most_request_bytes = settings.max_request_bytes
-        self.most_batch_bytes = settings.max_batch_bytes
-        self._lost_in_a_row, self._lost_at = 0, 0.0
-        # by broker: when a request was accepted, and its size; a later one that is as large takes the place of the former
-        self._largest: defaultdict[int, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=_LARGEST_KEPT))
         self._stopped = False
 
     def stop(self) -> None:
@@ -123,8 +137,7 @@ class Rounds:
     def offer(self, source: Source) -> None:
         """The source has something to send, or something to send elsewhere; it is asked for it when a link is free."""
         self._offered[source] = None
-        if self._round is None and not self._stopped:
-            self._round = self._loop.call_soon(self._run)
+        self._run_soon()
 
     def withdraw(self, source: Source) -> None:
         """It has a new role, or nothing any more: wherever it waits, it does not."""
@@ -143,6 +156,10 @@ class Rounds:
                 self._give_back(link)
 
     # --- a round ------------------------------------------------------------------------------------------------------
+
+    def _run_soon(self) -> None:
+        if self._round is None and not self._stopped:
+            self._round = self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         """Give every source that was offered its place, then write to every link that is free."""
@@ -175,7 +192,7 @@ class Rounds:
         elif self.pacing.admits(source):
             link = self._link(leader, source.role)
             link.waiting[source] = None
-            self._touched[link] = None
+            self._touch(link)
 
     def _missing(self, topic: str, partition: int) -> None:
         """No leader, no such topic, or no producer id: see to it that this becomes known."""
@@ -215,39 +232,31 @@ class Rounds:
         """Write the next request of the link, if it is free and has something to write."""
         if not link.wanted or not link.is_free():
             return
-        request: list[Batch] = []
-        room = self._most_request_bytes
-        while link.queued and room > 0:
-            batch = link.queued[0]
-            if request and (batch.alone or batch.size > room):
-                room = 0
-                break
-            link.queued.popleft()
+        request = _Request(self._sizes.most_request_bytes)
+        while link.queued and request.has_room_for(link.queued[0]):
+            batch = link.queued.popleft()
             if self._is_current(link, batch):
-                request.append(batch)
-                room = 0 if batch.alone else room - batch.size
-        for source in list(link.waiting):
-            if room <= 0:
+                request.add(batch)
+        for source in list(link.waiting) if not link.queued else ():
+            if request.full:
                 break
             del link.waiting[source]
-            room = self._take(link, source, request, room)
-        if request:
-            self._write(link, request)
+            self._take(link, source, request)
+        if request.batches:
+            self._write(link, request.batches)
 
-    def _take(self, link: Link, source: Source, request: list[Batch], room: int) -> int:
-        """Take the source's batches into the request, or into the queue of the link that they go by; the room that is left."""
+    def _take(self, link: Link, source: Source, request: "_Request") -> None:
+        """Take the source's batches into the request, or into the queue of the link that they go by."""
         batches = self._fill(source)
         if not batches:
             self._park(source)  # another lane's batch took the partition in this very round
         for batch in batches:
             target = self._target(batch, source)
-            if target is not link or (request and (batch.alone or batch.size > room)):
+            if target is link and request.has_room_for(batch):
+                request.add(batch)
+            else:
                 target.queued.append(batch)
                 self._touch(target)
-            else:
-                request.append(batch)
-                room = 0 if batch.alone else room - batch.size
-        return room
 
     def _write(self, link: Link, request: list[Batch]) -> None:
         now = time.perf_counter()
@@ -298,8 +307,7 @@ class Rounds:
 
     def _touch(self, link: Link) -> None:
         self._touched[link] = None
-        if self._round is None and not self._stopped:
-            self._round = self._loop.call_soon(self._run)
+        self._run_soon()
 
     # --- what links tell ----------------------------------------------------------------------------------------------
 
@@ -329,20 +337,14 @@ class Rounds:
         if link.wanted and not link.closed:
             self._touch(link)
 
-    def acknowledged(self, link: Link, flight: Flight, batch: Batch) -> None:
+    def accepted(self, link: Link, flight: Flight) -> None:
         """See ``Owner``."""
         self._resolver.answered(link.node, flight.sent_at)
-        largest = self._largest[link.node]
-        while largest and largest[-1][1] <= flight.size:
-            largest.pop()
-        largest.append((self._loop.time(), flight.size))
-        if flight.count > 1:
-            self._lost_in_a_row = 0
-        self._resolver.resolve(batch, None)
+        self._sizes.accepted(link.node, flight.size, flight.count)
 
-    def failed(self, batch: Batch, error: ProduceError) -> None:
+    def settled(self, batch: Batch, error: ProduceError | None) -> None:
         """See ``Owner``."""
-        if error.is_answer:
+        if error is not None and error.is_answer:
             batch.closes = batch.timeouts = 0
         self._resolver.resolve(batch, error)
 
@@ -356,7 +358,7 @@ class Rounds:
         if flight.count > 1:
             for batch in batches:
                 batch.alone = True
-            self._request_lost()
+            self._sizes.request_lost()
         elif error is CLOSED:
             for batch in batches:
                 batch.alone = True
@@ -402,39 +404,6 @@ class Rounds:
             if self._cluster.leader(batch.topic, batch.partition) != link.node:
                 link.queued.remove(batch)
                 self._resolver.resolve(batch, NOT_SENT)
-
-    def _request_lost(self) -> None:
-        """A request of several batches was: where that repeats itself, they may be too large together."""
-        now = self._loop.time()
-        self._lost_in_a_row = self._lost_in_a_row + 1 if now - self._lost_at < _REGROW_SECONDS else 1
-        self._lost_at = now
-        if self._lost_in_a_row >= _LOST_TO_HALVE and self._most_request_bytes > _LEAST_REQUEST_BYTES:
-            self._lost_in_a_row = 0
-            self._most_request_bytes = max(self._most_request_bytes // 2, _LEAST_REQUEST_BYTES)
-            log.warning("kafka_requests_halved", most_bytes=self._most_request_bytes)
-
-    def shrink_batches(self, batch: Batch) -> None:
-        """A batch of several records was too large: make smaller ones from now on."""
-        if batch.size_before_compression <= _LEAST_REQUEST_BYTES:
-            return  # no bound makes it smaller: the lane puts fewer records into its batches
-        self._lost_at = self._loop.time()
-        half = max(batch.size_before_compression // 2, _LEAST_REQUEST_BYTES)
-        if half < self.most_batch_bytes:
-            self.most_batch_bytes = half
-            log.warning("kafka_batches_halved", most_bytes=half)
-
-    def largest_accepted(self, topic: str, partition: int, since: float) -> int:
-        """Bytes of the largest request that the partition's leader has accepted since then; 0 where it accepted none."""
-        node = self._cluster.leader(topic, partition)
-        accepted = self._largest[node] if node is not None else ()
-        return next((size for at, size in accepted if at >= since), 0)
-
-    def regrow(self) -> None:
-        """Double the bounds that were halved, once that was long ago."""
-        if self._loop.time() - self._lost_at > _REGROW_SECONDS:
-            self._lost_at = self._loop.time()
-            self._most_request_bytes = min(self._most_request_bytes * 2, self._settings.max_request_bytes)
-            self.most_batch_bytes = min(self.most_batch_bytes * 2, self._settings.max_batch_bytes)
 
     def prune(self, link: Link, why: str) -> None:
         """Close a link that nobody uses."""

@@ -124,7 +124,7 @@ class Watch:
             self._slowest.popleft()
         if self._producer.silent_seconds > _SILENT_SECONDS:
             self._producer.cluster.refresh()
-        self._producer.rounds.regrow()
+        self._producer.sizes.regrow()
         for link in self._producer.rounds.links():
             flight = link.flight
             if flight is not None:

@@ -139,7 +139,7 @@ class Scripted:
         self.refuses_everything = False
         self.batches_failed: Counter[tuple[str, str]] = Counter()
         self._offered: dict[Lane, None] = {}
-        self.cluster = self.rounds = self
+        self.cluster = self.sizes = self
 
     def release(self) -> None:
         """The links are free."""
@@ -207,12 +207,17 @@ class Scripted:
             self.owed.pop((batch.topic, batch.partition), None)
         batch.unresolved = False
 
-    def largest_accepted(self, topic: str, partition: int, since: float) -> int:
+    def leader(self, topic: str, partition: int) -> int:
+        """There is one broker."""
+        del topic, partition
+        return 1
+
+    def largest_accepted(self, node: int | None, since: float) -> int:
         """As the test has it."""
-        del topic, partition, since
+        del node, since
         return self.accepted_bytes
 
-    def shrink_batches(self, batch: ScriptedBatch) -> None:
+    def batch_too_large(self, batch: ScriptedBatch) -> None:
         """The lane halves by itself."""
 
     def use_next_codec(self, batch: ScriptedBatch) -> bool:

@@ -277,17 +277,17 @@ def test_requests_are_halved_where_they_are_lost_again_and_grow_again(make: Make
         [request] = stage.kafka.requests
         assert len(request.batches) == 2
         hang_up(stage, request)
-        sizes.append(produce.rounds._most_request_bytes)
+        sizes.append(produce.sizes.most_request_bytes)
         stage.advance(0.2)
         stage.serve()
         stage.serve()
     assert sizes == [60_000, 30_000, 30_000, 16_384, 16_384, 16_384, 16_384, 16_384]
     stage.advance(59.0)
-    assert produce.rounds._most_request_bytes == 16_384
+    assert produce.sizes.most_request_bytes == 16_384
     stage.advance(2.0)
-    assert produce.rounds._most_request_bytes == 32_768
+    assert produce.sizes.most_request_bytes == 32_768
     stage.advance(61.0)
-    assert produce.rounds._most_request_bytes == 60_000
+    assert produce.sizes.most_request_bytes == 60_000
     stage.finish()
 
 
@@ -302,7 +302,7 @@ def test_a_request_of_several_that_is_answered_between_two_lost_ones_halves_noth
         stage.serve()
         stage.push(A, B)
         stage.serve()
-    assert stage.produce.rounds._most_request_bytes == 60_000
+    assert stage.produce.sizes.most_request_bytes == 60_000
     stage.finish()
 
 
@@ -326,7 +326,7 @@ def test_a_small_batch_that_is_taken_apart_makes_no_others_smaller(make: MakeSta
     stage.push(A, A)
     stage.refuse(10)
     assert flying(stage) == [[[1]]]
-    assert stage.produce.rounds.most_batch_bytes == 1 << 20
+    assert stage.produce.sizes.most_batch_bytes == 1 << 20
     stage.finish()
 
 

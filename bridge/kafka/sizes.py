@@ -1,0 +1,85 @@
+"""How large requests and batches may be: as configured, or less where brokers do not take that much.
+
+A broker closes the connection on a request that is too large, and a connection is closed for other reasons, too. So what was too
+large is found by trying: bounds are halved, and doubled again after a while.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from typing import Final
+
+import structlog
+
+from bridge.config import Kafka
+from bridge.kafka.batch import Batch
+
+log = structlog.get_logger(__name__)
+
+_LEAST_BYTES: Final = 16_384
+# A bound that was halved is doubled after so long without another request lost.
+_REGROW_SECONDS: Final = 60.0
+_LOST_TO_HALVE: Final = 2
+# Of each broker, so many of the largest requests that were answered are remembered.
+_LARGEST_KEPT: Final = 64
+
+
+class Sizes:
+    """See the module's head.
+
+    Args:
+        settings: ``[kafka]``.
+
+    Attributes:
+        most_request_bytes: of a request with several batches.
+        most_batch_bytes: of a batch before compression.
+    """
+
+    def __init__(self, settings: Kafka) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.most_request_bytes = settings.max_request_bytes
+        self.most_batch_bytes = settings.max_batch_bytes
+        self._lost_in_a_row, self._lost_at = 0, 0.0
+        # by broker: when a request was accepted, and its size; a later one that is as large takes the place of the former
+        self._largest: defaultdict[int, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=_LARGEST_KEPT))
+
+    def accepted(self, node: int, size: int, batches: int) -> None:
+        """The broker accepted a request of so many bytes and batches."""
+        largest = self._largest[node]
+        while largest and largest[-1][1] <= size:
+            largest.pop()
+        largest.append((self._loop.time(), size))
+        if batches > 1:
+            self._lost_in_a_row = 0
+
+    def largest_accepted(self, node: int | None, since: float) -> int:
+        """Bytes of the largest request that the broker has accepted since then, by the loop's time; 0 where it accepted none."""
+        accepted = self._largest[node] if node is not None else ()
+        return next((size for at, size in accepted if at >= since), 0)
+
+    def request_lost(self) -> None:
+        """A request of several batches was: where that repeats itself, they may be too large together."""
+        now = self._loop.time()
+        self._lost_in_a_row = self._lost_in_a_row + 1 if now - self._lost_at < _REGROW_SECONDS else 1
+        self._lost_at = now
+        if self._lost_in_a_row >= _LOST_TO_HALVE and self.most_request_bytes > _LEAST_BYTES:
+            self._lost_in_a_row = 0
+            self.most_request_bytes = max(self.most_request_bytes // 2, _LEAST_BYTES)
+            log.warning("kafka_requests_halved", most_bytes=self.most_request_bytes)
+
+    def batch_too_large(self, batch: Batch) -> None:
+        """A batch of several records was: make smaller ones from now on."""
+        if batch.size_before_compression <= _LEAST_BYTES:
+            return  # no bound makes it smaller: the lane puts fewer records into its batches
+        self._lost_at = self._loop.time()
+        half = max(batch.size_before_compression // 2, _LEAST_BYTES)
+        if half < self.most_batch_bytes:
+            self.most_batch_bytes = half
+            log.warning("kafka_batches_halved", most_bytes=half)
+
+    def regrow(self) -> None:
+        """Double the bounds that were halved, once that was long ago."""
+        if self._loop.time() - self._lost_at > _REGROW_SECONDS:
+            self._lost_at = self._loop.time()
+            self.most_request_bytes = min(self.most_request_bytes * 2, self._settings.max_request_bytes)
+            self.most_batch_bytes = min(self.most_batch_bytes * 2, self._settings.max_batch_bytes)
