@@ -500,8 +500,13 @@ class ModelStage(Stage):
 
     # --- what is seen -------------------------------------------------------------------------------------------------
 
+    @property
+    def quarantined(self) -> list[int]:
+        """See ``Stage``."""
+        return self.kafka.numbers(QUARANTINE)
+
     def check(self) -> None:
-        """What holds at every moment."""
+        """See ``Stage``; and no broker was misled."""
         self.check_accounting()
         assert not self.kafka.wrong, self.kafka.wrong
 

@@ -481,6 +481,15 @@ class Stage:
         """Numbers of the records on the cluster's status topic, as they came."""
         return numbers([each for each in self.cluster.log if each.topic == STATUS])
 
+    @property
+    def quarantined(self) -> list[int]:
+        """The same of the quarantine."""
+        return numbers([each for each in self.cluster.log if each.topic == QUARANTINE])
+
+    def check(self) -> None:
+        """What holds at every moment."""
+        self.check_accounting()
+
     def first_occurrences(self) -> dict[str, list[int]]:
         """The same by key, repeats left out."""
         found: defaultdict[str, list[int]] = defaultdict(list)

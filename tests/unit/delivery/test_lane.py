@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
+from support.promises import Promises
 from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, in_loop, kind_of, numbers, record
 
 from bridge.delivery.entry import PendingAck
@@ -795,7 +796,7 @@ def test_a_leader_that_is_away_holds_its_lane_alone(stage: Stage) -> None:
 # --- any interleaving ---------------------------------------------------------------------------------------------------
 
 
-class AnyInterleaving(RuleBasedStateMachine):
+class AnyInterleaving(Promises):
     """Callbacks, verdicts, late bytes, commits, failures, deadlines and deaths in any order.
 
     Always: the reconciliation balances, one batch of a lane is on its way at most, and what is answered 200 is on Kafka or on
@@ -805,11 +806,8 @@ class AnyInterleaving(RuleBasedStateMachine):
     @initialize(window=st.sampled_from([4_000, 1 << 20]), batch=st.sampled_from([1, 2, 1000]))
     def start(self, window: int, batch: int) -> None:
         """A process."""
-        self.stage = Stage(window_bytes=window)
+        self.begin(Stage(window_bytes=window))
         self.stage.cluster.batch_records = batch
-        self.open: list[tuple[PendingAck, list[Any]]] = []
-        self.promised: list[Any] = []
-        self.broken = False
 
     @rule(
         keys=st.lists(st.sampled_from([A, A, A2, B]), min_size=1, max_size=3),
@@ -817,8 +815,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     )
     def push(self, keys: list[str], kind: str) -> None:
         """A callback."""
-        ack = self.stage.push(*keys, kind=kind)
-        self.open.append((ack, [r for _, entry in ack.entries for r in entry.records]))
+        self.pushed(self.stage.push(*keys, kind=kind))
 
     @precondition(lambda self: self.stage.cluster.flying)
     @rule(data=st.data())
@@ -851,21 +848,6 @@ class AnyInterleaving(RuleBasedStateMachine):
         else:
             self.stage.cluster.deliver_late(number)
 
-    @precondition(lambda self: self.stage.disk.queue)
-    @rule(times=st.integers(1, 4))
-    def commit(self, times: int) -> None:
-        """The disk does some of what is queued."""
-        for _ in range(min(times, len(self.stage.disk.queue))):
-            self.stage.disk.work()
-        self.stage.settle()
-
-    @precondition(lambda self: self.stage.disk.queue)
-    @rule(kept=st.booleans())
-    def commit_fails(self, kept: bool) -> None:
-        """An append fails; its row may be there all the same."""
-        self.stage.disk.work(FAILED, kept=kept)
-        self.stage.settle()
-
     @rule(seconds=st.sampled_from([0.1, 0.51, 0.51, 2.1, 6.1]))
     def wait(self, seconds: float) -> None:
         """Time passes: pauses end, lanes degrade, deadlines pass, producers are given up."""
@@ -886,36 +868,6 @@ class AnyInterleaving(RuleBasedStateMachine):
         """More partitions, at any moment."""
         self.stage.cluster.partition_counts[STATUS] = max(count, self.stage.cluster.partition_counts[STATUS])
 
-    @rule(unheard=st.integers(0, 3))
-    def crash(self, unheard: int) -> None:
-        """``kill -9`` and a new start."""
-        self.note_answers()
-        self.open.clear()
-        self.stage.crash(unheard)
-
-    @invariant()
-    def balances(self) -> None:
-        """The reconciliation, and what was just promised."""
-        self.note_answers()
-        self.stage.check_accounting()
-
-    def note_answers(self) -> None:
-        """What is answered 200 has to be somewhere."""
-        for ack, records in list(self.open):
-            if Stage.answer(ack) is None:
-                continue
-            self.open.remove((ack, records))
-            if Stage.answer(ack) == 503:
-                continue
-            self.promised += records
-            kept = {
-                r
-                for row in [*self.stage.disk.rows.values(), *self.stage.disk.dead_letters]
-                for r in numbers(row.records)
-            }
-            missing = set(numbers(records)) - kept - set(numbers(self.stage.cluster.log))
-            assert not missing, f"answered 200 and nowhere: {missing}"
-
     def teardown(self) -> None:
         """All is well again."""
         if not hasattr(self, "stage"):
@@ -929,16 +881,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             if not (stage.delivery.waiting or stage.cluster.flying or stage.disk.queue):
                 break
         stage.finish()
-        self.note_answers()
-        dead_letter = {n for row in stage.disk.dead_letters for n in numbers(row.records)}
-        quarantined = set(numbers([each for each in stage.cluster.log if each.topic == QUARANTINE]))
-        first = stage.first_occurrences()
-        for key in (A, A2, B):
-            promised = numbers([r for r in self.promised if r.key == key.encode()])
-            missing = set(promised) - set(first.get(key, [])) - dead_letter - quarantined
-            assert not missing, f"promised and lost: {missing}"
-            found = [n for n in first.get(key, []) if n in promised]
-            assert found == sorted(found), "out of order"
+        self.check_promises((A, A2, B))
         stage.close()
 
 

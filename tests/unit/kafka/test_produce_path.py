@@ -2,20 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 from support.kafka_frames import Partition, PartitionAnswer
 from support.model_broker import NOT_APPENDED, Arrived, ModelStage
-from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Stage, numbers, record
+from support.promises import Promises
+from support.scripted import LANES, STATUS, numbers, record
 
 from bridge.delivery.layout import placed
-
-if TYPE_CHECKING:
-    from bridge.delivery.entry import PendingAck
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
 MORE = 3
@@ -209,13 +206,15 @@ REFUSALS = [*NOT_APPENDED, 45, 45, 45, 47, 59]
 MAYBE_APPENDED = [-1, 3, 5, 6, 7, 13, 20, 56, 999]
 
 
-class AnyFault(RuleBasedStateMachine):
+class AnyFault(Promises):
     """Callbacks, every answer that a broker may give, lost and late bytes, moves, commits, failures, deaths, in any order.
 
     Always: the reconciliation balances, what was answered 200 is in a log, on disk, or a dead letter, and no log has two lists of
     records under the same numbers. In the end, when all is well: what was promised is in the log, by key in the order it was
     pushed, and nothing waits.
     """
+
+    stage: ModelStage
 
     @initialize(
         window=st.sampled_from([4_000, 1 << 20]),
@@ -226,19 +225,16 @@ class AnyFault(RuleBasedStateMachine):
     )
     def start(self, window: int, batch: int, request: int, newest: int, largest: int | None) -> None:
         """A process."""
-        self.stage = ModelStage(window_bytes=window, max_batch_bytes=batch, max_request_bytes=request)
+        self.begin(ModelStage(window_bytes=window, max_batch_bytes=batch, max_request_bytes=request))
         self.kafka = self.stage.kafka
         self.kafka.newest, self.kafka.largest = newest, largest
-        self.open: list[tuple[PendingAck, list[Any]]] = []
-        self.promised: list[Any] = []
 
     # --- the provider, the disk, time -----------------------------------------------------------------------------------
 
     @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
     def push(self, keys: list[str]) -> None:
         """A callback."""
-        ack = self.stage.push(*keys)
-        self.open.append((ack, [r for _, entry in ack.entries for r in entry.records]))
+        self.pushed(self.stage.push(*keys))
 
     @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
     def push_and_serve(self, keys: list[str]) -> None:
@@ -246,32 +242,10 @@ class AnyFault(RuleBasedStateMachine):
         self.push(keys)
         self.stage.serve()
 
-    @precondition(lambda self: self.stage.disk.queue)
-    @rule(times=st.integers(1, 4))
-    def commit(self, times: int) -> None:
-        """The disk does some of what is queued."""
-        for _ in range(min(times, len(self.stage.disk.queue))):
-            self.stage.disk.work()
-        self.stage.settle()
-
-    @precondition(lambda self: self.stage.disk.queue)
-    @rule(kept=st.booleans())
-    def commit_fails(self, kept: bool) -> None:
-        """An append fails; its row may be there all the same."""
-        self.stage.disk.work(FAILED, kept=kept)
-        self.stage.settle()
-
     @rule(seconds=st.sampled_from([0.1, 0.51, 0.51, 1.1, 3.1, 6.6, 31.0]))
     def wait(self, seconds: float) -> None:
         """Time passes: pauses end, lanes degrade, deadlines pass, requests are given up."""
         self.stage.advance(seconds)
-
-    @rule(unheard=st.integers(0, 3))
-    def crash(self, unheard: int) -> None:
-        """``kill -9`` and a new start."""
-        self.note_answers()
-        self.open.clear()
-        self.stage.crash(unheard)
 
     # --- answers --------------------------------------------------------------------------------------------------------
 
@@ -428,32 +402,6 @@ class AnyFault(RuleBasedStateMachine):
         elif node not in self.kafka.brokers:
             self.kafka.brokers.append(node)
 
-    # --- what holds -----------------------------------------------------------------------------------------------------
-
-    @invariant()
-    def balances(self) -> None:
-        """The reconciliation, the numbers, and what was just promised."""
-        self.note_answers()
-        self.stage.check()
-
-    def kept(self) -> set[int]:
-        """Dead letters, and what is in quarantine."""
-        dead_letters = {n for row in self.stage.disk.dead_letters for n in numbers(row.records)}
-        return dead_letters | set(self.kafka.numbers(QUARANTINE))
-
-    def note_answers(self) -> None:
-        """What is answered 200 has to be somewhere."""
-        for ack, records in list(self.open):
-            if Stage.answer(ack) is None:
-                continue
-            self.open.remove((ack, records))
-            if Stage.answer(ack) == 503:
-                continue
-            self.promised += records
-            on_disk = {n for row in self.stage.disk.rows.values() for n in numbers(row.records)}
-            missing = set(numbers(records)) - on_disk - self.kept() - set(self.stage.log)
-            assert not missing, f"answered 200 and nowhere: {missing}"
-
     def teardown(self) -> None:
         """All is well again."""
         if not hasattr(self, "stage"):
@@ -461,14 +409,7 @@ class AnyFault(RuleBasedStateMachine):
         stage = self.stage
         try:
             stage.finish()
-            self.note_answers()
-            kept, first = self.kept(), stage.first_occurrences()
-            for key in KEYS:
-                promised = numbers([r for r in self.promised if r.key == key.encode()])
-                missing = set(promised) - set(first.get(key, [])) - kept
-                assert not missing, f"promised and lost: {missing}"
-                found = [n for n in first.get(key, []) if n in promised]
-                assert found == sorted(found), "out of order"
+            self.check_promises(KEYS)
         finally:
             stage.close()
 
