@@ -158,7 +158,7 @@ class Refusals:
         producer.renumber(batch)
         if not batch.stamped:
             self.stamp = True
-            log.warning("records_stamped_anew", topic=self._topic, lane=self._number, error=error.text)
+            log.warning("records_restamped", topic=self._topic, lane=self._number, error=error.text)
             return Step()
         self._note(f"{error.text}; the broker refuses this clock: compare the bridge's and the brokers' time")
         return Step(pause_seconds=_LONG_SECONDS)

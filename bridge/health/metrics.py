@@ -112,21 +112,21 @@ class MetricsCollector:
 
     def _of_kafka(self) -> Iterator[Reading | Histogram]:
         producer = self._delivery.producer
-        yield gauge("kafka_up", "1 while there is a producer id and brokers answer.", float(producer.ready))
+        yield gauge("kafka_up", "1 while the bridge has a producer id and brokers answer.", float(producer.ready))
         yield producer.traffic.latency
         yield producer.traffic.records
         text = "Batches on their way to Kafka."
         yield gauge("kafka_batches_in_flight", text, producer.in_flight)
         for (action, error), count in producer.batches_failed.items():
-            text = "Batches that Kafka did not take, by what was done about it and by the error."
+            text = "Batches that Kafka did not acknowledge, by the bridge's action and by the error."
             yield counter("kafka_batches_failed", text, count, action=action, error=error)
         text = "Lanes whose first batch Kafka refused and has not accepted since."
         yield gauge("kafka_refused_lanes", text, len(self._delivery.refusals))
-        text = "Connections to brokers that were begun, for Produce."
+        text = "Connections for Produce that the bridge began to open."
         yield counter("kafka_connections_opened", text, producer.connections_opened)
-        text = "Producer ids that Kafka gave: one at the start, another where a broker does not know it any more."
+        text = "Producer ids received from Kafka: one at the start, another when a broker no longer knows it."
         yield counter("kafka_producer_ids", text, producer.cluster.producer_ids)
-        text = "Times that a partition's sequence numbers began anew, under a new epoch."
+        text = "Times that a partition got a new producer epoch, with sequence numbers from 0."
         yield counter("kafka_epochs_raised", text, producer.sequences.epochs_raised)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."
         yield gauge("schema_ids", text, self._schema_ids.known, state="known")

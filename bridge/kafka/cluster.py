@@ -213,7 +213,7 @@ class Cluster:
     async def _first_answer(self) -> Any:
         """Ask one broker after another, without waiting for the last; the first answer."""
         known = random.sample(sorted(self.brokers.items()), len(self.brokers))
-        named = [(f"broker {node}, which the cluster tells of as ", broker) for node, broker in known]
+        named = [(f"broker {node}, advertised as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
         attempts = [self._ask_anew(name, broker) for name, broker in [*named, *first]]
         self._questions += 1

@@ -132,7 +132,7 @@ class Link:
             self._later(throttled)
             return False
         if self.connection is not None and self.connection.end:
-            self.drop("it has just ended")
+            self.drop("the connection has ended")
         self.prepare()
         return self.connection is not None
 
@@ -215,7 +215,7 @@ class Link:
         before, self.connection, self._next = self.connection, self._next, None
         if before is not None:
             before.on_end = _nothing
-            before.abort("a newer one takes over")
+            before.abort("replaced by a newer connection")
         if self.connection is not None:
             self.connection.on_end = self._on_end
             if self.connection.end:

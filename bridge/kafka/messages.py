@@ -44,7 +44,7 @@ class Fields:
         try:
             numbers = layout.unpack_from(self._answer, self._at)
         except struct.error as error:
-            raise UnreadableAnswer(f"an answer ends too early: {error}") from error
+            raise UnreadableAnswer(f"the answer is too short: {error}") from error
         self._at += layout.size
         return numbers
 
@@ -58,7 +58,7 @@ class Fields:
         if size < 0:
             return None
         if self._at + size > len(self._answer):
-            raise UnreadableAnswer("an answer ends too early")
+            raise UnreadableAnswer("the answer is too short")
         self._at += size
         return self._answer[self._at - size : self._at]
 
@@ -70,7 +70,7 @@ class Fields:
         """The length of an array; 0 for null."""
         count = self.number("i")
         if count > len(self._answer):
-            raise UnreadableAnswer(f"an answer says that it has {count} elements, but has {len(self._answer)} bytes")
+            raise UnreadableAnswer(f"the answer announces {count} elements but has only {len(self._answer)} bytes")
         return max(0, count)
 
 

@@ -193,7 +193,7 @@ class Producer:
         """See ``Resolver``."""
         broker = self.cluster.brokers.get(node)
         if broker is None:
-            raise OSError(f"the cluster does not tell of broker {node} any more")
+            raise OSError(f"broker {node} is no longer in the cluster's metadata")
         self.connections_opened += 1
         return await connect(broker.host, broker.port, client_arguments(self._settings), _OPEN_SECONDS)
 

@@ -324,7 +324,7 @@ class Rounds:
         if broker is None:
             self._give_back(link)
             return
-        why = f"broker {link.node}, which the cluster tells of as {broker.host}:{broker.port}: {error}"
+        why = f"broker {link.node}, advertised as {broker.host}:{broker.port}: {error}"
         self.link_errors[link.node] = why
         if why != before:
             log.warning("kafka_connection_failed", error=why)

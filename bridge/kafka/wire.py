@@ -154,7 +154,9 @@ class Connection(asyncio.Protocol):
         while len(buffer) >= _SIZE.size and not self.end:
             (size,) = _SIZE.unpack_from(buffer)
             if not _SIZE.size <= size <= _MOST_ANSWER_BYTES:
-                self.abort(f"what came is no answer of Kafka (length {size}) but of another protocol, or of TLS")
+                self.abort(
+                    f"the answer is not in Kafka's protocol (length {size}): the port speaks TLS or another protocol"
+                )
             elif len(buffer) < _SIZE.size + size:
                 return
             else:
@@ -263,7 +265,7 @@ async def _next_step(authenticator: Any, challenge: bytes | None) -> Any:
     try:
         return await authenticator.step(challenge)
     except (AssertionError, KeyError, ValueError) as error:  # as aiokafka's classes have it
-        raise SaslAuthenticationFailed(f"what it says makes no sense: {str(error) or repr(error)}") from error
+        raise SaslAuthenticationFailed(f"its SASL message is invalid: {str(error) or repr(error)}") from error
 
 
 def _authenticator(login: dict[str, Any]) -> Any:

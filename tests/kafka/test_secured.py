@@ -333,7 +333,7 @@ REFUSED: dict[str, Callable[[SecuredKafka, Authority, str], tuple[dict[str, Any]
     ),
     "no TLS where there is": lambda secured, _, __: (
         {"kafka.bootstrap_servers": secured.kafka.bootstrap("MTLS")},
-        ") but of another protocol, or of TLS; look at kafka.security_protocol",
+        "): the port speaks TLS or another protocol; look at kafka.security_protocol",
     ),
 }
 
@@ -357,7 +357,7 @@ async def test_a_broker_that_is_told_of_by_a_name_that_leads_nowhere_is_named(se
     settings = secured.by_certificate(None, bootstrap_servers=f"127.0.0.1:{secured.kafka.nodes[0].port('ASTRAY')}")
     topic = await create_topic(secured.internal)
     await secured.allow(everything("User:ANONYMOUS", (topic, unique_name("other"))))
-    assert (await error_of(settings, topic)).startswith("broker 1, which the cluster tells of as 127.0.0.1:1: ")
+    assert (await error_of(settings, topic)).startswith("broker 1, advertised as 127.0.0.1:1: ")
 
 
 async def test_a_name_in_no_certificate_may_be_allowed(secured: SecuredKafka) -> None:

@@ -375,7 +375,7 @@ def test_a_broker_that_takes_no_connection_is_tried_less_and_less_often(make: Ma
     before = stage.kafka.opened
     stage.advance(20.0)
     assert 8 <= stage.kafka.opened - before <= 30
-    assert "broker 1, which the cluster tells of as localhost:1" in stage.produce.last_error
+    assert "broker 1, advertised as localhost:1" in stage.produce.last_error
     stage.finish()
     assert not stage.produce.last_error
 

@@ -152,12 +152,15 @@ async def test_an_answer_in_two_pieces_is_one(at: int) -> None:
         (frame(2, b"this"), "an answer has correlation id 2, not 1"),
         (frame(0, b""), "correlation id 0, not 1"),
         (frame(-1, b"this"), "correlation id -1, not 1"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", r"no answer of Kafka \(length 1213486160\) but of another protocol"),
-        (b"\x15\x03\x03\x00\x02\x02\x46", "no answer of Kafka"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            r"not in Kafka's protocol \(length 1213486160\): the port speaks TLS or another",
+        ),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "not in Kafka's protocol"),
         (struct.pack(">i", -1), r"length -1\)"),
         (struct.pack(">i", 3) + b"abc", r"length 3\)"),
-        (struct.pack(">i", (64 << 20) + 1), "no answer of Kafka"),
-        (struct.pack(">i", 2**31 - 1), "no answer of Kafka"),
+        (struct.pack(">i", (64 << 20) + 1), "not in Kafka's protocol"),
+        (struct.pack(">i", 2**31 - 1), "not in Kafka's protocol"),
     ],
 )
 async def test_what_is_no_answer_ends_the_connection(said: bytes, why: str) -> None:
@@ -225,7 +228,7 @@ async def test_a_server_of_something_else_is_named_as_such(server: WireServer) -
     port = other.sockets[0].getsockname()[1]
     with pytest.raises(ConnectionEnded) as caught:
         await connect(HOST, port, server.arguments(), WAIT_SECONDS)
-    assert "but of another protocol, or of TLS; look at kafka.security_protocol" in reason(caught.value)
+    assert "the port speaks TLS or another protocol; look at kafka.security_protocol" in reason(caught.value)
     other.close()
 
 
