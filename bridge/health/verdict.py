@@ -202,14 +202,14 @@ class HealthReport:
         return f"{what} for Kafka: what comes for them is stored on disk."
 
     def _slow(self) -> str:
-        """That Kafka takes longer for a batch than lanes wait; empty where it does not."""
+        """Say that Kafka takes longer for a batch than lanes wait; empty if it does not."""
         median = self._latency(lambda sample: sample.batches, self._delivery.producer.traffic.latency, 0.5)
         limit = self._settings.delivery.spool_after_ms / 1000
         if median is None or median <= limit:
             return ""
         return (
             f"Kafka is slower than delivery.spool_after_ms ({limit:g} s): it takes {median:.1f} s for a batch. "
-            "What comes is stored on disk first, and published as Kafka takes it."
+            "New reports are stored on disk first, and published as Kafka accepts them."
         )
 
     def _last_attempt(self) -> str:
@@ -258,9 +258,7 @@ class HealthReport:
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
-        kafka = (
-            "The files for the connection to Kafka can't be used: no new one can be made. kafka_not_available says why."
-        )
+        kafka = "The files for the connection to Kafka can't be used: no new connection can be opened. kafka_not_available says why."
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
             (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),

@@ -5,13 +5,17 @@ import base64
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 
 import pytest
 from support.arena import LONG, admin, longer, make_quarantine, make_status
+from support.bridge_process import BridgeProcess
+from support.callbacks import eventually
 from support.kafka_frames import Request
 from support.kafka_proxy import Fault
 from support.proxied import MOST_CONNECTIONS, RATE, MakeProxied, ProxiedArena, Resends, refused
+from support.raw_http import get
 from support.topics import consume_all, create_topic, unique_name, until
 
 from bridge.lab.embedded import EmbeddedKafka
@@ -100,10 +104,18 @@ async def test_slow_acknowledgements_are_waited_for(make_proxied: MakeProxied, s
     proxied = await make_proxied()
     proxied.on_produce = lambda _: Fault(delay_seconds=seconds)
     proxied.arena.load(longer(4, 60), RATE)
+    await eventually(partial(is_said_to_be_slow, proxied.arena.bridge))
 
     await proxied.finish()
     assert len(proxied.produce_connections) <= MOST_CONNECTIONS
     assert proxied.cost.producer_ids <= 2
+
+
+async def is_said_to_be_slow(bridge: BridgeProcess) -> bool:
+    """Whether the page says why reports go to disk although Kafka answers."""
+    status = (await get(bridge.admin_port, "/status.json")).json()
+    slower = "Kafka is slower than delivery.spool_after_ms (0.5 s): it takes "
+    return bool(status["verdict"] == "on_disk" and status["why"].startswith(slower))
 
 
 async def test_acknowledgements_slower_than_the_timeout_are_waited_for(make_proxied: MakeProxied) -> None:

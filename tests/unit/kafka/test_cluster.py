@@ -161,3 +161,20 @@ async def test_a_producer_id_that_is_refused_costs_no_connection(monkeypatch: py
     assert "CLUSTER_AUTHORIZATION_FAILED (31); no ACL lets this user write" in cluster.last_error
     assert cluster._connection is connection
     assert not connection.end
+
+
+async def test_while_no_broker_answers_it_is_said_so_before_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page needs a reason long before the last broker has had its half minute."""
+    cluster = Cluster(settings("kafka.request_timeout_ms=100").kafka, [STATUS], lambda: None)
+
+    async def hang(*_: object) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cluster, "_ask_anew", hang)
+    task = asyncio.create_task(cluster._first_answer())
+    async with asyncio.timeout(5):
+        while not cluster.last_error:  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0.01)
+    assert cluster.last_error == "no answer yet from localhost:9092"
+    task.cancel()
+    await asyncio.wait([task])
