@@ -7,6 +7,7 @@ One task asks for all of it, on a connection of its own. A broker that does not 
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -215,19 +216,20 @@ class Cluster:
         known = random.sample(sorted(self.brokers.items()), len(self.brokers))
         named = [(f"broker {node}, advertised as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
-        attempts = [self._ask_anew(name, broker) for name, broker in [*named, *first]]
+        attempts: list[Callable[[], Coroutine[Any, Any, Any]]]
+        attempts = [partial(self._ask_anew, name, broker) for name, broker in [*named, *first]]
         self._questions += 1
         another = self._renew or (self._questions % _SAME_BROKER == 0 and len(known) > 1)
         current = None if another else self._connection
         if current is not None and not current.end and not current.expired:
-            attempts.insert(0, self._ask_metadata(current))
+            attempts.insert(0, partial(self._ask_metadata, current))
         reasons: list[str] = []
         running: set[asyncio.Task[Any]] = set()
         try:
             async with asyncio.timeout(_UPDATE_SECONDS):
                 while attempts or running:
                     if attempts:
-                        running.add(asyncio.create_task(attempts.pop(0)))
+                        running.add(asyncio.create_task(attempts.pop(0)()))
                     patience = self._settings.request_timeout_ms / 1000
                     done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                     if not done and not attempts:
@@ -241,7 +243,9 @@ class Cluster:
         except TimeoutError:
             reasons.append(f"no answer within {_UPDATE_SECONDS:g} s")
         finally:
-            await _end(running, attempts)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         # What the bootstrap servers say is last, and is what the operator wrote.
         raise KafkaUnavailable("; ".join(dict.fromkeys(reasons[-len(first) :])))
 
@@ -317,11 +321,3 @@ _REMEDIES: Final = {
     31: "; no ACL lets this user write to a topic; see `chatapp-bridge topics acls`; or this service has no idempotent producers",
     35: "; this service has no idempotent producers",
 }
-
-
-async def _end(tasks: set[asyncio.Task[Any]], never_begun: Sequence[Coroutine[Any, Any, Any]]) -> None:
-    for attempt in never_begun:
-        attempt.close()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
