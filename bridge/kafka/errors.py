@@ -1,9 +1,9 @@
-"""What an answer to a Produce request means: each error code of Kafka 4.1 has a name and one action.
+"""The meaning of an answer to a Produce request: each error code of Kafka 4.1 has a name and one action.
 
-Two questions decide the action. *Can the batch be in the log?* Only a few codes say that it is not; then its sequence numbers
-are free for other records. After every other failure the same records must be sent again under the same numbers, or the partition
-must get a new epoch. *Whose fault is it?* A refusal may be the cluster's fault even if it reads like the record's: hosted
-services throttle with POLICY_VIOLATION.
+Two questions decide the action. *Can the batch be in the log?* Only a few codes rule this out. Its sequence numbers
+are then free for other records. After every other failure, the bridge must send the same records again under the same
+numbers, or give the partition a new epoch. *Whose fault is it?* The cluster may be at fault even if the answer blames
+the record: hosted services throttle with POLICY_VIOLATION.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,25 @@ from typing import Final, NamedTuple
 
 
 class Action(StrEnum):
-    """What a failed batch calls for."""
+    """The action that a failed batch calls for."""
 
     RESEND = "resend"
     """The batch may be in the log: send the same records again, with the same sequence numbers."""
     RENUMBER = "renumber"
-    """The numbers don't fit what the broker knows: the same records with a new epoch or a new producer id."""
+    """The sequence numbers do not match the broker's state: send the same records with a new epoch or producer id."""
     RETRY = "retry"
-    """Not appended, because of the cluster or of missing rights: back off, up to a second."""
+    """The broker did not append the batch, because of the cluster or missing rights: back off, up to a second."""
     SPLIT = "split"
-    """Not appended, too large: fewer records in a batch."""
+    """The broker did not append the batch because it is too large: put fewer records into a batch."""
     CODEC = "codec"
-    """Not appended, the broker does not take the codec: another one."""
+    """The broker did not append the batch because it does not accept the codec: use another one."""
     CLOCK = "clock"
-    """Not appended, the broker does not take the time stamps: stamp the records anew, once."""
+    """The broker did not append the batch because it refuses the time stamps: use the time of sending, once."""
     REFUSE = "refuse"
-    """Not appended, because of the records or of the cluster: back off, up to 30 s, with fewer records in a batch."""
+    """The broker did not append the batch, because of the records or of the cluster.
+
+    Back off, up to 30 s, and put fewer records into a batch.
+    """
 
 
 NONE: Final = 0
@@ -48,11 +51,11 @@ _NOT_APPENDED: Final = {
     87: Action.REFUSE,
 }
 _NUMBERS: Final = {OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID}
-# The leader moves, the topic is being made, the disk of a broker failed, a follower is late: over within a second or so, and
-# what there is to know is in the cluster's metadata.
+# The leader moves, the topic is being created, a broker's disk failed, or a follower is late. Such an error passes within
+# about a second, and the cluster's metadata shows the new state.
 _OF_THE_LEADER: Final = {3, 5, 6, 7, 8, 9, 13, 19, 20, 56, 72, 74, 75, 80, 83, 100, 103, 108}
 
-# Kafka's names of its codes, from -1 on.
+# Kafka's names for its error codes, in order, starting at -1.
 _NAMES: Final = """
 UNKNOWN_SERVER_ERROR NONE OFFSET_OUT_OF_RANGE CORRUPT_MESSAGE UNKNOWN_TOPIC_OR_PARTITION INVALID_FETCH_SIZE
 LEADER_NOT_AVAILABLE NOT_LEADER_OR_FOLLOWER REQUEST_TIMED_OUT BROKER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE
@@ -83,78 +86,81 @@ MISMATCHED_ENDPOINT_TYPE UNSUPPORTED_ENDPOINT_TYPE UNKNOWN_CONTROLLER_ID UNKNOWN
 INVALID_REGISTRATION TRANSACTION_ABORTABLE INVALID_RECORD_STATE SHARE_SESSION_NOT_FOUND INVALID_SHARE_SESSION_EPOCH
 FENCED_STATE_EPOCH INVALID_VOTER_KEY DUPLICATE_VOTER VOTER_NOT_FOUND INVALID_REGULAR_EXPRESSION REBOOTSTRAP_REQUIRED
 STREAMS_INVALID_TOPOLOGY STREAMS_INVALID_TOPOLOGY_EPOCH STREAMS_TOPOLOGY_FENCED SHARE_SESSION_LIMIT_REACHED
-""".split()  # noqa: SIM905 - read like this, it is a table
+""".split()  # noqa: SIM905 - in this form it reads as a table
 _FIRST_CODE: Final = -1
 
 
 def code_name(code: int) -> str:
-    """Kafka's name of an error code, with the number, as logs and metrics have it."""
+    """Kafka's name for an error code, followed by the number, for logs and metrics."""
     known = 0 <= code - _FIRST_CODE < len(_NAMES)
     return f"{_NAMES[code - _FIRST_CODE] if known else 'UNKNOWN'} ({code})"
 
 
 class RecordError(NamedTuple):
-    """A record that an answer names."""
+    """A record that the broker names in its answer."""
 
     place: int
-    """Its place in the batch."""
+    """The record's place in the batch."""
     message: str
 
 
 class ProduceError(NamedTuple):
-    """Why a batch was not acknowledged: an answer of a broker, or that there was none."""
+    """Why a batch was not acknowledged: a broker answered with an error, or no answer came."""
 
     code: int | None
-    """Kafka's; None where no answer came."""
+    """Kafka's error code; None if no answer came."""
     message: str = ""
-    """What the broker says with the code; without one: what happened."""
+    """The broker's message for the code; if there is no code, one word that says what happened."""
     records: Sequence[RecordError] = ()
-    """The records that the broker names."""
+    """The records that the broker names in its answer."""
 
     @property
     def name(self) -> str:
-        """For a metric: the code, or in a word why there was no answer."""
+        """The error as a metric label: the code with its name, or one word that says why there was no answer."""
         return self.message if self.code is None else code_name(self.code)
 
     @property
     def text(self) -> str:
-        """For the log and for people."""
+        """The error as a text for logs and for people."""
         return f"{self.name}: {self.message}" if self.code is not None and self.message else self.name
 
     @property
     def action(self) -> Action:
-        """What it calls for."""
+        """The action that the error calls for."""
         if self.code is None:
             return Action.RESEND
         return _NOT_APPENDED.get(self.code, Action.RENUMBER if self.code in _NUMBERS else Action.RESEND)
 
     @property
     def is_answer(self) -> bool:
-        """Whether a broker said so."""
+        """Whether the error came in a broker's answer."""
         return self.code is not None
 
     @property
     def not_appended(self) -> bool:
-        """Whether the answer says that this attempt put nothing into the log."""
+        """Whether the answer says that this attempt appended nothing to the log."""
         return self.code in _NOT_APPENDED
 
     @property
     def of_the_leader(self) -> bool:
-        """Whether it passes when the partition has its leader and replicas again."""
+        """Whether the error passes once the partition has its leader and its replicas again."""
         return self.code is None or self.code in _OF_THE_LEADER
 
 
 CLOSED: Final = ProduceError(None, "closed")
-"""The connection was closed with the request on its way."""
+"""The connection was closed while the request was in flight."""
 TIMED_OUT: Final = ProduceError(None, "timed_out")
-"""No answer came, and the broker does not answer another request either."""
+"""No answer came in time.
+
+Either the broker answers no other request, or it answers only others, or the longest wait has passed: see ``watch.py``.
+"""
 MOVED: Final = ProduceError(None, "leader_moved")
 """Another broker leads the partition now."""
 UNREADABLE: Final = ProduceError(None, "unreadable_answer")
-"""What came is no answer to the request."""
+"""The bridge could not read the answer to the request."""
 MISSING: Final = ProduceError(None, "missing_in_answer")
-"""The answer does not speak of the partition."""
+"""The answer does not mention the partition."""
 NOT_SENT: Final = ProduceError(None, "not_sent")
-"""It was never written to a connection."""
+"""In this attempt, the batch was not written to a connection."""
 NOT_WRITTEN: Final = ProduceError(None, "not_written")
-"""Writing its request failed, by a fault of the bridge."""
+"""A fault in the bridge kept it from compressing the batch or from writing the request."""

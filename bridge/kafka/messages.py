@@ -1,7 +1,8 @@
-"""The requests and answers that the bridge writes and reads itself, as the Kafka protocol guide has them.
+"""Encodes requests and decodes answers as Kafka's protocol guide describes them.
 
-Only versions with a fixed layout are used, so that nothing here needs tagged fields: Produce 3 to 8, InitProducerId 0 and 1,
-ApiVersions 0, SaslHandshake 1, SaslAuthenticate 0 and 1. Metadata and DescribeConfigs are aiokafka's.
+The bridge uses only versions with a fixed layout, so nothing here needs tagged fields: Produce 3 to 8, InitProducerId 0
+and 1, ApiVersions 0, SaslHandshake 1, SaslAuthenticate 0 and 1. aiokafka encodes and decodes Metadata and
+DescribeConfigs.
 """
 
 import struct
@@ -15,7 +16,7 @@ PRODUCE, METADATA, SASL_HANDSHAKE, API_VERSIONS, INIT_PRODUCER_ID, DESCRIBE_CONF
     0, 3, 17, 18, 22, 32, 36,
 )  # fmt: skip
 VERSIONS: Final = {PRODUCE: (3, 8), INIT_PRODUCER_ID: (0, 1), SASL_HANDSHAKE: (1, 1), SASL_AUTHENTICATE: (0, 1)}
-"""The versions of each request that are known here, least and newest."""
+"""The oldest and newest version of each request that the bridge knows."""
 _REQUEST_NAMES: Final = {
     PRODUCE: "Produce",
     INIT_PRODUCER_ID: "InitProducerId",
@@ -30,17 +31,17 @@ _REQUEST_HEAD = struct.Struct(">hhi")
 
 
 class Fields:
-    """Reads the fields of an answer one behind the other.
+    """Reads the fields of an answer, one after another.
 
     Raises:
-        UnreadableAnswer: from each method, where the answer is too short.
+        UnreadableAnswer: by each method, if the answer is too short.
     """
 
     def __init__(self, answer: bytes, at: int = 0) -> None:
         self._answer, self._at = answer, at
 
     def take(self, layout: struct.Struct) -> tuple[int, ...]:
-        """Numbers of a fixed layout."""
+        """Read numbers in a fixed layout."""
         try:
             numbers = layout.unpack_from(self._answer, self._at)
         except struct.error as error:
@@ -49,11 +50,11 @@ class Fields:
         return numbers
 
     def number(self, form: str) -> int:
-        """One number, by the letter of ``struct``."""
+        """Read one number; ``form`` is its format letter in ``struct``."""
         return self.take(_NUMBERS[form])[0]
 
     def bytes(self, form: str = "i") -> bytes | None:
-        """Bytes behind their length; None for a length of -1."""
+        """Read a length and as many bytes; None for null, which has the length -1."""
         size = self.number(form)
         if size < 0:
             return None
@@ -63,11 +64,11 @@ class Fields:
         return self._answer[self._at - size : self._at]
 
     def string(self) -> str:
-        """A string; empty for null."""
+        """Read a string; empty for null."""
         return (self.bytes("h") or b"").decode(errors="replace")
 
     def count(self) -> int:
-        """The length of an array; 0 for null."""
+        """Read the length of an array; 0 for null."""
         count = self.number("i")
         if count > len(self._answer):
             raise UnreadableAnswer(f"the answer announces {count} elements but has only {len(self._answer)} bytes")
@@ -78,13 +79,13 @@ _NUMBERS: Final = {form: struct.Struct(f">{form}") for form in "bhiq"}
 
 
 def string(text: str) -> bytes:
-    """A string of the protocol."""
+    """Encode a string of the protocol."""
     encoded = text.encode()
     return struct.pack(">h", len(encoded)) + encoded
 
 
 def request_head(api_key: int, version: int, correlation_id: int, client_id: bytes) -> bytes:
-    """What every request begins with; ``client_id`` as ``string`` makes it."""
+    """Encode the head of a request; ``client_id`` is already encoded by ``string``."""
     return _REQUEST_HEAD.pack(api_key, version, correlation_id) + client_id
 
 
@@ -92,7 +93,7 @@ def common_version(api_key: int, offered: Mapping[int, tuple[int, int]]) -> int:
     """The newest version of a request that both sides know.
 
     Raises:
-        UnsupportedBroker: there is none.
+        UnsupportedBroker: both sides have no version in common.
     """
     least, newest = VERSIONS[api_key]
     theirs = offered.get(api_key)
@@ -106,15 +107,15 @@ def common_version(api_key: int, offered: Mapping[int, tuple[int, int]]) -> int:
     return version
 
 
-# --- Produce --------------------------------------------------------------------------------------------------------------
+# --- Produce ----------------------------------------------------------------------------------------------------------
 
 
 def produce_request(batches: Iterable[tuple[str, int, bytes]], timeout_ms: int) -> list[bytes]:
-    """The body of a Produce request, in pieces.
+    """Encode the body of a Produce request, in pieces.
 
     Args:
-        batches: topic, partition and bytes of each.
-        timeout_ms: for how long the broker may wait for its followers.
+        batches: the topic, partition and bytes of each batch.
+        timeout_ms: how long the broker may wait for its followers, in milliseconds.
     """
     by_topic: dict[str, list[tuple[int, bytes]]] = {}
     for topic, partition, batch in batches:
@@ -128,10 +129,10 @@ def produce_request(batches: Iterable[tuple[str, int, bytes]], timeout_ms: int) 
 
 
 class ProduceAnswer(NamedTuple):
-    """What a broker says to a Produce request."""
+    """A broker's answer to a Produce request."""
 
     partitions: Sequence[tuple[str, int, ProduceError | None]]
-    """Topic, partition, and the error, or None where the batch is in the log."""
+    """The topic, the partition, and the error, which is None if the batch is in the log."""
     throttle_seconds: float
 
 
@@ -139,7 +140,7 @@ def read_produce_answer(answer: bytes, version: int) -> ProduceAnswer:
     """Read the body of an answer to Produce ``version``.
 
     Raises:
-        UnreadableAnswer: it is none.
+        UnreadableAnswer: the bytes are not such an answer.
     """
     fields = Fields(answer)
     partitions: list[tuple[str, int, ProduceError | None]] = []
@@ -158,16 +159,16 @@ def read_produce_answer(answer: bytes, version: int) -> ProduceAnswer:
     return ProduceAnswer(partitions, fields.number("i") / 1000)
 
 
-# --- others ---------------------------------------------------------------------------------------------------------------
+# --- other requests ---------------------------------------------------------------------------------------------------
 
 
 def init_producer_id_request() -> bytes:
-    """The body of InitProducerId, of a producer without transactions."""
+    """Encode the body of InitProducerId for a producer without transactions."""
     return _NULL_STRING + struct.pack(">i", -1)
 
 
 class ProducerId(NamedTuple):
-    """What a broker gives for InitProducerId."""
+    """A broker's answer to InitProducerId."""
 
     code: int
     producer_id: int
@@ -178,7 +179,7 @@ def read_producer_id(answer: bytes) -> ProducerId:
     """Read the body of an answer to InitProducerId.
 
     Raises:
-        UnreadableAnswer: it is none.
+        UnreadableAnswer: the bytes are not such an answer.
     """
     fields = Fields(answer)
     fields.number("i")  # throttle time
@@ -186,10 +187,10 @@ def read_producer_id(answer: bytes) -> ProducerId:
 
 
 def read_api_versions(answer: bytes) -> dict[int, tuple[int, int]]:
-    """The least and newest version of each request that a broker offers, by the request's key.
+    """Read the oldest and newest version of each request that a broker offers, by the request's key.
 
     Raises:
-        UnreadableAnswer: it is no answer to ApiVersions 0, or one with an error.
+        UnreadableAnswer: the bytes are not an answer to ApiVersions 0, or the answer has an error code.
     """
     fields = Fields(answer)
     if code := fields.number("h"):
@@ -199,7 +200,7 @@ def read_api_versions(answer: bytes) -> dict[int, tuple[int, int]]:
 
 
 class SaslMechanisms(NamedTuple):
-    """What a broker says to SaslHandshake."""
+    """A broker's answer to SaslHandshake."""
 
     code: int
     offered: Sequence[str]
@@ -209,27 +210,27 @@ def read_sasl_handshake(answer: bytes) -> SaslMechanisms:
     """Read the body of an answer to SaslHandshake 1.
 
     Raises:
-        UnreadableAnswer: it is none.
+        UnreadableAnswer: the bytes are not such an answer.
     """
     fields = Fields(answer)
     return SaslMechanisms(fields.number("h"), [fields.string() for _ in range(fields.count())])
 
 
 class SaslStep(NamedTuple):
-    """What a broker says to SaslAuthenticate."""
+    """A broker's answer to SaslAuthenticate."""
 
     code: int
     message: str
     challenge: bytes
     session_seconds: float
-    """How long the login lasts; 0: without an end."""
+    """How long the login lasts; 0 if it does not expire."""
 
 
 def read_sasl_step(answer: bytes, version: int) -> SaslStep:
     """Read the body of an answer to SaslAuthenticate ``version``.
 
     Raises:
-        UnreadableAnswer: it is none.
+        UnreadableAnswer: the bytes are not such an answer.
     """
     fields = Fields(answer)
     code, message, challenge = fields.number("h"), fields.string(), fields.bytes() or b""
