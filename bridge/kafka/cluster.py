@@ -1,7 +1,7 @@
-"""What is known of the cluster: its brokers, the leaders of the partitions, a producer id, the topics' largest message.
+"""The bridge's view of the cluster: its brokers, partition leaders, a producer id, and each topic's largest message.
 
-One task asks for all of it, on a connection of its own. A broker that does not answer is not waited for: after
-``kafka.request_timeout_ms`` the next one is asked as well, and the first answer counts.
+One task asks for all of it, on a connection for nothing else. If a broker does not answer within
+``kafka.request_timeout_ms``, the task asks the next one as well. The first answer counts.
 """
 
 import asyncio
@@ -24,49 +24,50 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 
 log = structlog.get_logger(__name__)
 
-# For one update, over all brokers that are asked.
+# The limit for each step of an update: metadata from any of the brokers, a producer id, a topic's setting.
 _UPDATE_SECONDS: Final = 30.0
 _BACKOFF_SECONDS: Final = (0.1, 2.0)
-# Metadata is not asked for more often, and at least as often while nothing is heard from the cluster.
+# The shortest time between two updates if they succeed, and the longest while a producer id, a topic or a new connection
+# is missing.
 _INTERVAL_SECONDS, _SILENT_ASK_SECONDS = 0.1, 2.0
-# Every so many questions another broker is asked: one that the controller can't reach would tell of former leaders for ever.
+# Every fifth update asks another broker: one that the controller cannot reach would report former leaders forever.
 _SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
-# A broker that has just begun has no producer ids to give for a moment.
+# A broker that has just started has no producer ids yet, and answers with one of these codes for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
 
 class Broker(NamedTuple):
-    """A broker as the cluster tells of it."""
+    """A broker's address, from the cluster's metadata or from ``kafka.bootstrap_servers``."""
 
     host: str
     port: int
 
 
 class ProducerId(NamedTuple):
-    """An id that a broker gave, and the epoch it begins with."""
+    """A producer id from a broker, and the epoch that it begins with."""
 
     producer_id: int
     epoch: int
 
 
 class Cluster:
-    """See the module's head.
+    """See the module docstring.
 
     Args:
         settings: ``[kafka]``.
-        topics: all topics that will be written; nothing else is asked about.
-        on_change: called when anything is known anew.
+        topics: all topics that the bridge writes; the task asks about no others.
+        on_change: called after each answer with metadata or a producer id.
 
     Attributes:
-        brokers: by their ids.
-        producer_id: the newest one, None before the first.
-        last_error: why nothing could be learned at the last attempt, in words; empty where it could.
-        credentials_usable: whether the files that a connection is made with could be used at the last attempt.
-        answered_at: the loop's time when a broker last answered here.
-        producer_ids: how many were given.
+        brokers: the brokers' addresses, by id.
+        producer_id: the newest producer id; None before the first.
+        last_error: why the last update failed, in words; empty if it succeeded.
+        credentials_usable: whether the credential files could be used at the last attempt to connect.
+        answered_at: when a broker last answered a metadata request, in the loop's time.
+        producer_ids: how many producer ids the brokers have given.
     """
 
     def __init__(self, settings: Kafka, topics: Sequence[str], on_change: Callable[[], None]) -> None:
@@ -88,35 +89,35 @@ class Cluster:
         self.credentials_usable = True
         self.answered_at = float("-inf")
 
-    # --- what a user does ---------------------------------------------------------------------------------------------
+    # --- called by the producer and its parts -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to ask; returns at once."""
+        """Start the task; returns at once."""
         self._task = asyncio.create_task(self._run(), name="kafka-cluster")
         self._task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """Ask nothing more."""
+        """Stop the task and close its connection."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
         self._keep(None)
 
     def partitions(self, topic: str) -> int:
-        """Number of partitions of ``topic``; 0 while it is unknown or missing."""
+        """The number of partitions of ``topic``; 0 while the topic is unknown or missing."""
         return len(self._leaders.get(topic, ()))
 
     def leader(self, topic: str, partition: int) -> int | None:
-        """The id of the broker that takes records for this partition; None where none is known."""
+        """The id of the broker that leads the partition; None if no leader is known."""
         node = self._leaders.get(topic, {}).get(partition, -1)
         return node if node in self.brokers else None
 
     def leaders(self) -> set[int]:
-        """The ids of all brokers that take records for a partition."""
+        """The ids of all brokers that lead a partition."""
         return {node for leaders in self._leaders.values() for node in leaders.values() if node in self.brokers}
 
     def largest_message(self, topic: str) -> int | None:
-        """``max.message.bytes`` of the topic as it was last asked for, None where it isn't known; it is asked for again."""
+        """Return the topic's ``max.message.bytes`` as last reported, or None if it is unknown, and ask for it again."""
         self._largest_wanted.add(topic)
         self._wanted.set()
         return self._largest.get(topic)
@@ -126,12 +127,12 @@ class Cluster:
         self._wanted.set()
 
     def want_producer_id(self) -> None:
-        """Ask for another producer id."""
+        """Ask for another producer id soon."""
         self._id_wanted = True
         self._wanted.set()
 
     def renew_connection(self) -> None:
-        """What connections are made with has changed: a new one takes over as soon as one can be made."""
+        """Replace the connection as soon as a new one can be opened, because the credential files have changed."""
         self._renew = True
         self._wanted.set()
 
@@ -154,7 +155,7 @@ class Cluster:
                 backoff = min(backoff * 2, _BACKOFF_SECONDS[1])
 
     async def _pause(self) -> None:
-        """Until somebody wants to know something, or it is time to ask."""
+        """Wait until a caller asks for an update, or the next one is due."""
         longest = self._settings.metadata_max_age_ms / 1000
         complete = self.producer_id is not None and not self._renew and all(map(self.partitions, self._topics))
         try:
@@ -165,7 +166,7 @@ class Cluster:
         await asyncio.sleep(max(0.0, self._asked_at + _INTERVAL_SECONDS - self._loop.time()))
 
     async def _learn(self) -> bool:
-        """Ask for everything that is wanted; whether all of it was answered."""
+        """Ask for everything that is needed; return whether all of it was answered."""
         self._asked_at = self._loop.time()
         try:
             self._take(await self._metadata())
@@ -185,7 +186,7 @@ class Cluster:
         return True
 
     async def _metadata(self) -> Any:
-        """What a broker tells; by the connection that there is where a new one is wanted, and can't be made."""
+        """Ask for metadata. If the connection is to be replaced but no new one can be opened, use the old one."""
         try:
             answer = await self._first_answer()
         except CONNECTION_FAILURES as error:
@@ -212,7 +213,10 @@ class Cluster:
     # --- brokers and leaders ------------------------------------------------------------------------------------------
 
     async def _first_answer(self) -> Any:
-        """Ask one broker after another, without waiting for the last; the first answer."""
+        """Return the first answer to a metadata request.
+
+        Ask one broker after another. An earlier broker may still answer after a later one was asked.
+        """
         known = random.sample(sorted(self.brokers.items()), len(self.brokers))
         named = [(f"broker {node}, advertised as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
@@ -246,7 +250,7 @@ class Cluster:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        # What the bootstrap servers say is last, and is what the operator wrote.
+        # The last reasons are those of the bootstrap servers, which are the addresses that the operator configured.
         raise KafkaUnavailable("; ".join(dict.fromkeys(reasons[-len(first) :])))
 
     async def _ask_anew(self, name: str, broker: Broker) -> Any:
@@ -280,12 +284,15 @@ class Cluster:
             elif code == _UNKNOWN_TOPIC:
                 self._leaders.pop(topic, None)
 
-    # --- what else is wanted ------------------------------------------------------------------------------------------
+    # --- producer ids and topic settings ------------------------------------------------------------------------------
 
     async def _ask_producer_id(self) -> bool:
-        """Ask for a producer id; whether one was given. A refusal is told, and is no reason for another connection."""
+        """Ask for a producer id; return whether a broker gave one.
+
+        A refusal is logged, and the connection stays open.
+        """
         connection = self._connection
-        assert connection is not None  # noqa: S101 - metadata was just answered on it
+        assert connection is not None  # noqa: S101 - the metadata has just come over it
         version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
         async with asyncio.timeout(_UPDATE_SECONDS):
             while True:
@@ -306,7 +313,7 @@ class Cluster:
 
     async def _ask_largest(self, topic: str) -> None:
         connection = self._connection
-        assert connection is not None  # noqa: S101 - metadata was just answered on it
+        assert connection is not None  # noqa: S101 - the metadata has just come over it
         self._largest_wanted.discard(topic)
         async with asyncio.timeout(_UPDATE_SECONDS):
             resources = [(_CONFIG_OF_A_TOPIC, topic, [_MAX_MESSAGE_BYTES])]

@@ -1,7 +1,7 @@
-"""One connection to one broker: frames, correlation ids, login, and a socket that notices when its other end is gone.
+"""One connection to one broker: frames, correlation ids, login, and a socket that detects a lost peer.
 
-A connection has one request on its way at a time. TLS is asyncio's, the steps of SASL are aiokafka's; what they are made of comes
-from ``connection.py``.
+A connection has at most one request in flight. asyncio does TLS, and aiokafka's classes do the steps of SASL.
+``connection.py`` makes the arguments for both.
 """
 
 import asyncio
@@ -25,27 +25,29 @@ from bridge.errors import BridgeError, ConnectionEnded, UnreadableAnswer, Unsupp
 from bridge.kafka import messages
 from bridge.kafka.errors import code_name
 
-# A connection whose other end does not confirm what was sent is closed after so long, an idle one after 30 s and three probes.
+# The kernel closes a connection if the peer does not confirm sent data for this long. On an idle connection it sends a
+# probe after 30 s, and closes the connection after three probes without an answer.
 _USER_TIMEOUT_MS: Final = 20_000
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _SIZE = struct.Struct(">i")
-# No answer to what is asked here is larger.
+# No answer to a request of the bridge is larger.
 _MOST_ANSWER_BYTES: Final = 64 << 20
-# A login is not used for new requests after this share of its life.
+# After this share of its lifetime, a login is not used for new requests.
 _SESSION_SHARE: Final = 0.8
 
 
 CONNECTION_FAILURES: Final = (OSError, TimeoutError, KafkaError, BridgeError)
-"""What connecting, or asking, fails with; ``connection.reason`` has words for each."""
+"""The exceptions that a failed connection or request raises; ``connection.reason`` describes each in words."""
 
 
 class Connection(asyncio.Protocol):
     """An open connection, made by ``connect``.
 
     Attributes:
-        versions: the least and newest version of each request that the broker offers.
+        versions: the oldest and newest version of each request that the broker offers.
         opening_seconds: how long connecting and login took.
-        end: why it is closed; empty while it is open.
+        on_end: called when the connection has ended.
+        end: why the connection is closed; empty while it is open.
     """
 
     def __init__(self, client_id: str) -> None:
@@ -61,25 +63,28 @@ class Connection(asyncio.Protocol):
         self.opening_seconds = 0.0
         self.end = ""
 
-    # --- what a user does ---------------------------------------------------------------------------------------------
+    # --- called by users of the connection ----------------------------------------------------------------------------
 
     @property
     def expired(self) -> bool:
-        """Whether its login ends soon: no new request should go on it."""
+        """Whether new requests need another connection: the login ends soon, or ``expire`` was called."""
         return self._loop.time() >= self._expires_at
 
     def expire(self) -> None:
-        """No new request should go on it: what connections are made with has changed."""
+        """Mark the connection as expired, because the credential files have changed."""
         self._expires_at = 0.0
 
     def send(self, api_key: int, version: int, body: Sequence[bytes], on_answer: Callable[[bytes], None]) -> None:
         """Write a request.
 
         Args:
-            api_key: of the request.
-            version: of the request.
-            body: behind the head, in pieces.
-            on_answer: called with the answer's body. If the connection ends before, ``on_end`` is called instead.
+            api_key: the request's key.
+            version: the request's version.
+            body: the bytes after the request's head, in pieces.
+            on_answer: called with the answer's body. If the connection ends first, ``on_end`` is called instead.
+
+        Raises:
+            ConnectionEnded: the connection is not open.
         """
         if self._transport is None or self.end:
             raise ConnectionEnded(self.end or "not connected")
@@ -93,7 +98,7 @@ class Connection(asyncio.Protocol):
         """Write a request and wait for its answer.
 
         Raises:
-            ConnectionEnded: before the answer.
+            ConnectionEnded: the connection ended before the answer came.
         """
         answer: asyncio.Future[bytes] = self._loop.create_future()
 
@@ -113,12 +118,12 @@ class Connection(asyncio.Protocol):
             self.on_end = _nothing
 
     async def ask_aiokafka(self, request: Request[Any]) -> Any:
-        """The same with one of aiokafka's requests; its answer, decoded.
+        """Write one of aiokafka's requests, wait for its answer, and decode it.
 
         Raises:
-            ConnectionEnded: as above.
+            ConnectionEnded: the connection ended before the answer came.
             UnsupportedBroker: the broker offers no version of the request that aiokafka knows.
-            UnreadableAnswer: the answer is none to this request.
+            UnreadableAnswer: the bytes are not an answer to this request.
         """
         name = type(request).__name__
         try:
@@ -132,12 +137,15 @@ class Connection(asyncio.Protocol):
             raise UnreadableAnswer(f"the answer to {name} can't be read: {error}") from error
 
     def abort(self, why: str) -> None:
-        """Close it at once; ``on_end`` is called soon. Bytes that the kernel has may still reach the broker."""
+        """Close the connection at once; ``on_end`` is called soon.
+
+        Bytes that the kernel already has may still reach the broker.
+        """
         self.end = self.end or why
         if self._transport is not None:
             self._transport.abort()
 
-    # --- what happens to it -------------------------------------------------------------------------------------------
+    # --- called by asyncio --------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See ``asyncio.Protocol``."""
@@ -178,25 +186,27 @@ class Connection(asyncio.Protocol):
         self._on_answer = None
         self.on_end()
 
-    # --- how it begins ------------------------------------------------------------------------------------------------
+    # --- opening ------------------------------------------------------------------------------------------------------
 
     async def introduce(self) -> None:
-        """Learn what the broker offers.
+        """Ask the broker which requests and versions it offers.
 
         Raises:
-            ConnectionEnded, UnreadableAnswer.
+            ConnectionEnded: the connection ended before the answer came.
+            UnreadableAnswer: the answer could not be read, or has an error code.
         """
         self.versions = messages.read_api_versions(await self.ask(messages.API_VERSIONS, 0))
 
     async def log_in(self, login: dict[str, Any]) -> None:
-        """Go through the steps of SASL.
+        """Log in with SASL.
 
         Args:
-            login: what ``client_arguments`` has for it.
+            login: the arguments from ``client_arguments``.
 
         Raises:
-            UnsupportedSaslMechanismError, SaslAuthenticationFailed: the broker does not take it.
-            ConnectionEnded, UnreadableAnswer: it does not say.
+            UnsupportedSaslMechanismError, SaslAuthenticationFailed: the broker refuses the mechanism or the login.
+            UnsupportedBroker: the bridge and the broker have no version of SaslAuthenticate in common.
+            ConnectionEnded, UnreadableAnswer: the broker gave no answer, or one that could not be read.
         """
         mechanism = login["sasl_mechanism"]
         answer = await self.ask(messages.SASL_HANDSHAKE, 1, messages.string(mechanism))
@@ -216,16 +226,17 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(host: str, port: int, arguments: dict[str, Any], timeout_seconds: float) -> Connection:
-    """Connect, log in, and learn what the broker offers.
+    """Connect, ask which requests and versions the broker offers, and log in.
 
     Args:
         host: a name or an address. Each address of a name gets its share of the time.
-        port: of the broker.
-        arguments: what ``client_arguments`` makes of ``[kafka]``.
-        timeout_seconds: for everything.
+        port: the broker's port.
+        arguments: the result of ``client_arguments`` for ``[kafka]``.
+        timeout_seconds: the limit for all steps together.
 
     Raises:
-        OSError, TimeoutError, ConnectionEnded, UnreadableAnswer, KafkaError: it did not work; see ``connection.reason``.
+        OSError, TimeoutError, ConnectionEnded, UnreadableAnswer, UnsupportedBroker, KafkaError: a step failed;
+            ``connection.reason`` describes the error in words.
     """
     loop, began = asyncio.get_running_loop(), time.perf_counter()
     async with asyncio.timeout(timeout_seconds):
@@ -261,10 +272,10 @@ async def _first_that_connects(
 
 
 async def _next_step(authenticator: Any, challenge: bytes | None) -> Any:
-    """What comes next in a login; None when it is over."""
+    """Return the next step of a login; None when the login is complete."""
     try:
         return await authenticator.step(challenge)
-    except (AssertionError, KeyError, ValueError) as error:  # as aiokafka's classes have it
+    except (AssertionError, KeyError, ValueError) as error:  # raised by aiokafka's authenticators
         raise SaslAuthenticationFailed(f"its SASL message is invalid: {str(error) or repr(error)}") from error
 
 
@@ -280,4 +291,4 @@ def _authenticator(login: dict[str, Any]) -> Any:
 
 
 def _nothing() -> None:
-    """Nobody waits."""
+    """Do nothing: nobody waits for the connection's end."""
