@@ -1,7 +1,8 @@
-"""Records on their way into one Kafka batch (format v2), and what is known of the attempts to send it.
+"""Records on their way into one Kafka batch (format v2), and the state of the attempts to send it.
 
-The records are written by the compiled part, where there is one, compressed, and given their head with the numbers by which the
-broker knows them. aiokafka's own builder has LZ4 at its ninth level only.
+The compiled part writes the records if it is installed; otherwise aiokafka's builder writes them. This module
+compresses them and adds the head with the numbers by which the broker identifies the batch. aiokafka's builder is not
+used for compression because it offers LZ4 only at level 9.
 """
 
 import struct
@@ -18,19 +19,19 @@ from bridge.record import Record
 
 Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
-# Base offset, length, leader epoch, version, and the sum of what follows: attributes, last offset delta, first and last time,
-# producer's id and epoch, base sequence, count.
+# Before the checksum's range: base offset, length, leader epoch, version, checksum. Within it: attributes, last offset
+# delta, first and last time, producer id, epoch, base sequence, number of records.
 _BEFORE: Final = struct.Struct(">qiibI")
 _AFTER: Final = struct.Struct(">hiqqqhii")
 _HEAD_BYTES: Final = _BEFORE.size + _AFTER.size
-_UNCOUNTED_BYTES: Final = 12  # the length's own, and what is before it
+_UNCOUNTED_BYTES: Final = 12  # the length field and the base offset before it
 _NO_LEADER_EPOCH, _VERSION = -1, 2
-# An eighth to a third of the ninth level's time, for up to a quarter more bytes: benchmarks/compression.py.
+# Level 1 takes an eighth to a third of level 9's time, for up to a quarter more bytes: benchmarks/compression.py.
 _LZ4_LEVEL: Final = 1
 
 
 def _lz4(records: bytes) -> bytes:
-    # Brokers take no linked blocks.
+    # Brokers do not accept linked blocks.
     compressor = cramjam.lz4.Compressor(level=_LZ4_LEVEL, content_checksum=False, block_linked=False)
     compressor.compress(records)
     return bytes(compressor.finish())
@@ -45,7 +46,7 @@ _CODECS: Final[dict[str, tuple[int, Callable[[bytes], bytes]]]] = {
 
 
 class Writer(Protocol):
-    """Writes records one behind the other, uncompressed. Times are milliseconds since the epoch."""
+    """Writes records one after another, uncompressed. Times are milliseconds since the epoch."""
 
     count: int
     first_ms: int
@@ -53,21 +54,21 @@ class Writer(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """The bytes written so far."""
 
     def extend(self, records: Sequence[Record], prefix: bytes) -> int:
-        """Add records, ``prefix`` before their values, until one does not fit; how many were."""
+        """Add records, with ``prefix`` before each value, until one does not fit; return how many were added."""
 
     def written(self) -> bytes:
-        """What was written."""
+        """The bytes of all records."""
 
 
 class PythonWriter:
-    """By aiokafka's builder.
+    """Writes records with aiokafka's builder.
 
     Args:
-        most_bytes: of all records; a first one always fits.
-        stamp_ms: every record's time, in place of its own.
+        most_bytes: the limit for all records together; the first record always fits.
+        stamp_ms: the time of every record in place of its own, in milliseconds since the epoch.
     """
 
     def __init__(self, most_bytes: int, stamp_ms: int | None = None) -> None:
@@ -80,12 +81,12 @@ class PythonWriter:
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """The bytes written so far."""
         size: int = self._builder.size()
         return size - _HEAD_BYTES
 
     def extend(self, records: Sequence[Record], prefix: bytes) -> int:
-        """Add records, ``prefix`` before their values, until one does not fit; how many were."""
+        """Add records, with ``prefix`` before each value, until one does not fit; return how many were added."""
         before = self.count
         for record in records:
             time = record.timestamp_ms if self._stamp_ms is None else self._stamp_ms
@@ -97,12 +98,12 @@ class PythonWriter:
         return self.count - before
 
     def written(self) -> bytes:
-        """What was written; nothing can be added then."""
+        """The bytes of all records; no record can be added after this call."""
         return bytes(memoryview(self._builder.build())[_HEAD_BYTES:])
 
 
 class Numbers(NamedTuple):
-    """What a broker knows a batch by: its first record's sequence number, of a producer id and epoch."""
+    """The numbers by which a broker identifies a batch: producer id, epoch, and the first record's sequence number."""
 
     producer_id: int
     epoch: int
@@ -110,24 +111,24 @@ class Numbers(NamedTuple):
 
 
 class Batch:
-    """Records for one partition, from the time when they are chosen to the time when it is known what became of them.
+    """Records for one partition, from the moment they are chosen until the batch is acknowledged or has failed.
 
     Args:
-        topic: of the partition.
-        partition: its number.
-        compression: by which codec.
-        most_bytes: of the batch before compression; a first record always fits.
-        stamp_ms: the records' time stamp in place of their own, milliseconds since the epoch.
+        topic: the partition's topic.
+        partition: the partition's number.
+        compression: the codec.
+        most_bytes: the limit for the batch before compression; the first record always fits.
+        stamp_ms: the time of every record in place of its own, in milliseconds since the epoch.
 
     Attributes:
-        records: those in it, in order.
-        source: whose records they are; told what became of them.
-        numbers: those it was sent with; None before, and where they are free again.
-        unresolved: whether an attempt with these numbers may have put it into the log.
-        alone: whether it is to be the only one in its request.
-        closes: how many times in a row the connection was closed when it was sent alone.
-        timeouts: how many times in a row it was waited for in vain.
-        sent_at: when it was last written, by ``time.perf_counter``.
+        records: the records in the batch, in order.
+        source: the sender of the records, which receives the result.
+        numbers: the numbers of the last attempt; None before the first attempt, and when they are free again.
+        unresolved: whether an attempt with these numbers may have put the batch into the log.
+        alone: whether the batch must be the only one in its request.
+        closes: how many times in a row the connection was closed when the batch was sent alone.
+        timeouts: how many times in a row a request with the batch got no answer in time.
+        sent_at: when the batch was last written, by ``time.perf_counter``.
     """
 
     def __init__(
@@ -156,27 +157,30 @@ class Batch:
         self._payload: tuple[int, bytes] | None = None
 
     def extend(self, records: Sequence[Record], prefix: bytes = b"") -> int:
-        """Add records, ``prefix`` before their values, until the batch is full; how many were. A first one always fits."""
+        """Add records, with ``prefix`` before each value, until the batch is full; return how many were added.
+
+        The first record always fits.
+        """
         count = self._writer.extend(records, prefix)
         self.records += records[:count]
         return count
 
     def use_codec(self, compression: Codec) -> None:
-        """Another one than before."""
+        """Compress the batch with another codec from now on."""
         self.codec, self._payload = compression, None
 
     @property
     def size(self) -> int:
-        """Bytes as it is sent; no record can be added once this was asked."""
+        """Bytes of the batch as it is sent; no record can be added after this was read."""
         return _HEAD_BYTES + len(self._compressed()[1])
 
     @property
     def size_before_compression(self) -> int:
-        """Bytes as a broker counts them that writes it with another codec."""
+        """Bytes of the batch before compression, which count if the broker writes the batch with another codec."""
         return _HEAD_BYTES + self._writer.size
 
     def compress(self) -> None:
-        """Do it now, so that nothing can fail later; no record can be added then."""
+        """Compress the batch now, so that nothing can fail later; no record can be added after this call."""
         self._compressed()
 
     def _compressed(self) -> tuple[int, bytes]:
@@ -191,9 +195,9 @@ class Batch:
         return self._payload
 
     def encoded(self) -> bytes:
-        """The batch with its numbers, as it is sent."""
+        """Encode the batch with its numbers, as it is sent."""
         attributes, payload = self._compressed()
-        assert self.numbers is not None  # noqa: S101 - they are given before
+        assert self.numbers is not None  # noqa: S101 - the caller has given it numbers
         writer, count = self._writer, len(self.records)
         after = _AFTER.pack(attributes, count - 1, writer.first_ms, writer.last_ms, *self.numbers, count) + payload
         before = _BEFORE.pack(

@@ -1,9 +1,10 @@
-"""Sequence numbers: by them a broker knows a batch that it has already, and one that is missing before it.
+"""Sequence numbers: they show a broker that it already has a batch, or that an earlier batch is missing.
 
-The rule: once a batch was written to a connection, its numbers belong to exactly its records until an answer says that it was not
-appended. Other records under the same numbers would be taken for a repeat, and lost. So a batch whose fate is unknown is sent
-again as it is; or, where that can't be, its partition gets a new epoch and begins at 0. A broker takes a higher epoch of a known
-producer id as it comes, and refuses what comes later with the old one.
+The rule: once a batch was written to a connection, its numbers belong to exactly its records until an answer says that
+it was not appended. The broker would take other records under the same numbers for a repeat, and they would be lost.
+So the bridge sends an unresolved batch again unchanged. If it cannot, the partition gets a new epoch, in which the
+numbers begin at 0. A broker accepts a higher epoch of a known producer id at once. It then refuses batches that arrive
+late with the old epoch.
 """
 
 from typing import Final
@@ -16,17 +17,17 @@ _LAST_EPOCH: Final = 0x7FFF
 
 
 class PartitionNumbers:
-    """Of one partition."""
+    """The producer id, the epoch and the next sequence number of one partition."""
 
     __slots__ = ("acknowledged", "batch", "epoch", "next", "producer_id")
 
     def __init__(self) -> None:
-        # None until one was given
+        # None until the partition gets a producer id
         self.producer_id: int | None = None
         self.epoch = self.next = 0
-        # whether a batch was acknowledged under this epoch
+        # whether Kafka has acknowledged a batch in this epoch
         self.acknowledged = False
-        # the one that is on its way, or that may be in the log: until that is known no other may have numbers here
+        # The batch that is on its way or may be in the log. Until it is resolved, no other batch may get numbers here.
         self.batch: Batch | None = None
 
 
@@ -34,7 +35,7 @@ class Sequences:
     """The numbers of all partitions.
 
     Attributes:
-        epochs_raised: how many times a partition got a new epoch.
+        epochs_raised: how many times any partition got a new epoch.
     """
 
     def __init__(self) -> None:
@@ -44,18 +45,18 @@ class Sequences:
         self.epochs_raised = 0
 
     def use(self, given: ProducerId | None) -> None:
-        """Partitions without a producer id take this one from now on."""
+        """From now on, give this producer id to partitions that have none."""
         self._given = given
 
     def of(self, topic: str, partition: int) -> PartitionNumbers:
-        """Those of a partition."""
+        """The numbers of a partition."""
         numbers = self._partitions.get((topic, partition))
         if numbers is None:
             numbers = self._partitions[topic, partition] = PartitionNumbers()
         return numbers
 
     def usable(self, topic: str, partition: int) -> bool:
-        """Whether there is a producer id for the partition; else another one has to be asked for."""
+        """Whether there is a producer id for the partition; if not, the bridge must ask for another one."""
         return self.of(topic, partition).producer_id is not None or self._can_give
 
     @property
@@ -63,18 +64,18 @@ class Sequences:
         return self._given is not None and self._given.producer_id not in self._spent
 
     def give(self, batch: Batch) -> None:
-        """Give a batch its numbers, unless it has those that it was sent with before."""
+        """Give a batch its numbers, unless it still has those of an earlier attempt."""
         if batch.numbers is not None:
             return
         numbers = self.of(batch.topic, batch.partition)
         if numbers.producer_id is None:
-            assert self._given is not None  # noqa: S101 - callers asked whether it is usable
+            assert self._given is not None  # noqa: S101 - callers have checked ``usable``
             numbers.producer_id, numbers.epoch = self._given
             numbers.next, numbers.acknowledged = 0, False
         batch.numbers = Numbers(numbers.producer_id, numbers.epoch, numbers.next)
 
     def acknowledged(self, batch: Batch) -> None:
-        """It is in the log."""
+        """Advance the partition's numbers past a batch that is in the log."""
         numbers = self.of(batch.topic, batch.partition)
         sent = batch.numbers
         if sent is not None and (sent.producer_id, sent.epoch) == (numbers.producer_id, numbers.epoch):
@@ -83,7 +84,7 @@ class Sequences:
             numbers.acknowledged = True
 
     def raise_epoch(self, batch: Batch) -> None:
-        """The partition's numbers begin anew: with the next epoch, or where there is none with another producer id."""
+        """Restart the partition's numbers at 0 in the next epoch or, after the last epoch, with another producer id."""
         numbers = self.of(batch.topic, batch.partition)
         batch.numbers, batch.unresolved = None, False
         numbers.batch = None
@@ -95,7 +96,7 @@ class Sequences:
             self._forget(numbers)
 
     def forget_id(self, batch: Batch) -> None:
-        """The broker does not know the producer id any more, or knows a newer epoch of it: the partition needs another one."""
+        """Make the partition need another producer id: the broker has forgotten this one, or knows a newer epoch of it."""
         numbers = self.of(batch.topic, batch.partition)
         batch.numbers, batch.unresolved = None, False
         numbers.batch = None
