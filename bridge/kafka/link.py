@@ -1,8 +1,9 @@
-"""A link: one of the bridge's connections to one broker for Produce, with one request on its way.
+"""A link: one of the bridge's connections to one broker for Produce, with at most one request in flight.
 
-A broker reads no further from a connection until its answer is out, so a slow follower or a large record holds up whatever shares
-the connection with it. Hence the roles: a broker has one link for healthy lanes, one for degraded ones, one for the quarantine. A
-link can change its role: the one on which a healthy lane waited for too long is left to the degraded ones.
+A broker reads nothing more from a connection until it has sent its answer. So a slow follower or a large record delays
+everything else on the same connection. For this reason each broker has one link for healthy lanes, one for degraded
+lanes, and one for the quarantine. A link can change its role: if a healthy lane has waited too long on it, the link is
+left to the degraded lanes.
 """
 
 import asyncio
@@ -24,32 +25,32 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection
 log = structlog.get_logger(__name__)
 
 _BACKOFF_SECONDS: Final = (0.05, 2.0)
-# A loop's timers may be a little early.
+# The loop's timers may fire slightly early.
 _SLACK_SECONDS: Final = 0.005
-# An answer may ask for a pause of any length; a longer one than this would be a mistake of somebody's.
+# A broker's answer may ask for a pause of any length. A pause longer than this is taken for a mistake, and cut short.
 _MOST_THROTTLE_SECONDS: Final = 120.0
 
 
 class Role(Enum):
-    """Whom a link serves."""
+    """The lanes that a link serves."""
 
     HEALTHY = auto()
     DEGRADED = auto()
     QUARANTINE = auto()
-    SPARE = auto()  # nobody: it waits for its last answer, or to be wanted again
+    SPARE = auto()  # no lanes: it waits for its last answer, or for a new role
 
 
 class Flight:
-    """A request on its way.
+    """A request in flight.
 
     Attributes:
-        batches: those whose fate is not known yet, by topic and partition.
-        sent_at: the loop's time.
-        count: batches that it had.
-        size: bytes of all of them.
-        asked_at: the loop's time when the broker was last asked whether it lives; ``sent_at`` before.
-        asking: whether it is being asked now.
-        logged: whether the log says that it is waited for.
+        batches: the batches whose result is not known yet, by topic and partition.
+        sent_at: when the request was written, in the loop's time.
+        count: how many batches the request had when it was written.
+        size: bytes of the request's body.
+        asked_at: when the bridge last checked that the broker answers, in the loop's time; ``sent_at`` before.
+        asking: whether such a check is running.
+        logged: whether the log already reports that the bridge waits for the answer.
     """
 
     __slots__ = ("asked_at", "asking", "batches", "count", "logged", "sent_at", "size")
@@ -62,42 +63,42 @@ class Flight:
 
 
 class Owner(Protocol):
-    """What a link tells of itself."""
+    """The owner of a link, which opens its connections and receives its events."""
 
     throttled_until: dict[int, float]
-    """The loop's time before which a broker is not to be written to, by its id."""
+    """When each broker may be written to again, in the loop's time, by its id."""
 
     async def open(self, node: int) -> Connection:
-        """A new connection to the broker."""
+        """Open a new connection to the broker."""
 
     def free(self, link: "Link") -> None:
-        """It can take a request now, or may be tried again."""
+        """Called when the link can take a request, or should be tried again."""
 
     def accepted(self, link: "Link", flight: Flight) -> None:
-        """A request was answered, and something of it is in the log; called before its batches are settled."""
+        """Called when a broker has accepted at least one batch of a request, before its batches are settled."""
 
     def settled(self, batch: Batch, error: ProduceError | None) -> None:
-        """A batch is in the log; or with an error: it was refused, or its answer will not come."""
+        """Called when a batch is in the log or, with an error, when it was refused or its answer will not come."""
 
     def gone(self, link: "Link", flight: Flight, error: ProduceError) -> None:
-        """A request will not be answered; called before its batches are settled with ``error``."""
+        """Called when a request will not be answered, before its batches are settled with ``error``."""
 
     def connected(self, link: "Link", error: str) -> None:
-        """Connecting has come to an end, with an error in words or without."""
+        """Called when an attempt to connect has ended; ``error`` is its error in words, empty if it succeeded."""
 
 
 class Link:
-    """See the module's head.
+    """See the module docstring.
 
     Args:
         node: the broker's id.
-        role: whom it serves.
-        owner: opens connections, and is told.
-        timeout_ms: for how long a broker may wait for its followers.
+        role: the lanes that the link serves.
+        owner: opens connections and receives events.
+        timeout_ms: how long a broker may wait for its followers, in milliseconds.
 
     Attributes:
-        waiting: sources that want to send a batch by it.
-        queued: batches that are made already.
+        waiting: the sources that have a batch to send over the link.
+        queued: the batches that are already filled.
     """
 
     def __init__(self, node: int, role: Role, owner: Owner, timeout_ms: int) -> None:
@@ -116,15 +117,15 @@ class Link:
         self.idle_since = self._loop.time()
         self.closed = False
 
-    # --- what the producer does -------------------------------------------------------------------------------------
+    # --- called by the producer -------------------------------------------------------------------------------------
 
     @property
     def wanted(self) -> bool:
-        """Whether anything waits for it."""
+        """Whether any source or batch waits for the link."""
         return bool(self.waiting or self.queued)
 
     def is_free(self) -> bool:
-        """Whether a request can be written now; else ``Owner.free`` is called when it can."""
+        """Whether a request can be written now; if not, ``Owner.free`` is called later."""
         if self.flight is not None or self.closed or self._timer is not None:
             return False
         throttled = self._owner.throttled_until.get(self.node, 0.0) - self._loop.time()
@@ -137,20 +138,23 @@ class Link:
         return self.connection is not None
 
     def prepare(self) -> None:
-        """See to it that there is a connection; one whose login ends, or was made with other files, is used until there is."""
+        """Open a connection if there is none, or a replacement for one that has expired.
+
+        The expired connection stays in use until the replacement is open.
+        """
         current, now = self.connection, self._loop.time()
         due = (current is None or current.expired) and now >= self._renew_at
         if due and self._opening is None and self._next is None and not self.closed:
             self._opening = self._loop.create_task(self._open(), name=f"kafka-link-{self.node}")
 
     def send(self, batches: Sequence[Batch]) -> None:
-        """Write one request with these batches, which have their numbers.
+        """Write one request with these batches, which already have their numbers.
 
         Raises:
-            Exception: it could not be written, or only in part; the batches are the caller's to fail.
+            Exception: the request was not written, or only in part; the caller must fail the batches.
         """
         connection = self.connection
-        assert connection is not None  # noqa: S101 - it is free
+        assert connection is not None  # noqa: S101 - the caller has checked ``is_free``
         version = messages.common_version(messages.PRODUCE, connection.versions)
         body = messages.produce_request(((b.topic, b.partition, b.encoded()) for b in batches), self._timeout_ms)
         flight = Flight(batches, sum(map(len, body)), self._loop.time())
@@ -160,22 +164,22 @@ class Link:
             self._on_answer(answer, version)
 
         connection.send(messages.PRODUCE, version, body, answered)
-        self.flight = flight  # only now: where writing fails, the caller fails the batches, each once
+        self.flight = flight  # set last: if writing fails, only the caller fails the batches
 
     def renew(self) -> None:
-        """What connections are made with has changed: have a new one take over."""
+        """Replace the connection, because the credential files have changed."""
         if self.connection is not None:
             self.connection.expire()
             self.prepare()
 
     def drop(self, why: str) -> None:
-        """Close the connection at once; the batches on their way fail."""
+        """Close the connection at once; the batches in flight fail."""
         if self.connection is not None:
             self.connection.abort(why)
             self._on_end()
 
     def close(self, why: str) -> None:
-        """For ever."""
+        """Close the link permanently."""
         self.closed = True
         if self._opening is not None:
             self._opening.cancel()
@@ -185,7 +189,7 @@ class Link:
             self._next.abort(why)
         self.drop(why)
 
-    # --- what happens -----------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
         connection: Connection | None = None
@@ -211,7 +215,7 @@ class Link:
             self._change_over()
 
     def _change_over(self) -> None:
-        """Use the connection that was opened last."""
+        """Switch to the connection that was opened last."""
         before, self.connection, self._next = self.connection, self._next, None
         if before is not None:
             before.on_end = _nothing
@@ -231,7 +235,7 @@ class Link:
 
     def _on_answer(self, answer: bytes, version: int) -> None:
         flight, now = self.flight, self._loop.time()
-        assert flight is not None  # noqa: S101 - a connection takes no answer that nobody asked for
+        assert flight is not None  # noqa: S101 - a connection rejects an answer without a request
         try:
             read = messages.read_produce_answer(answer, version)
         except UnreadableAnswer as unreadable:
@@ -251,21 +255,21 @@ class Link:
         self._go_on()
 
     def _settle(self, batch: Batch, error: ProduceError | None) -> None:
-        """Tell what became of a batch; a fault in that must not keep it from the other batches."""
+        """Report the result of a batch; an exception there must not keep the other batches from their results."""
         try:
             self._owner.settled(batch, error)
         except Exception:
             log.exception("batch_not_settled", broker=self.node, topic=batch.topic, partition=batch.partition)
 
     def _throttle(self, until: float) -> None:
-        # The quota is the client's: another connection would only evade it.
+        # The quota applies to the client, so a new connection must not evade it.
         self._owner.throttled_until[self.node] = max(until, self._owner.throttled_until.get(self.node, until))
 
     def _on_end(self) -> None:
         self.give_up(CLOSED, self.connection.end if self.connection is not None else "")
 
     def give_up(self, error: ProduceError, why: str) -> None:
-        """Close the connection; the batches on their way fail with ``error``."""
+        """Close the connection; the batches in flight fail with ``error``."""
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.on_end = _nothing
@@ -280,7 +284,7 @@ class Link:
         self._go_on()
 
     def _go_on(self) -> None:
-        """No request is on its way."""
+        """Continue after the request in flight has ended."""
         if self._next is not None:
             self._change_over()
         else:
@@ -288,4 +292,4 @@ class Link:
 
 
 def _nothing() -> None:
-    """It is known already."""
+    """Do nothing: the link has already handled the connection's end."""
