@@ -1,8 +1,8 @@
-"""When Kafka refuses everything: one lane tries at a time, the others are held.
+"""When Kafka refuses everything, one lane tries at a time and the others are held.
 
-A refusal that hits one lane is that lane's to wait out. When two lanes or more were refused and no batch was accepted since, it
-is the cluster that refuses, and many lanes' attempts would be a load that helps nobody. Then one lane tries, another one after a
-pause, with pauses that grow to 30 s. The first batch that is accepted lets all of them go on.
+If Kafka refuses a single lane, only that lane pauses. If Kafka has refused two lanes or more and accepted no batch
+since, the cluster refuses everything. Attempts of many lanes would then only add load. So one lane tries, and another
+one after a pause; the pauses grow up to 30 s. The first accepted batch releases all lanes.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _PAUSE_SECONDS: Final = (0.1, 30.0)
-# From so many lanes on it is the cluster.
+# If at least this many lanes are refused, the cluster refuses everything.
 _LANES: Final = 2
 
 
 class Pacing:
-    """See the module's head.
+    """See the module docstring.
 
     Args:
         offer: called with a source that may try now.
@@ -29,17 +29,17 @@ class Pacing:
         self._held: dict[Any, None] = {}
         self._admitted: set[Any] = set()
         self._pause = _PAUSE_SECONDS[0]
-        # All lanes of a request are refused at once, which is one refusal: the pause grows once in each pause.
+        # A refused request refuses all its lanes at once, which counts once: the pause cannot grow again before this time.
         self._grows_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def refuses_everything(self) -> bool:
-        """Whether it is the cluster that refuses."""
+        """Whether the cluster refuses all lanes, and not one lane only."""
         return len(self._refused) >= _LANES
 
     def admits(self, source: Any) -> bool:
-        """Whether the source may try now; else it is held, and offered later."""
+        """Whether the source may try now; if not, it is held and offered later."""
         if not self.refuses_everything:
             return True
         if source in self._admitted:
@@ -50,12 +50,12 @@ class Pacing:
         return False
 
     def admit(self, source: Any) -> None:
-        """It will try something else than what was refused: let it, at once."""
+        """Let the source try at once: its next attempt differs from the refused one, or it was admitted before."""
         if self.refuses_everything:
             self._admitted.add(source)
 
     def accepted(self) -> None:
-        """A batch is in the log: all may go on."""
+        """Release all lanes, because a batch is in the log."""
         if not self._refused:
             return
         self._refused.clear()
@@ -67,7 +67,7 @@ class Pacing:
             self._offer(source)
 
     def refused(self, source: Any, most_seconds: float) -> None:
-        """A batch of this source was refused; no pause is to be longer than told."""
+        """Count a refused batch of this source; the pause grows to ``most_seconds`` at most."""
         self._refused.add(source)
         now = self._loop.time()
         if self.refuses_everything and now >= self._grows_at:
@@ -75,7 +75,7 @@ class Pacing:
             self._grows_at = now + self._pause / 2
 
     def stop(self) -> None:
-        """Offer nothing more."""
+        """Stop the timer that offers held sources."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

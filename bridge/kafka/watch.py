@@ -1,8 +1,9 @@
-"""Looks after requests that have no answer: is the broker slow, or dead?
+"""Watches requests that have no answer: is the broker slow, or dead?
 
-Slow is not dead. A Kafka that stores in an object store, or beyond an ocean, may take seconds, and a request that is given up and
-sent again each time would never be acknowledged. So when a request has no answer for longer than the limit, its broker is asked
-something else on another connection. As long as it answers that, the request is waited for; the limit follows what is seen.
+A slow broker is not dead. A Kafka that writes to an object store, or across an ocean, may take seconds. If the bridge
+abandoned such a request and sent it again each time, Kafka would never acknowledge it. So if a request has no answer
+within the limit, the bridge opens another connection to its broker. As long as the broker answers there, the bridge
+waits for the request. The limit follows the latency that is observed.
 """
 
 import asyncio
@@ -25,30 +26,31 @@ log = structlog.get_logger(__name__)
 _LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RECORDS_BOUNDS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 _LOOK_SECONDS: Final = 0.25
-# A request is never waited for longer, and the limit is never higher than the second.
+# The longest wait for an answer, apart from the time that a large request gets for its size; and the highest limit.
 _MOST_SECONDS, _MOST_LIMIT_SECONDS = 120.0, 30.0
-# A broker that lives answers within a second, or within thrice the time that connecting to it took before.
+# A live broker answers within a second, or within three times the time that connecting to it took before.
 _ANSWER_SECONDS, _OF_OPENING = 1.0, 3.0
-# A request is given up as well where so many that were written to the same broker later have been answered, each in this share of
-# the time that it has waited for: then its connection is stuck, not the broker.
+# The bridge also abandons a request if the broker answered this many later ones, each within this share of its wait.
+# Then its connection is stuck, not the broker.
 _OTHERS, _OTHERS_SHARE = 3, 0.1
-# Bytes a second of a narrow line: a large request takes its time, where small ones are answered at once. Below the second no
-# request is waited for.
+# Bytes per second on a narrow line, where a large request takes long and small ones are answered at once. The first
+# value gives a large request more time before it counts as stuck. The second adds to the longest wait.
 _SLOW_LINE, _SLOWEST_LINE = 20_000, 5_000
-# Between two questions whether a broker lives.
+# The shortest time between two checks that a broker answers.
 _ASK_AGAIN_SECONDS: Final = 2.0
-# The slowest acknowledgement counts for this long, and in steps of this size.
+# The slowest acknowledgement counts for this long. For each step of this size, one maximum is kept.
 _REMEMBERED_SECONDS, _STEP_SECONDS = 300.0, 10.0
-# A broker that is not heard otherwise is asked for metadata, so that it is known whether it answers.
+# If no broker has answered for this long, the bridge asks for metadata to find out whether one does.
 _SILENT_SECONDS: Final = 2.0
-# An answer that takes longer is told, once in so many seconds.
+# An acknowledgement that takes longer than the first value is logged, at most once in the second.
 _SLOW_SECONDS, _LOG_SECONDS = 1.0, 60.0
-# Brokers close connections that were idle for long, the services' after four minutes; spare ones go sooner.
+# Brokers close idle connections, those of hosted services after four minutes. The bridge closes idle links earlier, and
+# spare links earlier still.
 _IDLE_SECONDS, _SPARE_SECONDS = 200.0, 10.0
 
 
 class Traffic:
-    """What Kafka acknowledged: how long a batch took, how large it was."""
+    """Statistics of acknowledged batches: how long each took, and how many records it had."""
 
     def __init__(self) -> None:
         self.latency = Histogram(
@@ -57,27 +59,27 @@ class Traffic:
         self.records = Histogram("kafka_batch_records", "Records in an acknowledged batch.", _RECORDS_BOUNDS)
 
     def acknowledged(self, seconds: float, records: int) -> None:
-        """A batch of so many records was, so long after it was sent."""
+        """Count a batch with this number of records, acknowledged this many seconds after it was sent."""
         self.latency.observe(seconds)
         self.records.observe(records)
 
 
 class Watch:
-    """See the module's head.
+    """See the module docstring.
 
     Args:
-        producer: whose links it looks after.
-        limit_seconds: the least limit.
+        producer: the producer whose links are watched.
+        limit_seconds: the lowest value of the limit.
 
     Attributes:
-        answered_at: the loop's time when a broker last answered a Produce request.
+        answered_at: when a broker last acknowledged a batch, in the loop's time.
     """
 
     def __init__(self, producer: "Producer", limit_seconds: float) -> None:
         self._producer, self._least_limit = producer, limit_seconds
         self._loop = asyncio.get_running_loop()
         self._slowest: deque[tuple[float, float]] = deque()
-        # of each broker: when requests that were answered were written, and how long that took
+        # by broker: when each answered request was written, and how long its answer took
         self._answers: defaultdict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_OTHERS))
         self._timer: asyncio.TimerHandle | None = None
         self._questions: set[asyncio.Task[None]] = set()
@@ -85,11 +87,11 @@ class Watch:
         self.answered_at = float("-inf")
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start watching."""
         self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
         for task in self._questions:
@@ -97,7 +99,7 @@ class Watch:
         await asyncio.gather(*self._questions, return_exceptions=True)
 
     def acknowledged(self, node: int, sent_at: float) -> None:
-        """The broker acknowledged a batch whose request was written then."""
+        """Record that the broker acknowledged a batch whose request was written at ``sent_at``, in the loop's time."""
         self.answered_at = now = self._loop.time()
         seconds = now - sent_at
         if seconds > _SLOW_SECONDS and now - self._slow_logged_at > _LOG_SECONDS:
@@ -113,7 +115,7 @@ class Watch:
 
     @property
     def limit_seconds(self) -> float:
-        """After which a request without an answer is looked into."""
+        """How long a request may have no answer before the bridge checks its broker."""
         slowest = max((seconds for _, seconds in self._slowest), default=0.0)
         return max(self._least_limit, min(2 * slowest, _MOST_LIMIT_SECONDS))
 
@@ -149,7 +151,7 @@ class Watch:
             task.add_done_callback(self._questions.discard)
 
     def _patience(self, flight: Flight) -> float:
-        """How long a request may be on its way by a connection that is slower than others: longer after each attempt."""
+        """How long a request may take on a connection that is slower than others; twice as long after each attempt."""
         attempts = max((batch.timeouts for batch in flight.batches.values()), default=0)
         return (self.limit_seconds + flight.size / _SLOW_LINE) * 2.0 ** min(attempts, 10)
 
@@ -158,7 +160,7 @@ class Watch:
         return len(later) == _OTHERS and max(later) < age * _OTHERS_SHARE
 
     async def _ask(self, link: Link, flight: Flight) -> None:
-        """Give the request up, unless the broker answers on another connection."""
+        """Abandon the request, unless the broker answers on another connection."""
         error = ""
         limit = max(_ANSWER_SECONDS, _OF_OPENING * (link.connection.opening_seconds if link.connection else 0.0))
         try:
