@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 # The limit for each step of an update: metadata from any of the brokers, a producer id, a topic's setting.
 _UPDATE_SECONDS: Final = 30.0
 _BACKOFF_SECONDS: Final = (0.1, 2.0)
-# The shortest time between two updates if they succeed, and the longest while a producer id, a topic or a new connection
-# is missing.
+# The shortest time between two updates if they succeed, and the longest while a producer id, a topic or a new
+# connection is missing.
 _INTERVAL_SECONDS, _SILENT_ASK_SECONDS = 0.1, 2.0
 # Every fifth update asks another broker: one that the controller cannot reach would report former leaders forever.
 _SAME_BROKER: Final = 5

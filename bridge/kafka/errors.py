@@ -51,8 +51,8 @@ _NOT_APPENDED: Final = {
     87: Action.REFUSE,
 }
 _NUMBERS: Final = {OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID}
-# The leader moves, the topic is being created, a broker's disk failed, or a follower is late. Such an error passes within
-# about a second, and the cluster's metadata shows the new state.
+# The leader moves, the topic is being created, a broker's disk failed, or a follower is late. Such an error passes
+# within about a second, and the cluster's metadata shows the new state.
 _OF_THE_LEADER: Final = {3, 5, 6, 7, 8, 9, 13, 19, 20, 56, 72, 74, 75, 80, 83, 100, 103, 108}
 
 # Kafka's names for its error codes, in order, starting at -1.

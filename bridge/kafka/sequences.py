@@ -96,7 +96,7 @@ class Sequences:
             self._forget(numbers)
 
     def forget_id(self, batch: Batch) -> None:
-        """Make the partition need another producer id: the broker has forgotten this one, or knows a newer epoch of it."""
+        """Drop the partition's producer id, which the broker has forgotten or knows with a newer epoch."""
         numbers = self.of(batch.topic, batch.partition)
         batch.numbers, batch.unresolved = None, False
         numbers.batch = None

@@ -40,7 +40,7 @@ class Sizes:
         self.most_request_bytes = settings.max_request_bytes
         self.most_batch_bytes = settings.max_batch_bytes
         self._lost_in_a_row, self._lost_at = 0, 0.0
-        # By broker: when it accepted a request, and the request's size. A later request of at least that size replaces it.
+        # By broker: when it accepted a request, and the size. A later request that is as large replaces it.
         self._largest: defaultdict[int, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=_LARGEST_KEPT))
 
     def accepted(self, node: int, size: int, batches: int) -> None:
@@ -53,7 +53,7 @@ class Sizes:
             self._lost_in_a_row = 0
 
     def largest_accepted(self, node: int | None, since: float) -> int:
-        """Bytes of the largest request that the broker accepted after ``since``, in the loop's time; 0 if there is none."""
+        """Bytes of the largest request that the broker accepted since then, in the loop's time; 0 if there is none."""
         accepted = self._largest[node] if node is not None else ()
         return next((size for at, size in accepted if at >= since), 0)
 
