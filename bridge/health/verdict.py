@@ -258,7 +258,7 @@ class HealthReport:
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
         secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
-        kafka = "The files for connections to Kafka can't be used, so none can be opened. kafka_not_available says why."
+        kafka = "The files for the connection to Kafka can't be used: no new one can be opened. kafka_not_available says why."
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
             (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),

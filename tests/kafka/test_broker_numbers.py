@@ -5,6 +5,7 @@ The rule of ``bridge/kafka/sequences.py``, and the model of a broker in the unit
 ``BRIDGE_TEST_BOOTSTRAP`` runs it against a broker of another version.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from bridge.kafka.wire import Connection, connect
 from bridge.record import Record
 
 OUT_OF_ORDER, FENCED = 45, 47
+NO_LEADER_YET = {3, 5, 6}
 SECONDS = 10.0
 
 
@@ -36,7 +38,13 @@ class Writer:
         self._connection, self._topic, self._id = connection, topic, producer_id
 
     async def write(self, epoch: int, first: int, *values: str) -> int:
-        """Write one batch; the error's code, 0 for none."""
+        """Write one batch and return the error code, 0 for none. A topic that is new has no leader for a moment."""
+        async with asyncio.timeout(SECONDS):
+            while (code := await self._write_once(epoch, first, *values)) in NO_LEADER_YET:
+                pass
+        return code
+
+    async def _write_once(self, epoch: int, first: int, *values: str) -> int:
         batch = Batch(self._topic, 0, "lz4", 1 << 20)
         now = time.time_ns() // 1_000_000
         batch.extend([Record(self._topic, b"key", value.encode(), [], now) for value in values])
