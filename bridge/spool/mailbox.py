@@ -120,7 +120,7 @@ class Mailbox:
                     break
         except queue.Empty:
             pass  # that was everything
-        self._unanswered = {id(op): op for op in ops if isinstance(op, Asked)}
+        self._unanswered |= {id(op): op for op in ops if isinstance(op, Asked)}
         return ops
 
     @property
@@ -134,7 +134,7 @@ class Mailbox:
         return bool(self._answers)
 
     def answer(self, op: Asked, result: object, error: Exception | None) -> None:
-        """Answer an operation of the last `take`, once."""
+        """Answer an operation that was taken, once."""
         del self._unanswered[id(op)]
         self._answers.append((op.future, result, error))
         if isinstance(op, Append):
@@ -142,7 +142,7 @@ class Mailbox:
             self._appended_bytes += op.cost_bytes
 
     def fail_unanswered(self, error: Exception) -> None:
-        """Answer every operation of the last `take` that has no answer yet."""
+        """Answer every operation that was taken and has no answer yet."""
         for op in list(self._unanswered.values()):
             self.answer(op, None, error)
 

@@ -14,7 +14,7 @@ from bridge.errors import SpoolFailed
 from bridge.spool.disk import size_of
 from bridge.spool.failure import malformed
 from bridge.spool.format import DATABASE, TABLES, check_format
-from bridge.spool.rows import DeadLetter, LaneStats, Ledger, SpoolRow, crc_of, decode_body
+from bridge.spool.rows import DeadLetter, Ledger, SpoolRow, Total, crc_of, crc_of_total, decode_body
 
 T = TypeVar("T")
 
@@ -38,32 +38,23 @@ def head_of(connection: sqlite3.Connection, lane: int) -> tuple[int, int | None]
 
 
 def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]:
-    """Count what is in the file. Payloads on overflow pages are not read.
+    """The totals that the file keeps, and the texts next to them: a few pages, however large the file is.
 
     Raises:
-        sqlite3.DatabaseError: the file is malformed; also if its index and its table disagree.
+        sqlite3.DatabaseError: the file is malformed.
     """
     schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
     if [text for (text,) in schema] != TABLES:
         raise malformed("these are not the spool's tables")
-    ledger = Ledger()
-    counted = connection.execute(
-        "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * row) % 1000003), sum(n), sum(size) FROM "
-        "(SELECT lane, seq, n, length(body) AS size, rowid AS row FROM queue NOT INDEXED LIMIT -1) "
-        "GROUP BY lane ORDER BY lane"
-    ).fetchall()  # the limit keeps the subquery apart: sorted by lane are four numbers a row then, not the bodies
-    indexed = connection.execute(
-        "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * rowid) % 1000003) FROM queue "
-        "GROUP BY lane ORDER BY lane"
-    ).fetchall()
-    if [row[:5] for row in counted] != indexed:
-        raise malformed("the queue's index and its table disagree")
-    for lane, rows, first, last, _, reports, size in counted:
-        head = head_of(connection, lane)
-        ledger.put(lane, LaneStats(rows, reports, size, first, last, head[1] if head else None))
-    ledger.dead_letter_rows, ledger.dead_letter_reports = connection.execute(
-        "SELECT count(*), coalesce(sum(n), 0) FROM dead_letter"
-    ).fetchone()
+    totals = [(tuple(total), crc) for *total, crc in connection.execute("SELECT * FROM totals").fetchall()]
+    if any(crc != crc_of_total(total) for total, crc in totals):
+        raise malformed("the totals fail their checksum")
+    try:
+        ledger = Ledger.of_totals(cast("list[Total]", [total for total, _ in totals]))
+    except ValueError as error:
+        raise malformed(str(error)) from error
+    if not totals and connection.execute("SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)").fetchone() != (0, 0):
+        raise malformed("there are rows and no totals")
     return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
 
@@ -178,7 +169,7 @@ class SpoolReader:
             self._copy.cleanup()
 
     def stats(self) -> Ledger:
-        """Rows, reports and bytes by lane and in total, and the dead letters: one pass over the file."""
+        """Rows, reports and bytes by lane and in total, and the dead letters, as the file keeps them."""
         return self._steady(lambda connection: load_ledger(connection)[0])
 
     def meta(self) -> dict[str, str]:
