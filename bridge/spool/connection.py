@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from bridge.spool.disk import bound_read_ahead
 from bridge.spool.format import FORMAT, PAGE_BYTES, TABLES
 
 WAL_BYTES: Final = 8 << 20
@@ -55,6 +56,7 @@ def connect(path: Path) -> sqlite3.Connection:
             f"journal_size_limit = {WAL_BYTES}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+        bound_read_ahead(path)
         connection.execute("DELETE FROM meta WHERE 0")  # fails where a damaged header makes the file read-only
     except BaseException:
         close_untouched(connection, path)

@@ -11,7 +11,7 @@ from bridge.spool.connection import INSERT_ROWS, INSERT_ROWS_MANY, INSERTS, REPL
 from bridge.spool.disk import size_of
 from bridge.spool.failure import DISK_ERRORS, failure_of, malformed
 from bridge.spool.format import DATABASE, PAGE_BYTES, SUFFIXES
-from bridge.spool.reader import READ_ROWS, head_of, load_ledger, read_dead_letters, read_rows
+from bridge.spool.reader import Rows, head_of, load_ledger, read_dead_letters, read_rows
 from bridge.spool.proof import Proof
 from bridge.spool.rebuild import SALVAGE, Found, Sources, exchange, make_ready
 from bridge.spool.rows import DeadLetter, EncodedRow, LaneStats, Ledger, SpoolRow, crc_of, crc_of_total, encode_row
@@ -20,21 +20,12 @@ SMALL_BYTES: Final = 1 << 20
 """A file of this size takes next to nothing."""
 _VACUUM_LIVE_BYTES: Final = 4 << 20
 """The file is rewritten only when no more than this is in it, which takes milliseconds."""
-_FIRST_ROWS: Final = 32
-"""Rows that the first piece of a read or of the proof looks at: on a cold disk each may be a page of its own."""
-_PIECE_SECONDS: Final = 0.02
-"""What one statement that reads should take: the next looks at more rows or fewer, since appends wait for it."""
+PIECE_ROWS: Final = 64
+"""Rows that one statement reads or proves at most: on a cold disk each may be a page of its own, and appends wait."""
 _DELETE_ROWS: Final = 500
 """Rows one commit deletes at most, so that no append waits long behind a large delete: each may touch another page."""
 _NOT_ITS_OWN_FILE: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 """While opening: a version in the header, or a name in the schema, that the spool does not write."""
-
-
-def _next_rows(rows: int, seconds: float) -> int:
-    """How many rows the next piece looks at, after one of so many took so long."""
-    if seconds < _PIECE_SECONDS / 2:
-        return min(2 * rows, READ_ROWS)
-    return max(rows // 2, 4) if seconds > _PIECE_SECONDS else rows
 
 
 class SpoolHooks:
@@ -76,8 +67,6 @@ class SpoolFile:
         self.doubtful: Sequence[EncodedRow] = ()  # of a commit that failed: they may be in the file all the same
         self.sources = Sources([])  # damaged files whose rows are being taken over
         self.proof: Proof | None = None  # while it is not done
-        self._read_rows = _FIRST_ROWS
-        self._proof_rows = _FIRST_ROWS
         self._connection = connection
         self._hooks = hooks
         self._wal = directory / f"{DATABASE}-wal"
@@ -235,29 +224,26 @@ class SpoolFile:
             self._connection.execute(INSERTS[count], values)
             start += count
 
-    def read(self, lane: int, after_seq: int, max_bytes: int) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
-        """Rows of a lane behind ``after_seq``, in order, up to ``max_bytes`` of bodies but at least one if there is any.
+    def read(self, lane: int, after_seq: int, max_bytes: int) -> Rows:
+        """The next rows of a lane behind ``after_seq``, in order, up to ``max_bytes`` of bodies but at least one.
 
-        Fewer on a slow disk, as appends wait for a read. Rows that the CRC refuses are dead-lettered first; the second list names them (without records), with the reason.
+        No more than `PIECE_ROWS`, as appends wait for a read. Rows that the CRC refuses are dead-lettered first.
         """
         self._hooks.before_read()
         bad: list[tuple[SpoolRow, str]] = []
         while True:
             stats = self.ledger.lanes.get(lane)
             if stats is None or stats.last_seq <= after_seq:
-                return [], bad
-            limit = max(1, min(self._read_rows, max_bytes * stats.rows // max(1, stats.bytes)))
-            began = time.monotonic()
-            rows, broken = read_rows(self._connection, lane, after_seq, limit, max_bytes)
-            if limit == self._read_rows:
-                self._read_rows = _next_rows(limit, time.monotonic() - began)
-            for row, reason in broken:
+                return Rows([], bad, 0)
+            limit = max(1, min(PIECE_ROWS, max_bytes * stats.rows // max(1, stats.bytes)))
+            rows = read_rows(self._connection, lane, after_seq, limit, max_bytes)
+            for row, reason in rows.bad:
                 if any(row.seq == before.seq for before, _ in bad):
                     raise malformed(f"lane {lane}, seq {row.seq} can't be removed")
                 self._dead_letter_bad_rows(row, reason)
                 bad.append((row, reason))
-            if rows or not broken:
-                return rows, bad
+            if rows.good or not rows.bad:
+                return Rows(rows.good, bad, rows.size)
 
     def _dead_letter_bad_rows(self, row: SpoolRow, reason: str) -> None:
         with self._transaction() as draft:
@@ -406,9 +392,7 @@ class SpoolFile:
     def prove(self, until: float) -> None:
         """Go on with the proof until that time (monotonic), a piece at least."""
         while self.proof is not None:
-            began = time.monotonic()
-            self.proof.step(self._proof_rows)
-            self._proof_rows = _next_rows(self._proof_rows, time.monotonic() - began)
+            self.proof.step(PIECE_ROWS)
             if self.proof.done:
                 self.proof = None
             if time.monotonic() >= until:

@@ -8,12 +8,12 @@ import asyncio
 import queue
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.errors import SpoolError
 from bridge.spool.file import SpoolFile
-from bridge.spool.rows import EncodedRow
+from bridge.spool.rows import EncodedRow, SpoolRow
 from bridge.spool.stats import SpoolEvent, SpoolStats
 
 
@@ -42,6 +42,8 @@ class Read:
     after_seq: int
     max_bytes: int
     future: asyncio.Future[Any]
+    began: float | None = None
+    rows: list[SpoolRow] = field(default_factory=list)
 
 
 @dataclass(slots=True)

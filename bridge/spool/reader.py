@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, NamedTuple, Self, TypeVar, cast
 
 import msgspec
 
@@ -20,6 +20,15 @@ T = TypeVar("T")
 
 READ_ROWS: Final = 4_096
 """Rows that one read looks at, at most."""
+
+
+class Rows(NamedTuple):
+    """Rows of a lane that their CRC proves, the others (without records) with the reason, and bytes of the bodies."""
+
+    good: list[SpoolRow]
+    bad: list[tuple[SpoolRow, str]]
+    size: int
+
 
 _Fetched = list[tuple[int, object, object, object]]
 """Seq, n, crc and body of rows, each perhaps damaged."""
@@ -60,22 +69,22 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
 
 def read_rows(
     connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int
-) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
+) -> Rows:
     """Up to ``limit`` rows behind ``after_seq``: those the CRC proves, and the others (without records) with the reason."""
     fetched = _fetch_at_once(connection, lane, after_seq, limit)
-    rows, bad = judge_rows(lane, after_seq, fetched, max_bytes) if fetched is not None else ([], [])
-    if bad or fetched is None:  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
+    found = judge_rows(lane, after_seq, fetched, max_bytes) if fetched is not None else Rows([], [], 0)
+    if found.bad or fetched is None:  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
         fetched = connection.execute(
             "SELECT seq, n, crc, body FROM queue WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",
             (lane, after_seq, limit),
         ).fetchall()
-        rows, bad = judge_rows(lane, after_seq, fetched, max_bytes)
-    return rows, bad
+        found = judge_rows(lane, after_seq, fetched, max_bytes)
+    return found
 
 
 def judge_rows(
     lane: int, after_seq: int, fetched: _Fetched, max_bytes: int
-) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
+) -> Rows:
     """Rows that the CRC proves, up to ``max_bytes``, and the others (without records) with the reason.
 
     Raises:
@@ -91,14 +100,14 @@ def judge_rows(
         if not (isinstance(n, int) and isinstance(body, bytes) and crc == crc_of(lane, seq, n, body)):
             bad.append((SpoolRow(lane, seq, n if isinstance(n, int) else 0, []), "crc"))
             continue
-        total += len(body)
-        if total > max_bytes and rows:
+        if total + len(body) > max_bytes and rows:
             break
+        total += len(body)
         try:
             rows.append(SpoolRow(lane, seq, n, decode_body(body)))
         except msgspec.MsgspecError as error:
             bad.append((SpoolRow(lane, seq, n, []), f"undecodable: {error}"))
-    return rows, bad
+    return Rows(rows, bad, total)
 
 
 def _fetch_at_once(connection: sqlite3.Connection, lane: int, after_seq: int, limit: int) -> _Fetched | None:
@@ -183,7 +192,7 @@ class SpoolReader:
 
         ``limit`` bounds the rows that are looked at, and so the memory that this takes.
         """
-        return self._steady(lambda connection: read_rows(connection, lane, after_seq, limit, max_bytes))
+        return self._steady(lambda connection: read_rows(connection, lane, after_seq, limit, max_bytes)[:2])
 
     def dead_letters(self, after_id: int = 0, *, max_bytes: int) -> list[DeadLetter]:
         """Dead letters, by id, up to ``max_bytes`` but at least one if there is any."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from bridge.spool.disk import bound_read_ahead
 from bridge.spool.format import PAGE_BYTES
 
 Value = int | float | str | bytes | None
@@ -99,6 +100,8 @@ class RawPages:
     def __init__(self, database: Path, wal: WalFrames) -> None:
         self._wal = wal
         self._fd = os.open(database, os.O_RDONLY) if database.exists() else None
+        if self._fd is not None:
+            bound_read_ahead(database)
         size = os.fstat(self._fd).st_size if self._fd is not None else 0
         self._file_pages = -(-size // PAGE_BYTES)
         self.count = max([self._file_pages, *wal.pages])

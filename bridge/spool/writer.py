@@ -34,6 +34,8 @@ _COMMIT_BYTES: Final = 4 << 20
 """Bodies beyond which what is queued is left for the next commit."""
 _READ_SECONDS: Final = 0.05
 """How long a round reads."""
+_READ_AT_MOST_SECONDS: Final = 0.5
+"""How long rows are read for one lane before it gets those that were found: others wait."""
 _TELL_SECONDS: Final = 10.0
 """Between two events about the check."""
 _MANY_BAD_ROWS: Final = 100
@@ -192,7 +194,7 @@ class Writer:
             elif isinstance(op, Call):
                 self._write(writes)
                 writes = []
-                self._answer_with(op, op.run)
+                self._answer_with(op)
         self._write(writes)
 
     @property
@@ -209,8 +211,7 @@ class Writer:
         """Do reads first, then what is to be proved. While rows are taken over from a damaged file, reads wait for them."""
         until = time.monotonic() + _READ_SECONDS
         while self._reads and not (self._file is not None and self._file.sources.files):
-            read = self._reads.popleft()
-            self._answer_with(read, partial(self._read, read))
+            self._read_piece(self._reads[0])
             if time.monotonic() >= until:
                 return
         file = self._file
@@ -338,36 +339,47 @@ class Writer:
                 error = self._failed(failure)
             self._mailbox.answer(op, None, error)
 
-    def _read(self, read: Read, file: SpoolFile) -> list[SpoolRow]:
+    def _read_piece(self, read: Read) -> None:
+        """Read a piece of what is asked for; answer when that is all, or when it has taken its time."""
+        now = time.monotonic()
+        read.began = read.began or now
+        file = self._file
+        more, error = self._attempt(partial(self._read, read), file) if file is not None else (None, self._no_file())
+        if error is not None and self._is_salvaging:
+            return  # the file was damaged: the new one will have what is whole
+        if error is not None or not more or now - read.began > _READ_AT_MOST_SECONDS:
+            self._reads.popleft()
+            self._mailbox.answer(read, read.rows, error)
+
+    def _read(self, read: Read, file: SpoolFile) -> bool:
+        """Whether there may be more."""
         after = max(read.after_seq, self._deletes.through.get(read.lane, read.after_seq))
-        rows, bad = file.read(read.lane, after, read.max_bytes)
-        self._ledger = file.ledger
-        for row, reason in bad:
+        rows = file.read(read.lane, after, read.max_bytes)
+        self._ledger, self._meta = file.ledger, file.meta
+        if rows.good and not (read.rows and rows.size > read.max_bytes):
+            read.rows += rows.good
+            read.after_seq = rows.good[-1].seq
+        read.max_bytes -= rows.size
+        for row, reason in rows.bad:
             self._counts.damaged_rows += 1
             self._bad_rows_of_file += 1
             message = f"lane {row.lane}, seq {row.seq}: dead-lettered: {reason}"
             self._mailbox.report(SpoolEvent("damaged_row", message, None, 1, row.n))
         if self._bad_rows_of_file >= _MANY_BAD_ROWS:
             self._exchange("rows")
-        return rows
+        return bool(rows.good) and read.max_bytes > 0
 
     # ── answers ──
 
-    def _answer_with(self, op: Read | Call, run: Callable[[SpoolFile], object]) -> None:
-        result: object = None
-        error: Exception | None = self._down or SpoolFailed("the spool has no file")
+    def _answer_with(self, op: Call) -> None:
         file = self._file
-        if self._file is not None:
-            result, error = self._attempt(run, self._file)
-        if error is not None and self._file is not file and self._file is not None and isinstance(op, Read):
-            # The file was damaged: the new one will have what is whole.
-            if self._is_salvaging:
-                self._reads.appendleft(op)
-                return
-            result, error = self._attempt(run, self._file)
+        result, error = self._attempt(op.run, file) if file is not None else (None, self._no_file())
         if self._file is not None:
             self._ledger, self._meta = self._file.ledger, self._file.meta
         self._mailbox.answer(op, result, error)
+
+    def _no_file(self) -> SpoolError:
+        return self._down or SpoolFailed("the spool has no file")
 
     def _attempt(self, run: Callable[[SpoolFile], object], file: SpoolFile) -> tuple[object, Exception | None]:
         try:

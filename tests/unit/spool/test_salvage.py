@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.spools import eventually
+
 from bridge.errors import SpoolFailed
 from bridge.record import Record
 from bridge.spool.file import SpoolHooks
@@ -166,7 +168,8 @@ async def test_meta_and_dead_letters_are_taken_over(closed: Path) -> None:
     """A lost header costs neither the lane layout nor what was kept for good."""
     _header(closed / "spool.db")
     spool = await open_spool(closed)
-    assert "3" == spool.get_meta("lanes")
+    assert "3" == spool.get_meta("lanes")  # at once: a caller needs it before the rows are there
+    await eventually(lambda: spool.stats.checked)
     (dead_letter,) = await spool.dead_letters(max_bytes=MIB)
     await spool.close(20)
     assert (9, 1, 5, "refused", True) == (
