@@ -158,6 +158,9 @@ class MetricsCollector:
         yield counter("spool_damaged_rows", "Rows that their checksum did not prove.", stats.damaged_rows)
         text = "Damaged files that lie aside in the spool's directory."
         yield gauge("spool_damaged_files", text, stats.kept_damaged_files)
+        text = "0 while the spool's file is checked, or the rows of a damaged file are taken over."
+        yield gauge("spool_checked", text, float(stats.checked))
+        yield gauge("spool_checked_ratio", "How far the check of the spool's file is.", stats.checked_share)
         yield gauge("spool_dead_letter_reports", "Dead letters in the spool, in reports.", stats.dead_letter_reports)
 
     def _of_what_is_set_up(self) -> Iterator[Reading]:

@@ -246,8 +246,13 @@ class HealthReport:
             f"Dead letters: {stats.dead_letter_reports:,} reports that Kafka refuses for good, or whose row is damaged."
         )
         damaged = f"Damaged files that lie aside in the spool: {stats.kept_damaged_files}."
+        share = f"{stats.checked_share:.0%} is done"
+        unchecked = f"The spool's file is checked: {share}. Until then reports go to Kafka by way of the disk."
+        if stats.salvaging:
+            unchecked = f"The rows of a damaged file are taken over: {share}. Until then all reports stay on disk."
         return [
             (not stats.writable, shut, "ChatappBridgeSpoolNotWritable"),
+            (not stats.checked, unchecked, "ChatappBridgeSpoolUnchecked"),
             (full and stats.writable, "The spool is nearly full.", "ChatappBridgeSpoolFilling"),
             (stats.dead_letter_reports > 0, dead_letters, "ChatappBridgeDeadLetters"),
             (stats.kept_damaged_files > 0, damaged, "ChatappBridgeSpoolDamaged"),
@@ -335,6 +340,7 @@ class HealthReport:
             "free_bytes": stats.free_bytes,
             "keep_free_bytes": self._settings.spool.min_free_bytes,
             "dead_letter_reports": stats.dead_letter_reports,
+            "checked_share": stats.checked_share,
         }
 
     def _quarantined(self) -> list[dict[str, Any]]:

@@ -43,17 +43,16 @@ async def drain(
 async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int:
     spool, loop = delivery.spool, asyncio.get_running_loop()
     assert spool is not None  # noqa: S101 - it was enabled
-    if lost := set(spool.stats.lanes) - {lane.number for lane in delivery.all_lanes()}:
-        raise SpoolFailed(f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows")
-    found, before, began = spool.stats.reports, spool.stats, loop.time()
-    console.show(f"{found:,} reports to publish")
+    before, began = spool.stats, loop.time()
+    console.show(f"{before.recovered_reports_at_start:,} reports to publish")
     shown_at = began
-    while spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
+    while not spool.stats.checked or spool.stats.rows or spool.stats.pending_deletes or delivery.waiting:
         await asyncio.sleep(_LOOK_SECONDS)
+        _require_topics(delivery, spool.stats)
         now = loop.time()
         if now >= shown_at + _PROGRESS_SECONDS:
-            shown_at, error = now, _of_kafka(_error_now(delivery))
-            console.show(f"{_published(delivery):,} of {found:,} published{_dead_letters(spool.stats, before)}{error}")
+            shown_at = now
+            console.show(f"{_progress(delivery, spool.stats, before)}{_of_kafka(_error_now(delivery))}")
         if timeout_seconds is not None and now - began > timeout_seconds:
             console.say(
                 f"not done in {timeout_seconds:g} s: {spool.stats.reports:,} reports are left, and stay there"
@@ -62,14 +61,27 @@ async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int
             _say_what_is_kept(spool.stats, before)
             return console.EXIT_FAILED
     console.show(
-        f"{_published(delivery):,} of {found:,} published in {loop.time() - began:.1f} s; nothing waits any more"
+        f"{_progress(delivery, spool.stats)} in {loop.time() - began:.1f} s; nothing waits any more"
         f"{_dead_letters(spool.stats, before)}"
     )
     return _say_what_is_kept(spool.stats, before, delivery.last_refusal)
 
 
-def _published(delivery: Delivery) -> int:
-    return sum(delivery.counters.published.values())
+def _is_over(began: float, timeout_seconds: float | None) -> bool:
+    return timeout_seconds is not None and asyncio.get_running_loop().time() - began > timeout_seconds
+
+
+def _require_topics(delivery: Delivery, stats: SpoolStats) -> None:
+    lost = set(stats.lanes) - {lane.number for lane in delivery.all_lanes()}
+    if lost and stats.checked:
+        raise SpoolFailed(f"the spool does not tell the topics of lanes {sorted(lost)}: `spool export` has the rows")
+
+
+def _progress(delivery: Delivery, stats: SpoolStats, before: SpoolStats | None = None) -> str:
+    published = sum(delivery.counters.published.values())
+    checked = "" if stats.checked else f"; {stats.checked_share:.0%} of the spool's file is checked"
+    more = _dead_letters(stats, before) if before else ""
+    return f"{published:,} of {stats.recovered_reports_at_start:,} published{more}{checked}"
 
 
 def _error_now(delivery: Delivery) -> str:

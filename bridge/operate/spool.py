@@ -353,6 +353,7 @@ def _requeue(options: argparse.Namespace) -> int:
 async def _requeued(settings: config.Spool, ids: list[int] | None) -> int:
     spool = await Spool.open(Path(settings.directory), max_bytes=settings.max_bytes, min_free_bytes=0)
     try:
+        await spool.wait_until_checked()
         back, failed, found = 0, 0, set()
         after = 0
         while rows := await spool.dead_letters(after, max_bytes=_PAGE_BYTES):

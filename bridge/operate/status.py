@@ -161,6 +161,8 @@ def _spool(spool: dict[str, Any] | None) -> str:
     if spool is None:
         return "switched off"
     state = "takes nothing" if not spool["writable"] else "in use" if spool["rows"] else "empty, ready"
+    if spool["checked_share"] < 1:
+        state += f", {spool['checked_share']:.0%} checked"
     used = f"{spool['rows']:,} rows, {mebibytes(spool['bytes'])} of {mebibytes(spool['limit_bytes'])}"
     return f"{state}; {used}, {mebibytes(spool['free_bytes'])} free on the disk; {spool['dead_letter_reports']:,} dead letters"
 

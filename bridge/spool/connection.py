@@ -20,7 +20,7 @@ INSERTS: Final = {
 }
 """The statement that inserts so many rows into the queue: up to `INSERT_ROWS`, or `INSERT_ROWS_MANY`."""
 REPLACE_TOTALS: Final = {
-    count: "INSERT OR REPLACE INTO totals VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    count: "INSERT OR REPLACE INTO totals VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)  # noqa: S608 - question marks alone
     for count in range(1, INSERT_ROWS + 1)
 }
 """The statement that writes so many rows of ``totals``."""

@@ -47,11 +47,11 @@ def bound_read_ahead(path: Path) -> None:
     setting = Path(f"/sys/class/bdi/{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}/read_ahead_kb")
     if not setting.exists() or int(setting.read_text()) << 10 <= _READ_AHEAD_BYTES:
         return
-    for name in os.listdir("/proc/self/fd"):
+    for number in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # of another thread, and closed meanwhile
-            other = os.fstat(int(name))
+            other = os.fstat(int(number.name))
             if (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino):
-                os.posix_fadvise(int(name), 0, 0, os.POSIX_FADV_RANDOM)
+                os.posix_fadvise(int(number.name), 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def make_directory(directory: Path) -> None:

@@ -62,18 +62,20 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
         ledger = Ledger.of_totals(cast("list[Total]", [total for total, _ in totals]))
     except ValueError as error:
         raise malformed(str(error)) from error
-    if not totals and connection.execute("SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)").fetchone() != (0, 0):
+    if not totals and connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)"
+    ).fetchone() != (0, 0):
         raise malformed("there are rows and no totals")
     return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
 
-def read_rows(
-    connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int
-) -> Rows:
+def read_rows(connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int) -> Rows:
     """Up to ``limit`` rows behind ``after_seq``: those the CRC proves, and the others (without records) with the reason."""
     fetched = _fetch_at_once(connection, lane, after_seq, limit)
     found = judge_rows(lane, after_seq, fetched, max_bytes) if fetched is not None else Rows([], [], 0)
-    if found.bad or fetched is None:  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
+    if (
+        found.bad or fetched is None
+    ):  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
         fetched = connection.execute(
             "SELECT seq, n, crc, body FROM queue WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",
             (lane, after_seq, limit),
@@ -82,9 +84,7 @@ def read_rows(
     return found
 
 
-def judge_rows(
-    lane: int, after_seq: int, fetched: _Fetched, max_bytes: int
-) -> Rows:
+def judge_rows(lane: int, after_seq: int, fetched: _Fetched, max_bytes: int) -> Rows:
     """Rows that the CRC proves, up to ``max_bytes``, and the others (without records) with the reason.
 
     Raises:

@@ -51,6 +51,7 @@ HEALTHY = {
     "chatapp_bridge_last_callback_timestamp_seconds": growing(60),
     "chatapp_bridge_reports_received_total": growing(6000),
     "chatapp_bridge_reports_recovered_total": steady(0),
+    "chatapp_bridge_spool_checked": steady(1),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.v1"}': growing(6000),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.quarantine.v1"}': steady(0),
     'chatapp_bridge_reports_quarantined_total{reason="no_status"}': steady(0),
@@ -151,6 +152,13 @@ CASES = {
     ),
     "ChatappBridgeSpoolDamaged, rows": Case(
         {"chatapp_bridge_spool_damaged_rows_total": counting(0.1)}, {"ChatappBridgeSpoolDamaged"}, not_yet=BEGINS - 1
+    ),
+    "ChatappBridgeSpoolUnchecked": Case(
+        {"chatapp_bridge_spool_checked": meanwhile(1, 0)}, {"ChatappBridgeSpoolUnchecked"}, not_yet=BEGINS + 29
+    ),
+    "ChatappBridgeReportsUnreconciled, while the spool is checked": Case(
+        {"chatapp_bridge_reports_recovered_total": meanwhile(0, 1), "chatapp_bridge_spool_checked": meanwhile(1, 0)},
+        {"ChatappBridgeSpoolUnchecked"},
     ),
     "ChatappBridgeDeadLetters": Case(
         {"chatapp_bridge_spool_dead_letter_reports": meanwhile(0, 3)}, {"ChatappBridgeDeadLetters"}, not_yet=BEGINS - 1
