@@ -448,7 +448,7 @@ def access(
     """``[access]`` with these secrets and this file."""
     if path is not None:
         path.write_text(text)
-    return config.Access(list(secrets), "" if path is None else str(path), allow_unauthenticated)
+    return config.Access(list(secrets), "" if path is None else str(path), allow_unauthenticated, [], [])
 
 
 def test_secrets_of_both_places_are_in_force(tmp_path: Path) -> None:
@@ -512,7 +512,7 @@ def test_a_secrets_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
     binary.write_bytes(SECRET.encode() + b"\xff\xfe")
     for path, words in ((tmp_path / "missing", "No such file"), (binary, "it is no UTF-8 text")):
         with pytest.raises(ConfigurationError) as refused:
-            config.path_secrets(config.Access([], str(path), allow_unauthenticated=False))
+            config.path_secrets(config.Access([], str(path), False, [], []))
         said = str(refused.value)
         assert said.startswith(f"access.path_secrets_file: can't read {path}: {words}")
         assert SECRET not in said

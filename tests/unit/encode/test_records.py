@@ -190,5 +190,7 @@ def test_nothing_is_published_from_a_truncated_body(whole: bytes, records: int) 
 
 def test_reasons_are_the_documented_words() -> None:
     """Dashboards and redrives go by these words: they may be added to, never changed."""
-    expected = "not_json not_an_object invalid_utf8 too_deep undecodable no_message_id no_status too_large"
+    expected = (
+        "not_json not_an_object invalid_utf8 too_deep undecodable no_message_id no_status too_large too_many_items"
+    )
     assert expected.split() == [reason.value for reason in Reason]
