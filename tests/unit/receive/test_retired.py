@@ -84,13 +84,15 @@ def test_after_thirty_days_it_is_like_any_other(clock: list[float]) -> None:
     assert access.retired._known.retired == {}
 
 
-def test_a_clock_that_was_set_back_loses_nothing(clock: list[float]) -> None:
-    """What was removed in what is now the future is still known."""
+def test_a_clock_that_was_set_back_loses_nothing_and_makes_nothing_last_longer(clock: list[float]) -> None:
+    """What was removed in what is now the future is still known, for 30 days from now."""
     access = Access([OLD])
     access.replace([NEW])
     clock[0] -= 3600
     access.replace([NEW])
     assert known(access) == [True, False, False]
+    clock[0] += KEPT_SECONDS
+    assert known(access) == [False, False, False]
 
 
 async def test_a_restart_with_other_secrets_knows_the_former_ones(tmp_path: Path) -> None:
