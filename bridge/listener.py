@@ -77,9 +77,19 @@ class Listener(Server):
         bound: the socket; it is the server's from its start on.
         backlog: connections that the kernel queues.
         limits: of a request.
+
+    Raises:
+        ConfigurationError: another process took the port between the binding and now.
     """
 
     def __init__(self, app: Litestar, bound: socket.socket, backlog: int, limits: Limits) -> None:
+        try:
+            bound.listen(backlog)  # Granian does so too, and ends the process where it fails
+        except OSError as error:
+            address = addresses(bound)[0]
+            raise ConfigurationError(
+                f"can't listen on {address}: {error.strerror}; another process took the port"
+            ) from error
         self._bound = bound
         super().__init__(
             app,

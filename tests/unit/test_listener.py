@@ -5,8 +5,10 @@ import socket
 from contextlib import closing
 
 import pytest
+from litestar import Litestar
 
 from bridge import listener
+from bridge.config import load
 from bridge.errors import ConfigurationError
 
 
@@ -82,3 +84,13 @@ def test_a_port_that_is_taken_is_refused(host: str) -> None:
         other.listen()
         with pytest.raises(ConfigurationError, match=r"server\.port: .* free it or take another"):
             bound(host, other.getsockname()[1])
+
+
+def test_a_port_that_is_taken_while_the_bridge_starts_is_refused() -> None:
+    """Both may have bound it before one of them listens."""
+    with closing(bound("127.0.0.1")) as first:
+        port = first.getsockname()[1]
+        with closing(bound("127.0.0.1", port)) as second:
+            first.listen()
+            with pytest.raises(ConfigurationError, match=f"can't listen on 127.0.0.1:{port}: .* took the port"):
+                listener.Listener(Litestar([]), second, 10, load(environment={}).settings.limits)
