@@ -9,7 +9,7 @@ from typing import Final
 from bridge.receive.address import Address
 
 _BURST_SECONDS: Final = 5.0
-# Addresses that are remembered; the one not seen for longest is forgotten first. About 200 bytes each.
+# Addresses that are remembered; the one not seen for longest is forgotten first. About 280 bytes each.
 MOST_ADDRESSES: Final = 10_000
 _NETWORK_BITS: Final = 64
 
