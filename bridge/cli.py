@@ -159,7 +159,8 @@ def _serve(options: argparse.Namespace) -> int:
     from bridge.service import Service
 
     settings = _load(options, serving=True).settings
-    logs.configure(settings.log, config.path_secrets(settings.access))
+    tokens = config.tokens(settings.server.admin_token_file, "server.admin_token_file")
+    logs.configure(settings.log, [*config.path_secrets(settings.access), *tokens])
     _run(Service(settings).run())
     return 0
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bridge.config.access import CALLBACK_PATH, networks
 from bridge.config.secrets import shown, without_credentials
-from bridge.config.sections import LAST_PORT, Kafka, Registry, Settings
+from bridge.config.sections import LAST_PORT, Access, Kafka, Registry, Settings
+from bridge.errors import ConfigurationError
 
 # What a Produce request has beside its batches, from above.
 _REQUEST_HEAD_BYTES = 1024
@@ -19,6 +21,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
     server, limits, kafka, delivery = settings.server, settings.limits, settings.kafka, settings.delivery
     if server.port and server.port == server.admin_port:
         yield f"server.admin_port: {server.admin_port} is server.port as well; take another"
+    if f"{server.health_path}/".startswith(f"{CALLBACK_PATH}/"):
+        yield f"server.health_path: {server.health_path} is the callback address or below it; take another, such as /healthz"
     if limits.body_read_seconds >= delivery.ack_deadline_seconds:
         yield (
             f"limits.body_read_seconds: {limits.body_read_seconds} leaves no time before "
@@ -45,9 +49,19 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if not servers or not all(match and 0 < int(match[1]) <= LAST_PORT for match in servers):
         given = shown("kafka.bootstrap_servers", kafka.bootstrap_servers)
         yield f"kafka.bootstrap_servers: {given} is no list of host:port; give at least one"
+    yield from _network_problems(settings.access)
     yield from _tls_contradictions(kafka)
     yield from _sasl_contradictions(kafka)
     yield from _registry_contradictions(settings.registry)
+
+
+def _network_problems(access: Access) -> Iterator[str]:
+    for key in ("allowed_networks", "trusted_proxies"):
+        for entry in getattr(access, key):
+            try:
+                networks([entry], f"access.{key}")
+            except ConfigurationError as error:
+                yield str(error)
 
 
 def _tls_contradictions(kafka: Kafka) -> Iterator[str]:

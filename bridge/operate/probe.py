@@ -18,10 +18,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from bridge import config
+from bridge.config import CALLBACK_PATH
 from bridge.errors import ConfigurationError, ProbeError
 from bridge.kafka.connection import client_arguments
 from bridge.operate import console
-from bridge.receive.app import CALLBACK_PATH
 from bridge.topics.inspect import admin_client, partitions_of
 
 STATUS = "BridgeTest"

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from bridge import config
-from bridge.config import Settings
+from bridge.config import CALLBACK_PATH, Settings
 from bridge.errors import TopicsError
 from bridge.kafka.connection import client_arguments
 from bridge.kafka.librdkafka import librdkafka_arguments
@@ -30,7 +30,6 @@ from bridge.lab.demo.tool import Tool
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.ports import Port
 from bridge.lab.simulate.ledger import Entry
-from bridge.receive.app import CALLBACK_PATH
 from bridge.topics import inspect as topics
 from bridge.topics.spec import declared_topics
 
