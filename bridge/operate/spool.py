@@ -128,6 +128,11 @@ def _time(at_ms: int | None) -> str | None:
     return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
 
 
+def _say_if_changed(*, changed: bool) -> None:
+    if changed:
+        console.say("a bridge was writing to the spool meanwhile: rows that came or went since the start may be missing")
+
+
 # --- show -------------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +140,9 @@ def _show(options: argparse.Namespace) -> int:
     directory = _directory(options)
     with open_read_only(directory) as reader:
         found = _figures(directory, reader)
-    found["empty"] = _is_empty(found)
+        found["changed_meanwhile"] = reader.changed
+        # Asked last, of one moment: a row may have moved between two of the figures.
+        found["empty"] = reader.empty and not found["damaged_files"]
     if options.json:
         console.show(json.dumps(found))
     else:
@@ -177,11 +184,6 @@ def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
     }
 
 
-def _is_empty(found: dict[str, Any]) -> bool:
-    """Whether the directory may be deleted: nothing in it could still be published, or looked at."""
-    return not (found["rows"] or found["dead_letters"] or found["damaged_files"])
-
-
 def _print_figures(found: dict[str, Any]) -> None:
     console.show(
         f"{found['directory']}: {found['reports']:,} reports wait in {found['rows']:,} rows, {found['bytes']:,} bytes"
@@ -198,6 +200,7 @@ def _print_figures(found: dict[str, Any]) -> None:
     reasons = [[group["reason"], *_counts(group), _shortened(group["ids"])] for group in found["dead_letters"]]
     _print_table(["dead letters for", *head, "ids"], reasons)
     _print_table(["damaged file", "bytes"], [[each["path"], f"{each['bytes']:,}"] for each in found["damaged_files"]])
+    _say_if_changed(changed=found["changed_meanwhile"])
     if found["empty"]:
         console.show("The spool is empty: no waiting rows, no dead letters, no damaged files.")
 
@@ -241,6 +244,7 @@ def _export(options: argparse.Namespace) -> int:
             for row in _dead_letters(reader):
                 exported.write_dead_letter(row)
         out.flush()
+        _say_if_changed(changed=reader.changed)
     console.say(f"{exported.records:,} records exported")
     if notice := ndjson.undecodable_notice(exported.lines.undecodable):
         console.say(notice)
@@ -311,6 +315,7 @@ def _verify(options: argparse.Namespace) -> int:
             else:
                 console.show(f"damaged: dead letter {dead_letter.id} of {_time(dead_letter.at_ms)}")
                 wrong += 1
+        _say_if_changed(changed=reader.changed)
     files = _damaged_files(directory)
     console.show(
         f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were moved aside before"

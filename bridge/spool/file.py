@@ -165,13 +165,12 @@ class SpoolFile:
         return int(rows)
 
     def _lane_after(self, old: LaneStats, rows: int, reports: int, size: int, lane: int) -> LaneStats | None:
-        """A lane's figures without a part of it; the new head is looked up."""
+        """A lane's figures without a part of it; its new head and its last seq are looked up."""
         head = head_of(self._connection, lane)
         if head is None:
             return None
-        return LaneStats(
-            old.rows - rows, old.reports - reports, old.bytes - size, head[0], max(old.last_seq, head[0]), head[1]
-        )
+        (last,) = self._connection.execute("SELECT max(seq) FROM queue WHERE lane = ?", (lane,)).fetchone()
+        return LaneStats(old.rows - rows, old.reports - reports, old.bytes - size, head[0], last, head[1])
 
     def _insert(self, rows: Sequence[EncodedRow]) -> None:
         """Insert in as few statements as possible.

@@ -3,7 +3,9 @@
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
@@ -20,6 +22,11 @@ T = TypeVar("T")
 
 READ_ROWS: Final = 4_096
 """Rows that one read looks at, at most."""
+_COUNT_ROWS: Final = 50_000
+"""Rows that one transaction of a reader counts, at most."""
+_RETRY_SECONDS: Final = 5.0
+# Passing states of a WAL whose -shm this process may only read: its owner is changing the header, or has just restarted it.
+_PASSING: Final = (sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_CANTINIT)
 
 _Fetched = list[tuple[int, object, object, object]]
 """Seq, n, crc and body of rows, each perhaps damaged."""
@@ -43,9 +50,7 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
     Raises:
         sqlite3.DatabaseError: the file is malformed; also if its index and its table disagree.
     """
-    schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
-    if [text for (text,) in schema] != TABLES:
-        raise malformed("these are not the spool's tables")
+    _check_tables(connection)
     ledger = Ledger()
     counted = connection.execute(
         "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * row) % 1000003), sum(n), sum(size) FROM "
@@ -65,6 +70,41 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
         "SELECT count(*), coalesce(sum(n), 0) FROM dead_letter"
     ).fetchone()
     return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    if [text for (text,) in schema] != TABLES:
+        raise malformed("these are not the spool's tables")
+
+
+_COUNT = """
+    SELECT lane, count(*), min(seq), max(seq), sum(n), sum(size), max(row), sum(NOT EXISTS (
+        SELECT 1 FROM queue AS named INDEXED BY sqlite_autoindex_queue_1
+        WHERE named.lane = counted.lane AND named.seq = counted.seq AND named.rowid = counted.row
+    ))
+    FROM (
+        SELECT lane, seq, n, length(body) AS size, rowid AS row FROM queue NOT INDEXED
+        WHERE rowid > ? ORDER BY rowid LIMIT ?
+    ) AS counted
+    GROUP BY lane
+"""
+
+
+def _count(connection: sqlite3.Connection, after_row: int) -> tuple[dict[int, LaneStats], int | None]:
+    """Count `_COUNT_ROWS` rows of the table behind a rowid, by lane; also the last one's rowid, None if there is none.
+
+    Raises:
+        sqlite3.DatabaseError: the file is malformed; also if the index lacks one of these rows.
+    """
+    lanes: dict[int, LaneStats] = {}
+    last_row = None
+    for lane, rows, first, last, reports, size, row, unnamed in connection.execute(_COUNT, (after_row, _COUNT_ROWS)):
+        if unnamed:
+            raise malformed("the queue's index and its table disagree")
+        lanes[lane] = LaneStats(rows, reports, size, first, last, None)
+        last_row = max(row, last_row or row)
+    return lanes, last_row
 
 
 def read_rows(
@@ -149,6 +189,10 @@ def read_dead_letters(connection: sqlite3.Connection, after_id: int, max_bytes: 
 class SpoolReader:
     """The spool as another process may see it at any time, next to its owner or without one. Blocks; writes nothing.
 
+    Each question is one read transaction, so that its answer agrees with itself while an owner commits. None is long: while
+    a reader holds a snapshot, its owner can't restart the WAL, which grows meanwhile. So what takes a whole pass over the file
+    is asked piece by piece, and ``changed`` says whether the pieces may be of different moments.
+
     Next to an owner, and after one that was killed, SQLite reads file and WAL through the existing -shm, opened read-only.
     A closed spool has neither; it is read as immutable, and each answer is checked for an owner that came meanwhile. A
     WAL without its -shm (a copy of the directory) is read from a private copy, since SQLite would have to make a -shm.
@@ -159,9 +203,11 @@ class SpoolReader:
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._immutable: tuple[int, int, int] | None = None
         self._inode = 0
+        self._changed = False
         if not self._database.exists():
             raise SpoolFailed(f"{directory}: there is no spool here")
         self._connection = self._connect()
+        self._version = self._steady(_data_version)
 
     def __enter__(self) -> Self:
         return self
@@ -177,9 +223,39 @@ class SpoolReader:
         if self._copy is not None:
             self._copy.cleanup()
 
+    @property
+    def changed(self) -> bool:
+        """Whether an owner committed since this was opened: then two answers may be of different moments."""
+        self._changed = self._steady(_data_version) != self._version or self._changed
+        return self._changed
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row waits and there are no dead letters."""
+        question = "SELECT EXISTS (SELECT 1 FROM queue) + EXISTS (SELECT 1 FROM dead_letter)"
+        return self._steady(lambda connection: connection.execute(question).fetchone()) == (0,)
+
     def stats(self) -> Ledger:
-        """Rows, reports and bytes by lane and in total, and the dead letters: one pass over the file."""
-        return self._steady(lambda connection: load_ledger(connection)[0])
+        """Rows, reports and bytes by lane and in total, and the dead letters: one pass over the file, in pieces.
+
+        Raises:
+            sqlite3.DatabaseError: the file is malformed; also if its index lacks a row of its table.
+        """
+        self._steady(_check_tables)
+        lanes: dict[int, LaneStats] = {}
+        after: int | None = 0
+        while after is not None:
+            counted, after = self._steady(partial(_count, after_row=after))
+            for lane, stats in counted.items():
+                lanes[lane] = lanes[lane].joined(stats) if lane in lanes else stats
+        ledger = Ledger()
+        for lane, head in self._steady(lambda connection: {lane: head_of(connection, lane) for lane in lanes}).items():
+            ledger.put(lane, msgspec.structs.replace(lanes[lane], oldest_at_ms=head[1] if head else None))
+        question = "SELECT count(*), coalesce(sum(n), 0) FROM dead_letter"
+        ledger.dead_letter_rows, ledger.dead_letter_reports = self._steady(
+            lambda connection: connection.execute(question).fetchone()
+        )
+        return ledger
 
     def meta(self) -> dict[str, str]:
         """The texts that `set_meta` stored."""
@@ -219,19 +295,22 @@ class SpoolReader:
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def _steady(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """An answer that no owner interfered with: if one came or went meanwhile, open the file and ask again."""
+        """One transaction's answer; if an owner came or went meanwhile, open the file and ask again."""
+        until = time.monotonic() + _RETRY_SECONDS
         while True:
             failure: sqlite3.Error | None = None
             try:
-                answer = question(self._connection)
+                answer = _in_transaction(self._connection, question)
             except sqlite3.Error as error:
                 failure = error
-            if not self._is_outdated():
-                if failure is not None:
-                    raise failure
+            if self._is_outdated():
+                self._changed = True
+                self._connection.close()
+                self._connection = self._connect()
+            elif failure is None:
                 return answer
-            self._connection.close()
-            self._connection = self._connect()
+            elif getattr(failure, "sqlite_errorcode", None) not in _PASSING or time.monotonic() > until:
+                raise failure
 
     def _is_outdated(self) -> bool:
         if self._copy is not None:
@@ -240,6 +319,20 @@ class SpoolReader:
             wal = self._database.with_name(f"{DATABASE}-wal")
             return size_of(wal) > 0 or self._fingerprint() != self._immutable
         return self._inode != self._fingerprint()[0]
+
+
+def _in_transaction(connection: sqlite3.Connection, question: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return question(connection)
+    finally:
+        if connection.in_transaction:  # some errors have ended it already
+            connection.execute("ROLLBACK")
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection commits."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 
 def open_read_only(directory: Path) -> SpoolReader:
