@@ -20,6 +20,7 @@ from bridge import config
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.errors import SpoolBusy
 from bridge.operate import console
+from bridge.spool.failure import failure_of
 from bridge.spool.reader import SpoolReader, open_read_only
 from bridge.spool.rows import DeadLetter, LaneStats, SpoolRow
 from bridge.spool.spool import Spool
@@ -69,12 +70,17 @@ def main(options: argparse.Namespace) -> int:
     try:
         return int(options.spool_action(options))
     except sqlite3.Error as error:
-        console.say(
-            f"the spool's file is damaged: {error}. A bridge, or `spool drain`, moves it aside and takes over its rows."
-        )
-        return 1
+        if failure_of(error, None) == "damaged":
+            remedy = "A bridge, or `spool drain`, moves it aside and takes over its rows."
+            console.say(f"the spool's file is damaged: {error}. {remedy}")
+        else:
+            console.say(f"the spool's file could not be read: {error}; try again")
+        return console.EXIT_FAILED
     except BrokenPipeError:
         console.discard_output()
+        return console.EXIT_FAILED
+    except OSError as error:
+        console.say(f"{error.filename or 'the spool'}: {error.strerror}")
         return console.EXIT_FAILED
 
 
@@ -130,7 +136,9 @@ def _time(at_ms: int | None) -> str | None:
 
 def _say_if_changed(*, changed: bool) -> None:
     if changed:
-        console.say("a bridge was writing to the spool meanwhile: rows that came or went since the start may be missing")
+        console.say(
+            "a bridge was writing to the spool meanwhile: rows that came or went since the start may be missing"
+        )
 
 
 # --- show -------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+from bridge.durable import modes_in, set_mode
 from bridge.spool.connection import INSERT_ROWS, INSERT_ROWS_MANY, INSERTS, close_untouched, connect
 from bridge.spool.disk import size_of
 from bridge.spool.failure import DISK_ERRORS, failure_of, malformed
@@ -87,7 +88,7 @@ class SpoolFile:
         for suffix in SUFFIXES:
             path = directory / (DATABASE + suffix)
             if path.exists():
-                path.chmod(0o600)
+                set_mode(path, modes_in(directory).file)
         connection = connect(directory / DATABASE, max_pages)
         try:
             file = cls(directory, connection, hooks)

@@ -13,6 +13,7 @@ from typing import Final, Self, TypeVar, cast
 import msgspec
 
 from bridge.errors import SpoolFailed
+from bridge.spool.access import check_access
 from bridge.spool.disk import size_of
 from bridge.spool.failure import malformed
 from bridge.spool.format import DATABASE, TABLES, check_format
@@ -233,7 +234,8 @@ class SpoolReader:
     def empty(self) -> bool:
         """Whether no row waits and there are no dead letters."""
         question = "SELECT EXISTS (SELECT 1 FROM queue) + EXISTS (SELECT 1 FROM dead_letter)"
-        return self._steady(lambda connection: connection.execute(question).fetchone()) == (0,)
+        (found,) = self._steady(lambda connection: connection.execute(question).fetchone())
+        return not found
 
     def stats(self) -> Ledger:
         """Rows, reports and bytes by lane and in total, and the dead letters: one pass over the file, in pieces.
@@ -249,7 +251,8 @@ class SpoolReader:
             for lane, stats in counted.items():
                 lanes[lane] = lanes[lane].joined(stats) if lane in lanes else stats
         ledger = Ledger()
-        for lane, head in self._steady(lambda connection: {lane: head_of(connection, lane) for lane in lanes}).items():
+        heads = self._steady(lambda connection: [(lane, head_of(connection, lane)) for lane in lanes])
+        for lane, head in heads:
             ledger.put(lane, msgspec.structs.replace(lanes[lane], oldest_at_ms=head[1] if head else None))
         question = "SELECT count(*), coalesce(sum(n), 0) FROM dead_letter"
         ledger.dead_letter_rows, ledger.dead_letter_reports = self._steady(
@@ -339,8 +342,9 @@ def open_read_only(directory: Path) -> SpoolReader:
     """Read a spool without owning it, without writing a byte.
 
     Raises:
-        SpoolFailed: there is none.
+        SpoolFailed: there is none, or this process may not read it.
         SpoolTooNew: a newer bridge wrote it.
     """
+    check_access(directory, write=False)
     check_format(directory)
     return SpoolReader(directory)

@@ -194,13 +194,17 @@ def test_verify_finds_a_row_that_the_index_lacks(directory: Path, capsys: pytest
         database.execute("PRAGMA writable_schema = ON")
         schema = database.execute("SELECT * FROM sqlite_schema WHERE tbl_name = 'queue'").fetchall()
         database.execute("DELETE FROM sqlite_schema WHERE name = 'sqlite_autoindex_queue_1'")
-        database.execute("UPDATE sqlite_schema SET sql = replace(sql, ', PRIMARY KEY (lane, seq)', '') WHERE name = 'queue'")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ', PRIMARY KEY (lane, seq)', '') WHERE name = 'queue'"
+        )
     with contextlib.closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
         database.execute("INSERT INTO queue SELECT lane, seq + 5, n, crc, body FROM queue WHERE seq = 1")
         database.execute("PRAGMA writable_schema = ON")
         database.execute("DELETE FROM sqlite_schema WHERE tbl_name = 'queue'")
         database.executemany("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", schema)
-        database.execute("UPDATE sqlite_schema SET rowid = rowid + 10 WHERE tbl_name = 'dead_letter' OR tbl_name = 'meta'")
+        database.execute(
+            "UPDATE sqlite_schema SET rowid = rowid + 10 WHERE tbl_name = 'dead_letter' OR tbl_name = 'meta'"
+        )
     assert run("verify", "--directory", directory) == 1
     assert "the queue's index and its table disagree" in capsys.readouterr().err
 
