@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser, configured: argparse.Argument
     text = "publish all of it to Kafka, in order; exit 1 unless the spool is empty then; no bridge may run on it"
     drain = action("drain", _drain, text)
     drain.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after that long; else never")
+    text = "serve chatapp_bridge_spool_rows at server.admin_port, and go on for that long once the spool is empty; for alerts"
+    drain.add_argument("--report-seconds", type=float, metavar="SECONDS", help=text)
     back = action("requeue", _requeue, "queue dead letters again, behind what waits; no bridge may run on it")
     back.add_argument("ids", type=int, nargs="*", metavar="ID", help="of dead letters, as `show` names them")
     back.add_argument("--all", action="store_true", help="all that are whole")
@@ -341,7 +343,7 @@ def _drain(options: argparse.Namespace) -> int:
     settings = _settings(options)
     logs.configure(settings.log)
     open_read_only(Path(settings.spool.directory)).close()  # makes none where there is none
-    return _owning(drain(settings, options.schema_ids, options.timeout))
+    return _owning(drain(settings, options.schema_ids, options.timeout, options.report_seconds))
 
 
 def _owning(work: Coroutine[Any, Any, int]) -> int:
