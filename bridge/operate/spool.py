@@ -311,6 +311,7 @@ def _verify(options: argparse.Namespace) -> int:
     whole = wrong = 0
     with open_read_only(directory) as reader:
         layout = Layout.parse(reader.meta().get(LAYOUT_KEY))
+        reader.prove_index()
         for lane, stats in sorted(reader.stats().lanes.items()):
             for row in _rows(reader, lane, stats):
                 if isinstance(row, _Damaged):

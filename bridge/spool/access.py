@@ -5,7 +5,6 @@ Asked before anything is opened: an error that SQLite or Python raises later nam
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.errors import SpoolFailed
@@ -33,16 +32,16 @@ def check_access(directory: Path, *, write: bool) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise SpoolFailed(f"{directory}: this is not a directory; correct spool.directory")
     _require(directory, os.R_OK | os.X_OK | (os.W_OK if write else 0))
-    for path in _used(directory):
-        _require(path, (os.R_OK | os.W_OK if write else os.R_OK) | (os.X_OK if path.is_dir() else 0))
-
-
-def _used(directory: Path) -> Iterator[Path]:
-    """What a bridge opens, if it is there; a name is yielded before what is in it is looked for."""
     for name in ("format", "owner.lock", "spool.db", "spool.db-wal", "spool.db-shm", "rebuild.db", "damaged"):
         if (directory / name).exists():
-            yield directory / name
-    yield from (directory / "damaged").glob("*")
+            _require(directory / name, _rights(directory / name, write=write))
+    for pattern in ("*", "*/*"):
+        for path in (directory / "damaged").glob(pattern):
+            _require(path, _rights(path, write=False))
+
+
+def _rights(path: Path, *, write: bool) -> int:
+    return os.R_OK | (os.W_OK if write else 0) | (os.X_OK if path.is_dir() else 0)
 
 
 def _require(path: Path, rights: int) -> None:
