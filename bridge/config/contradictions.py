@@ -105,7 +105,7 @@ def _registry_contradictions(registry: Registry) -> Iterator[str]:
         yield "registry.proxy: is set but registry.url is empty; set the address, or remove it"
     if registry.proxy and not _is_address(registry.proxy, {"http"}):
         masked = without_credentials(registry.proxy)
-        yield f"registry.proxy: {masked} is no address of a proxy; give http://host:port, or http://user:password@host:port"
+        yield f"registry.proxy: {masked} is not the address of an HTTP proxy; give http://host:port, or http://user:password@host:port"
     yield from _registry_credentials(registry)
 
 
