@@ -118,7 +118,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "--timeout", type=float, default=30.0, metavar="SEC", help="for all of it (default: %(default)g)"
     )
     probe.add_argument(
-        "--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: certifi's)"
+        "--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: the system's)"
     )
     probe.set_defaults(handler=_probe)
 

@@ -1,7 +1,7 @@
 """What no single key shows: values that contradict each other, and values of what is not there yet."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -115,6 +115,11 @@ def _registry_contradictions(registry: Registry) -> Iterator[str]:
     for key in ("ssl_keyfile", "ssl_password"):
         if getattr(registry, key) and not registry.ssl_certfile:
             yield f"registry.{key}: is set without registry.ssl_certfile; set both"
+    if registry.proxy and not registry.urls:
+        yield "registry.proxy: is set but registry.url is empty; set the address, or remove it"
+    if registry.proxy and not _is_address(registry.proxy, {"http"}):
+        masked = without_credentials(registry.proxy)
+        yield f"registry.proxy: {masked} is not the address of an HTTP proxy; give http://host:port, or http://user:password@host:port"
     yield from _registry_credentials(registry)
 
 
@@ -144,11 +149,16 @@ def _url_problem(url: str) -> str:
     masked = without_credentials(url).partition("?")[0]
     if masked != url.partition("?")[0]:
         return f"{masked} carries credentials; set registry.username and registry.password, or registry.token"
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _VISIBLE.fullmatch(url)
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment:
+    if not _is_address(url, {"http", "https"}):
         return f"{masked} is no address of a registry; give http://host:port or https://host:port, with a path if it has one"
     return ""
+
+
+def _is_address(url: str, schemes: Container[str]) -> bool:
+    """Whether it has one of the schemes and a host, and no query."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and parts.hostname and parts.port != 0 and _VISIBLE.fullmatch(url)
+    except ValueError:
+        return False
+    return bool(usable) and not (parts.query or parts.fragment)

@@ -134,6 +134,7 @@ class Registry(msgspec.Struct, frozen=True):
     """``[registry]``: a Schema Registry with Confluent's API."""
 
     url: str
+    proxy: str
     username: str
     password: str
     password_file: str

@@ -21,9 +21,10 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.api import Request
 
-from bridge.errors import BridgeError, ConnectionEnded, UnreadableAnswer, UnsupportedBroker
+from bridge.errors import BridgeError, ConnectionEnded, KafkaUnavailable, UnreadableAnswer, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.errors import code_name
+from bridge.network import no_dns_answer, why_unresolved
 
 # The kernel closes a connection if the peer does not confirm sent data for this long. On an idle connection it sends a
 # probe after 30 s, and closes the connection after three probes without an answer.
@@ -235,14 +236,14 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
         timeout_seconds: the limit for all steps together.
 
     Raises:
-        OSError, TimeoutError, ConnectionEnded, UnreadableAnswer, UnsupportedBroker, KafkaError: a step failed;
+        OSError, TimeoutError, KafkaUnavailable, KafkaError: a step failed;
             ``connection.reason`` describes the error in words.
     """
     loop, began = asyncio.get_running_loop(), time.perf_counter()
-    async with asyncio.timeout(timeout_seconds):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(address[4][:2] for address in found))
-        connection = await _first_that_connects(host, addresses, arguments, loop.time() + timeout_seconds)
+    until = loop.time() + timeout_seconds
+    addresses = await _addresses(host, port, until)
+    async with asyncio.timeout_at(until):
+        connection = await _first_that_connects(host, addresses, arguments, until)
         try:
             await connection.introduce()
             if arguments["security_protocol"].startswith("SASL"):
@@ -252,6 +253,18 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
             raise
     connection.opening_seconds = time.perf_counter() - began
     return connection
+
+
+async def _addresses(host: str, port: int, until: float) -> list[tuple[Any, ...]]:
+    try:
+        async with asyncio.timeout_at(until):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        keys = "kafka.bootstrap_servers, or the brokers' advertised.listeners"
+        raise KafkaUnavailable(why_unresolved(host, error, keys)) from error
+    except TimeoutError as error:
+        raise KafkaUnavailable(no_dns_answer(host)) from error
+    return list(dict.fromkeys(address[4][:2] for address in found))
 
 
 async def _first_that_connects(

@@ -5,12 +5,13 @@ after a drain goes by it, so everything else is 1.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, Final
 
 from bridge import config
 from bridge.delivery.delivery import Delivery
-from bridge.errors import SpoolFailed
+from bridge.errors import ConfigurationError, SpoolFailed
 from bridge.operate import console
 from bridge.spool.stats import SpoolStats
 
@@ -20,7 +21,10 @@ _STOP_SECONDS: Final = 10.0
 
 
 async def drain(
-    settings: config.Settings, schema_ids: Callable[[config.Settings], Any], timeout_seconds: float | None
+    settings: config.Settings,
+    schema_ids: Callable[[config.Settings], Any],
+    timeout_seconds: float | None,
+    report_seconds: float | None = None,
 ) -> int:
     """Publish what is in the spool; the exit code.
 
@@ -28,16 +32,47 @@ async def drain(
         settings: the whole configuration, with the spool on.
         schema_ids: makes a delivery's schema ids of the settings.
         timeout_seconds: stop after that long; None: never.
+        report_seconds: serve the number of rows as a metric meanwhile, and for that long once it is 0; None: not at all.
 
     Raises:
+        ConfigurationError: the admin port is taken.
         SpoolError: the spool can't be used, or it does not name the topics of its rows.
     """
     delivery = Delivery(settings, schema_ids(settings))
     await delivery.start()
     try:
-        return await _until_empty(delivery, timeout_seconds)
+        async with nullcontext() if report_seconds is None else _reporting(settings.server, delivery):
+            code = await _until_empty(delivery, timeout_seconds)
+            if report_seconds is not None and code == console.EXIT_DONE:
+                await asyncio.sleep(report_seconds)
+            return code
     finally:
         await delivery.stop(asyncio.get_running_loop().time() + _STOP_SECONDS)
+
+
+@asynccontextmanager
+async def _reporting(server: config.Server, delivery: Delivery) -> AsyncIterator[None]:
+    """Answer a scrape as the bridge of this spool did: an alert of reports that were left behind ends by the zero."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            assert delivery.spool is not None  # noqa: S101 - it was enabled
+            name = "chatapp_bridge_spool_rows"
+            body = f"# TYPE {name} gauge\n{name} {delivery.spool.stats.rows}\n".encode()
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+        writer.close()
+
+    try:
+        listener = await asyncio.start_server(answer, server.admin_host or None, server.admin_port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"server.admin_port: {server.admin_port} can't be listened on ({error.strerror}); choose another"
+        ) from error
+    async with listener:
+        yield
 
 
 async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge import config
 from bridge.errors import ConfigurationError
+from bridge.network import client_context
 from bridge.operate import console
 from bridge.operate.console import mebibytes, short_duration
 
@@ -70,11 +71,14 @@ def _token(file: str | None, server: config.Server | None) -> str | None:
 
 def _ask(url: str, token: str | None) -> dict[str, Any]:
     parts = urllib.parse.urlsplit(url)
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-    if parts.scheme not in kinds or parts.hostname is None:
+    if parts.scheme not in {"http", "https"} or parts.hostname is None:
         raise ConfigurationError(f"--url: {url} is no address; give one such as http://localhost:8081")
     try:
-        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_ANSWER_SECONDS)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_ANSWER_SECONDS)
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=_ANSWER_SECONDS, context=client_context("")
+            )
         headers = {"connection": "close"} | ({} if token is None else {"authorization": f"Bearer {token}"})
         connection.request("GET", f"{parts.path.rstrip('/')}/status.json", headers=headers)
         answer = connection.getresponse()

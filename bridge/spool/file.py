@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+from bridge.durable import modes_in, set_mode
 from bridge.spool.connection import INSERT_ROWS, INSERT_ROWS_MANY, INSERTS, REPLACE_TOTALS, close_untouched, connect
 from bridge.spool.disk import size_of
 from bridge.spool.failure import DISK_ERRORS, failure_of, malformed
@@ -98,7 +99,7 @@ class SpoolFile:
         for suffix in SUFFIXES:
             path = directory / (DATABASE + suffix)
             if path.exists():
-                path.chmod(0o600)
+                set_mode(path, modes_in(directory).file)
         connection = connect(directory / DATABASE)
         try:
             file = cls(directory, connection, hooks, max_pages)
@@ -204,13 +205,12 @@ class SpoolFile:
         return int(rows)
 
     def _lane_after(self, old: LaneStats, rows: int, reports: int, size: int, lane: int) -> LaneStats | None:
-        """A lane's figures without a part of it; the new head is looked up."""
+        """A lane's figures without a part of it; its new head and its last seq are looked up."""
         head = head_of(self._connection, lane)
         if head is None:
             return None
-        return LaneStats(
-            old.rows - rows, old.reports - reports, old.bytes - size, head[0], max(old.last_seq, head[0]), head[1]
-        )
+        (last,) = self._connection.execute("SELECT max(seq) FROM queue WHERE lane = ?", (lane,)).fetchone()
+        return LaneStats(old.rows - rows, old.reports - reports, old.bytes - size, head[0], last, head[1])
 
     def _insert(self, rows: Sequence[EncodedRow]) -> None:
         """Insert in as few statements as possible.

@@ -218,7 +218,7 @@ class Stage:
         """Leave a Kafka of the user's as it was: exactly the two topics of this run go."""
         with suppress(TopicsError, KafkaError):
             async with topics.admin_client(self.settings.kafka) as client:
-                await client.delete_topics(names)
+                await topics.delete(client, names)
 
     async def _end_bridge(self) -> None:
         """In good order after a whole demo; at once where nobody wants to wait for it."""
