@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from bridge import config
 from bridge.delivery.delivery import Delivery
-from bridge.errors import ConfigurationError, SpoolFailed
+from bridge.errors import SpoolFailed
+from bridge.listener import bind
 from bridge.operate import console
 from bridge.spool.stats import SpoolStats
 
@@ -65,12 +66,8 @@ async def _reporting(server: config.Server, delivery: Delivery) -> AsyncIterator
             await writer.drain()
         writer.close()
 
-    try:
-        listener = await asyncio.start_server(answer, server.admin_host or None, server.admin_port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"server.admin_port: {server.admin_port} can't be listened on ({error.strerror}); choose another"
-        ) from error
+    bound = bind(server.admin_host, server.admin_port, "server.admin_host", "server.admin_port")
+    listener = await asyncio.start_server(answer, sock=bound)
     async with listener:
         yield
 

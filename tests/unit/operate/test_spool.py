@@ -276,7 +276,7 @@ def test_beside_a_bridge_that_commits_all_the_time_nothing_is_called_damaged(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each answer is of one moment; the output says that there was more than one."""
-    monkeypatch.setattr("bridge.spool.reader._PROOF_ROWS", 60)  # a whole pass takes more than one transaction
+    monkeypatch.setattr("bridge.spool.reader._CHECK_ROWS", 60)  # a whole pass takes more than one transaction
     tests = Path(__file__).parents[2]
     writer = subprocess.Popen(
         [sys.executable, "-c", _WRITER, tmp_path], env={**os.environ, "PYTHONPATH": str(tests)}, **_PIPES
