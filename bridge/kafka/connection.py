@@ -147,6 +147,9 @@ def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each k
     for kind, words in _WORDS:
         if isinstance(cause, kind):
             return words
+    if isinstance(cause, socket.gaierror):
+        keys = "kafka.bootstrap_servers, advertised.listeners and DNS (in the chart: networkPolicy.dnsPorts)"
+        return f"DNS gives no address for this name ({cause.strerror}); look at {keys}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         of_the_name = "mismatch" in cause.verify_message or "not valid for" in cause.verify_message
         key = "kafka.bootstrap_servers and advertised.listeners" if of_the_name else "kafka.ssl_cafile"

@@ -239,10 +239,10 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
             ``connection.reason`` describes the error in words.
     """
     loop, began = asyncio.get_running_loop(), time.perf_counter()
-    async with asyncio.timeout(timeout_seconds):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(address[4][:2] for address in found))
-        connection = await _first_that_connects(host, addresses, arguments, loop.time() + timeout_seconds)
+    until = loop.time() + timeout_seconds
+    addresses = await _addresses(host, port, until)
+    async with asyncio.timeout_at(until):
+        connection = await _first_that_connects(host, addresses, arguments, until)
         try:
             await connection.introduce()
             if arguments["security_protocol"].startswith("SASL"):
@@ -252,6 +252,20 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
             raise
     connection.opening_seconds = time.perf_counter() - began
     return connection
+
+
+async def _addresses(host: str, port: int, until: float) -> list[tuple[Any, ...]]:
+    """What DNS has for a name. A server that does not answer, as behind a policy that drops its packets, takes all the time.
+
+    Raises:
+        socket.gaierror: there is no address, or no answer in time.
+    """
+    try:
+        async with asyncio.timeout_at(until):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError as error:
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer in time") from error
+    return list(dict.fromkeys(address[4][:2] for address in found))
 
 
 async def _first_that_connects(

@@ -10,9 +10,9 @@ Object = dict[str, Any]
 NGINX, F5, ALB = "nginx.ingress.kubernetes.io", "nginx.org", "alb.ingress.kubernetes.io"
 
 
-def only(kind: str, values: dict[str, Any], **how: Any) -> Object:
+def only(kind: str, values: dict[str, Any]) -> Object:
     """The one object of this kind that the chart makes of these values."""
-    (found,) = (each for each in helm.render(values, **how) if each["kind"] == kind)
+    (found,) = (each for each in helm.render(values) if each["kind"] == kind)
     return found
 
 
@@ -72,30 +72,28 @@ def test_a_route_can_do_without_the_method() -> None:
 
 
 @pytest.mark.parametrize("monitor", ["ServiceMonitor", "PodMonitor"])
-def test_a_scrape_shows_the_token_of_the_admin_port(monitor: str, schemaless: dict[str, bool]) -> None:
-    """Where the chart mounts one; Prometheus reads the same Secret."""
-    enabled = {"metrics": {monitor[0].lower() + monitor[1:]: {"enabled": True}}}
-    token = {"secrets": {"server": {"admin_token_file": {"name": "bridge-admin", "key": "token"}}}}
-    for values, wanted in ((enabled, {}), (enabled | token, {"type": "Bearer", "credentials": token_of(token)})):
-        spec = only(monitor, values, **schemaless)["spec"]
+def test_a_scrape_shows_the_token_of_the_admin_port(monitor: str) -> None:
+    """None where the port asks for none; that which the bridge reads, or one of Prometheus' own where the file has several."""
+    enabled: dict[str, Any] = {"metrics": {monitor[0].lower() + monitor[1:]: {"enabled": True}}}
+    bridges, own = {"name": "bridge-admin", "key": "tokens"}, {"name": "bridge-scrape", "key": "token"}
+    asked = enabled | {"secrets": {"server": {"admin_token_file": bridges}}}
+    for values, wanted in (
+        (enabled, {}),
+        (asked, {"type": "Bearer", "credentials": bridges}),
+        (helm.overlaid(asked, {"metrics": {"tokenSecret": own}}), {"type": "Bearer", "credentials": own}),
+    ):
+        spec = only(monitor, values)["spec"]
         (endpoint,) = spec["endpoints" if monitor == "ServiceMonitor" else "podMetricsEndpoints"]
         assert endpoint.get("authorization", {}) == wanted
 
 
-def token_of(values: dict[str, Any]) -> dict[str, str]:
-    """The Secret's name and key."""
-    found: dict[str, str] = values["secrets"]["server"]["admin_token_file"]
-    return found
-
-
 def test_objects_of_the_user_are_installed_too() -> None:
     """A map as it is, braces and all; a string as a template that knows the release."""
-    text = """
-        apiVersion: networking.gke.io/v1
-        kind: HealthCheckPolicy
-        metadata: {name: '{{ include "bridge.fullname" . }}'}
-        spec: {path: '{{ include "bridge.healthPath" . }}'}
-    """
+    text = """apiVersion: networking.gke.io/v1
+kind: HealthCheckPolicy
+metadata: {name: '{{ include "bridge.fullname" . }}'}
+spec: {path: '{{ include "bridge.healthPath" . }}'}
+"""
     given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"}, "data": {"a": "{{ $labels.b }}"}}
     objects = helm.render({"extraObjects": [text, given]})
     (policy,) = (each for each in objects if each["kind"] == "HealthCheckPolicy")
@@ -111,6 +109,17 @@ def test_a_changed_user_can_use_kept_volumes() -> None:
     assert security["fsGroup"] == 10001
     changed = only("StatefulSet", {"podSecurityContext": {"runAsUser": 20002}})["spec"]["template"]["spec"]
     assert changed["securityContext"] == security | {"runAsUser": 20002}
+
+
+def test_the_platform_may_choose_the_user() -> None:
+    """OpenShift does, from a range of the namespace: with the chart's numbers its admission refuses the pod."""
+    values = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    security = only("StatefulSet", values)["spec"]["template"]["spec"]["securityContext"]
+    assert security == {
+        "runAsNonRoot": True,
+        "fsGroupChangePolicy": "Always",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def test_a_policy_lets_dns_through_on_the_ports_that_its_pods_have() -> None:

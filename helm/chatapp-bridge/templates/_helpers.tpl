@@ -102,7 +102,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- /* How Prometheus shows the token of the admin port, where there is one. */ -}}
 {{- define "bridge.scrapeAuthorization" -}}
-{{- with dig "server" "admin_token_file" dict .Values.secrets -}}
+{{- with .Values.metrics.tokenSecret | default (dig "server" "admin_token_file" dict .Values.secrets) -}}
 authorization:
   type: Bearer
   credentials: {name: {{ .name }}, key: {{ .key | quote }}}

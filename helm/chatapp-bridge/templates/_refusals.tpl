@@ -12,6 +12,7 @@
       (include "bridge.refusals.routes" . | fromJsonArray)
       (include "bridge.refusals.addresses" . | fromJsonArray)
       (include "bridge.refusals.services" . | fromJsonArray)
+      (include "bridge.refusals.jobs" . | fromJsonArray)
       (include "bridge.refusals.monitoring" . | fromJsonArray) -}}
 {{- if $refusals }}
 {{- fail (printf "\n\nthese values can't be used:\n  %s\n" (join "\n  " $refusals)) }}
@@ -240,6 +241,14 @@
 {{- $found = append $found (printf "service.%s: is for service.type LoadBalancer, which is %s; change the type, or remove it" $key $.Values.service.type) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.jobs" -}}
+{{- $found := list -}}
+{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
+{{- $found = append $found "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post topicsJob makes them only after the bridges; use warn, or hooks.phase pre" -}}
 {{- end -}}
 {{- $found | toJson }}
 {{- end }}

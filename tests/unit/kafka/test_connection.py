@@ -67,6 +67,25 @@ async def test_each_bootstrap_server_has_its_reason(monkeypatch: pytest.MonkeyPa
     assert f"127{fourth}" == f"{well}: a connection can be made now; try again"
 
 
+async def test_a_name_without_an_address_is_a_matter_of_dns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether DNS says that there is none, or says nothing, as where a policy drops what is sent to it."""
+    monkeypatch.setattr(connection, "_WHY_SECONDS", 0.3)
+    loop = asyncio.get_running_loop()
+
+    async def asked(host: str, _port: int, **_: object) -> list[tuple[object, ...]]:
+        if host == "mute":
+            await asyncio.Event().wait()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(loop, "getaddrinfo", asked)
+    said = await why_unreachable(settings("nowhere:9092", "mute:9092"))
+    keys = "kafka.bootstrap_servers, advertised.listeners and DNS (in the chart: networkPolicy.dnsPorts)"
+    assert said == (
+        f"nowhere:9092: DNS gives no address for this name (Name or service not known); look at {keys}; "
+        f"mute:9092: DNS gives no address for this name (no answer in time); look at {keys}"
+    )
+
+
 async def test_a_name_of_which_one_address_is_dead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clients of the commands try the first address alone, until their time is over."""
     monkeypatch.setattr(connection, "_WHY_SECONDS", 1.0)
