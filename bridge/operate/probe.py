@@ -151,7 +151,9 @@ class _Probe:
                 except httpx.ConnectError as error:
                     became = f"{error}; look at --url, and if the name has no address at DNS"
                 except httpx.ConnectTimeout:
-                    became = f"no connection within {_ANSWER_SECONDS:g} s; look at DNS, and at what drops packets on the way"
+                    became = (
+                        f"no connection within {_ANSWER_SECONDS:g} s; look at DNS, and at what drops packets on the way"
+                    )
                 except httpx.HTTPError as error:
                     became = f"{type(error).__name__}: {error}"
                 else:

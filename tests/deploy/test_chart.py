@@ -136,7 +136,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "jobs": [
         {"topicsJob": {"enabled": False}, "test": {"enabled": False}},
         {"topicsJob": {"singleBroker": True}, "schemaJob": {"enabled": False}},
-        {"hooks": {"phase": "post"}},
+        {"hooks": {"phase": "post"}, "topicsJob": {"enabled": False}},
     ],
 }  # fmt: skip
 

@@ -45,11 +45,21 @@ def test_no_hook_stands_before_the_objects() -> None:
 def test_bridges_are_ready_without_what_the_jobs_make() -> None:
     """PostSync hooks wait for the pods to be healthy: these ask for the spool alone, and warn of a missing topic."""
     objects = rendered()
-    (config,) = (each for each in objects if each["metadata"]["name"] == "release-chatapp-bridge" and each["kind"] == "ConfigMap")
-    assert 'check = "refuse"' not in config["data"]["bridge.toml"]
-    said = helm.refusal(helm.overlaid(VALUES, {"config": {"topics": {"check": "refuse"}}}))
-    assert "config.topics.check: refuse" in said
-    assert "hooks.phase" in said
+    (workload,) = (each for each in objects if each["kind"] == "StatefulSet")
+    (spool,) = (each for each in workload["spec"]["volumeClaimTemplates"] if each["metadata"]["name"] == "spool")
+    assert spool
+    for without in ({"spool": {"enabled": False}}, {"config": {"topics": {"check": "refuse"}}}):
+        assert "hooks.phase" in helm.refusal(helm.overlaid(VALUES, without))
+
+
+def test_the_application_of_the_page_is_complete() -> None:
+    """docs/operations.md: the file exists where it says, and its values are all that has to be given."""
+    text = (helm.ROOT / "docs/operations.md").read_text().partition("### Argo CD")[2]
+    application = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    source = application["spec"]["source"]
+    (file,) = source["helm"]["valueFiles"]
+    assert yaml.safe_load((helm.ROOT / source["path"] / file).read_text()) == VALUES
+    assert helm.refusal(helm.overlaid(VALUES, source["helm"]["valuesObject"]), over={}) == ""
 
 
 @pytest.mark.parametrize("own", [{}, {"annotations": {"team": "crm"}}], ids=["as they are", "with more"])
@@ -67,7 +77,7 @@ def test_claims_are_kept_from_pruning_by_default() -> None:
 
 
 def test_an_alert_says_what_notes_would() -> None:
-    """Of volumes that were left with reports, and of an unfinished topics Job: missing topics."""
+    """Of volumes that were left with reports; and what comes of a topics Job that failed."""
     (rules,) = (each for each in rendered() if each["kind"] == "PrometheusRule")
     alerts = {rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]}
     assert {"ChatappBridgeSpoolLeftBehind", "ChatappBridgeTopicSettingsDrift", "ChatappBridgeSpooling"} <= alerts

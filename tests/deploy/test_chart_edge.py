@@ -18,7 +18,12 @@ def only(kind: str, values: dict[str, Any]) -> Object:
 
 def annotations(class_name: str | None, **more: Any) -> dict[str, str]:
     """Of the Ingress of this class."""
-    given = {"enabled": True, "hosts": ["a.example"], "className": class_name, "annotations": more.pop("annotations", {})}
+    given = {
+        "enabled": True,
+        "hosts": ["a.example"],
+        "className": class_name,
+        "annotations": more.pop("annotations", {}),
+    }
     found: dict[str, str] = only("Ingress", {"ingress": given, **more})["metadata"].get("annotations", {})
     return found
 
@@ -103,7 +108,7 @@ spec: {path: '{{ include "bridge.healthPath" . }}'}
 
 
 def test_a_changed_user_can_use_kept_volumes() -> None:
-    """The spool is a directory of mode 0700, which only `Always` opens to the group again; the root of the volume is as it was."""
+    """The spool is a directory of mode 0700 below a root that is as it was: only `Always` opens it to the group again."""
     security = only("StatefulSet", {})["spec"]["template"]["spec"]["securityContext"]
     assert security["fsGroupChangePolicy"] == "Always"
     assert security["fsGroup"] == 10001

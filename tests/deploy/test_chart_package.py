@@ -114,6 +114,36 @@ def test_the_notes_give_the_address_and_the_next_three_commands() -> None:
     assert not any("from inside the cluster only" in each for each in (routed, gateway, balanced))
 
 
+def test_the_notes_say_what_has_to_stand_in_front() -> None:
+    """Size, timeout, log and health check, wherever the chart does not set them itself; and where to read on."""
+
+    def ingress(class_name: str | None) -> dict[str, Any]:
+        return {"ingress": {"enabled": True, "hosts": ["a.example"], "className": class_name}}
+
+    opened: list[dict[str, Any]] = [
+        ingress(None),
+        ingress("alb"),
+        {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}},
+        {"service": {"type": "LoadBalancer"}},
+    ]
+    for values in opened:
+        said = notes(values | {"config": {"limits": {"body_bytes": 9_000_000}}})
+        assert "has to let a body of 9000000 bytes through" in said
+        assert "Its health check is GET /healthz on the public port." in said
+        assert "files/edge.md" in said
+    known = notes(ingress("nginx"))
+    assert "has to let a body" not in known
+    assert "files/edge.md" in known
+    assert "files/edge.md" not in notes({})
+
+
+def test_the_notes_warn_of_claims_that_go_with_the_release() -> None:
+    """With the reports that wait on them."""
+    deleted = {"spool": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"}}}
+    assert "whenDeleted is Delete" in notes(deleted)
+    assert "whenDeleted" not in notes({})
+
+
 def alerts(chart: Path, **values: Any) -> dict[str, dict[str, str]]:
     """The annotations of each alert that a chart, or its package, makes."""
     objects = helm.render({"metrics": {"prometheusRule": {"enabled": True, **values}}}, chart=chart)
@@ -150,7 +180,9 @@ def test_the_runbook_may_be_published_elsewhere() -> None:
     assert {alert: each["runbook_url"] for alert, each in found.items()} == {
         alert: f"https://wiki.example/runbook#{alert.lower()}" for alert in found
     }
-    assert "runbookUrl" in helm.refusal({"metrics": {"prometheusRule": {"runbookUrl": "https://wiki.example/runbook#"}}})
+    assert "runbookUrl" in helm.refusal(
+        {"metrics": {"prometheusRule": {"runbookUrl": "https://wiki.example/runbook#"}}}
+    )
 
 
 def test_commands_in_pods_are_the_programs_own() -> None:

@@ -11,6 +11,7 @@ from bridge import config
 
 SASL = {"kafka": {"security_protocol": "SASL_SSL"}}
 PASSWORD = {"kafka": {"sasl_plain_password_file": {"name": "kafka", "key": "password"}}}
+IPV4 = "0.0.0.0"  # noqa: S104 - every address of a pod
 RULE = {"metrics": {"prometheusRule": {"enabled": True}}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # What JSON Schema says of a single value.
@@ -166,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "config.server.admin_host: localhost is the pod's own loopback",
     ),
     "an IPv6 Service before an IPv4 address": (
-        {"config": {"server": {"host": "0.0.0.0"}}, "service": {"ipFamilies": ["IPv6"]}},
+        {"config": {"server": {"host": IPV4}}, "service": {"ipFamilies": ["IPv6"]}},
         "config.server.host: 0.0.0.0 takes IPv4 only, and service.ipFamilies has IPv6; give ::, or remove one of them",
     ),
     "two families in one stack": (
@@ -192,6 +193,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "scraped twice": (
         {"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "podMonitor")}},
         "metrics.podMonitor.enabled: with metrics.serviceMonitor.enabled each bridge would be scraped, and counted, twice",
+    ),
+    "topics that nobody makes first": (
+        {"hooks": {"phase": "post"}, "spool": {"enabled": False}},
+        "hooks.phase: post makes the topics when the bridges are ready, and with spool.enabled=false they are not ready",
+    ),
+    "topics that the bridges wait for": (
+        {"hooks": {"phase": "post"}, "config": {"topics": {"check": "refuse"}}},
+        "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post",
     ),
     "annotations for nobody": (
         {"serviceAccount": {"create": False, "annotations": {"a": "b"}}},
@@ -250,8 +259,9 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
         },
         {"global": {"anything": 1}},
         {"config": {"server": {"host": "::", "admin_host": "::"}}, "service": {"ipFamilies": ["IPv6"]}},
-        {"config": {"server": {"host": "0.0.0.0", "admin_host": "0.0.0.0"}}},
+        {"config": {"server": {"host": IPV4, "admin_host": IPV4}}},
         {"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+        {"hooks": {"phase": "post"}, "spool": {"enabled": False}, "topicsJob": {"enabled": False}},
     ],
     ids=str,
 )

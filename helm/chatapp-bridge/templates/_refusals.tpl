@@ -132,7 +132,7 @@
 {{- $new := get $.Values.spool $key -}}
 {{- $same := or (eq (toJson $new) (toJson $old)) (and (eq $key "size") (eq (include "bridge.bytes" $new) (include "bridge.bytes" $old))) -}}
 {{- if not (or $same (and (empty $new) (empty $old))) -}}
-{{- $found = append $found (printf "spool.%s: %v is not that of StatefulSet %s, %v, and Kubernetes lets it not be changed; see to the claims, then kubectl --namespace %s delete statefulset %s --cascade=orphan, which leaves the pods, and upgrade again (docs/operations.md, A larger volume)" $key (toJson $new | trimAll "\"") $name (toJson $old | trimAll "\"" | default "null") $.Release.Namespace $name) -}}
+{{- $found = append $found (printf "spool.%s: %v is not that of StatefulSet %s, %v, and Kubernetes never changes it; see to the claims, then kubectl --namespace %s delete statefulset %s --cascade=orphan, which leaves the pods, and upgrade again (docs/operations.md, A larger volume)" $key (toJson $new | trimAll "\"") $name (toJson $old | trimAll "\"" | default "null") $.Release.Namespace $name) -}}
 {{- end -}}
 {{- end -}}
 {{- $now := dict "labels" (include "bridge.claimLabels" . | fromYaml) "annotations" .Values.spool.annotations -}}
@@ -247,6 +247,9 @@
 
 {{- define "bridge.refusals.jobs" -}}
 {{- $found := list -}}
+{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (not .Values.spool.enabled) -}}
+{{- $found = append $found "hooks.phase: post makes the topics when the bridges are ready, and with spool.enabled=false they are not ready without topics; use pre, or topicsJob.enabled=false and `chatapp-bridge topics apply` by hand" -}}
+{{- end -}}
 {{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
 {{- $found = append $found "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post topicsJob makes them only after the bridges; use warn, or hooks.phase pre" -}}
 {{- end -}}
