@@ -148,12 +148,9 @@ class _Probe:
                 began = time.monotonic()
                 try:
                     answer = await client.post(self._url, content=body, headers={"content-type": "application/json"})
-                except httpx.ConnectError as error:
-                    became = f"{error}; look at --url, and if the name has no address at DNS"
-                except httpx.ConnectTimeout:
-                    became = (
-                        f"no connection within {_ANSWER_SECONDS:g} s; look at DNS, and at what drops packets on the way"
-                    )
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    why = str(error) or f"no answer within {_ANSWER_SECONDS:g} s"
+                    became = f"no connection could be made ({why}); look at --url and DNS"
                 except httpx.HTTPError as error:
                     became = f"{type(error).__name__}: {error}"
                 else:

@@ -148,4 +148,5 @@ def test_the_page_is_found() -> None:
     assert "(edge.md)" in (helm.ROOT / "docs/operations.md").read_text()
     assert "docs/edge.md" in (helm.CHART / "README.md").read_text()
     assert "docs/edge.md" in (helm.CHART / "templates/NOTES.txt").read_text()
-    assert (helm.CHART / "files/edge.md").read_text() == TEXT
+    for page in ("edge.md", "operations.md", "runbook.md"):
+        assert (helm.CHART / "files" / page).read_text() == (helm.ROOT / "docs" / page).read_text()
