@@ -82,6 +82,8 @@ class Delivery:
         self.producer: Producer
         # reports acknowledged whose callback's outcome is not known yet
         self._undecided = 0
+        # whether the spool's file was found damaged, so that its reports are known only when its rows are taken over
+        self._salvages = False
         self._drained, self._filled = Rate(), Rate()
         self._sampler: asyncio.TimerHandle | None = None
 
@@ -96,6 +98,7 @@ class Delivery:
                 min_free_bytes=self._settings.spool.min_free_bytes,
                 on_event=self._on_spool_event,
             )
+            self._salvages = self.spool.stats.salvaging
         layout = await self._layout()
         topics = [topic for topic, _ in layout.topics]
         self.counters.published = dict.fromkeys(topics, 0)
@@ -397,7 +400,8 @@ class Delivery:
 
         While the spool holds rows theirs stays, also that of a topic which is not configured any more.
         """
-        layout = Layout.parse(self.spool.get_meta(LAYOUT_KEY) if self.spool and self.spool.stats.rows else None)
+        kept = self.spool is not None and (self.spool.stats.rows > 0 or not self.spool.stats.checked)
+        layout = Layout.parse(self.spool.get_meta(LAYOUT_KEY) if self.spool and kept else None)
         declared = declared_topics(self._settings.topics)
         layout.topics += [
             (topic, declared[topic].partitions) for topic in self._configured if not layout.lanes_of(topic)
@@ -429,9 +433,13 @@ class Delivery:
                     outcome=self,
                 )
                 found = stored.get(lane.number)
-                if found is not None and found.rows:
-                    lane.resume(found.first_seq, found.last_seq, found.reports)
+                if found is not None:
                     self.counters.recovered += found.reports
+                if self._salvages or (found is None and self.spool is not None and not self.spool.stats.checked):
+                    # The file may hold rows of this lane that nobody knows of yet: what is new comes behind any of them.
+                    lane.resume(0, time.time_ns(), found.reports if found else 0)
+                elif found is not None:
+                    lane.resume(found.first_seq, found.last_seq, found.reports)
                 self.lanes[topic].append(lane)
                 lane.start()
 
@@ -442,7 +450,13 @@ class Delivery:
             log.error("topics_missing", topics=missing, remedy="create them: chatapp-bridge topics apply")
 
     def _on_spool_event(self, event: SpoolEvent) -> None:
-        log.error("spool", **msgspec.to_builtins(event))
+        tell = log.info if event.kind in ("salvaged", "checking", "checked") else log.error
+        tell("spool", **msgspec.to_builtins(event))
+        if event.kind == "salvaged" and self._salvages:
+            self._salvages = False
+            for lane in self.all_lanes():
+                lane.depth += event.lanes.get(lane.number, 0)
+            self.counters.recovered += event.reports
 
 
 def _callback_of(record: Record) -> str:

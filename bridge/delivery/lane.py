@@ -463,6 +463,9 @@ class Lane:
             self._queue.append(self._from_disk(row))
             self._loaded_through = row.seq
         if not rows and stored == self._stored_through:
+            if self._spool is not None and not self._spool.stats.checked:
+                self._pause(_LOOK_SECONDS)  # the index may lack rows, so this lane is not called empty yet
+                return
             if any(seq > self._loaded_through for seq in self._journalling):
                 return  # its row comes next
             self._spilled = False

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from bridge.spool.disk import bound_read_ahead
 from bridge.spool.format import FORMAT, PAGE_BYTES, TABLES
 
 WAL_BYTES: Final = 8 << 20
@@ -18,6 +19,11 @@ INSERTS: Final = {
     for count in (*range(1, INSERT_ROWS + 1), INSERT_ROWS_MANY)
 }
 """The statement that inserts so many rows into the queue: up to `INSERT_ROWS`, or `INSERT_ROWS_MANY`."""
+REPLACE_TOTALS: Final = {
+    count: "INSERT OR REPLACE INTO totals VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    for count in range(1, INSERT_ROWS + 1)
+}
+"""The statement that writes so many rows of ``totals``."""
 
 
 def create(path: Path) -> sqlite3.Connection:
@@ -35,7 +41,7 @@ def create(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect(path: Path, max_pages: int | None) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Open for writing: in WAL mode, synced at every commit, checkpointed only when the spool says so."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=512, check_same_thread=False)
     try:
@@ -48,9 +54,9 @@ def connect(path: Path, max_pages: int | None) -> sqlite3.Connection:
             "secure_delete = OFF",  # some builds turn it on: a delete then writes every page that it frees
             "mmap_size = 0",  # a bad sector under a mapping is a SIGBUS
             f"journal_size_limit = {WAL_BYTES}",
-            *([f"max_page_count = {max_pages}"] if max_pages else []),
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+        bound_read_ahead(path)
         connection.execute("DELETE FROM meta WHERE 0")  # fails where a damaged header makes the file read-only
     except BaseException:
         close_untouched(connection, path)

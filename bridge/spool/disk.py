@@ -13,6 +13,9 @@ FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The operating system's errors that mean: there is no room."""
 
 
+_READ_AHEAD_BYTES: Final = 512 << 10
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 when there is none."""
     try:
@@ -32,6 +35,23 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def bound_read_ahead(path: Path) -> None:
+    """Have what this process reads of an open file not wait for more than `_READ_AHEAD_BYTES` that follow it.
+
+    Some systems read megabytes ahead. On a slow disk each of them is a second in which nothing else is read or stored.
+    The file is not opened here: to close it would release SQLite's locks.
+    """
+    stat = path.stat()
+    setting = Path(f"/sys/class/bdi/{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}/read_ahead_kb")
+    if not setting.exists() or int(setting.read_text()) << 10 <= _READ_AHEAD_BYTES:
+        return
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # of another thread, and closed meanwhile
+            other = os.fstat(int(name))
+            if (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino):
+                os.posix_fadvise(int(name), 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def make_directory(directory: Path) -> None:

@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from bridge.spool.connection import INSERT_ROWS, INSERT_ROWS_MANY, INSERTS, close_untouched, connect
+from bridge.spool.connection import INSERT_ROWS, INSERT_ROWS_MANY, INSERTS, REPLACE_TOTALS, close_untouched, connect
 from bridge.spool.disk import size_of
 from bridge.spool.failure import DISK_ERRORS, failure_of, malformed
 from bridge.spool.format import DATABASE, PAGE_BYTES, SUFFIXES
-from bridge.spool.reader import READ_ROWS, head_of, load_ledger, read_dead_letters, read_rows
-from bridge.spool.rebuild import Rebuilt, make_ready, rebuild
-from bridge.spool.rows import DeadLetter, EncodedRow, LaneStats, Ledger, SpoolRow, crc_of, encode_row
+from bridge.spool.reader import Rows, head_of, load_ledger, read_dead_letters, read_rows
+from bridge.spool.proof import Proof
+from bridge.spool.rebuild import SALVAGE, Found, Sources, exchange, make_ready
+from bridge.spool.rows import DeadLetter, EncodedRow, LaneStats, Ledger, SpoolRow, crc_of, crc_of_total, encode_row
 
 SMALL_BYTES: Final = 1 << 20
 """A file of this size takes next to nothing."""
 _VACUUM_LIVE_BYTES: Final = 4 << 20
 """The file is rewritten only when no more than this is in it, which takes milliseconds."""
+PIECE_ROWS: Final = 64
+"""Rows that one statement reads or proves at most: on a cold disk each may be a page of its own, and appends wait."""
 _DELETE_ROWS: Final = 500
 """Rows one commit deletes at most, so that no append waits long behind a large delete: each may touch another page."""
 _NOT_ITS_OWN_FILE: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
@@ -62,25 +65,32 @@ class SpoolFile:
         self.ledger = Ledger()
         self.meta: dict[str, str] = {}
         self.doubtful: Sequence[EncodedRow] = ()  # of a commit that failed: they may be in the file all the same
+        self.sources = Sources([])  # damaged files whose rows are being taken over
+        self.proof: Proof | None = None  # while it is not done
         self._connection = connection
         self._hooks = hooks
         self._wal = directory / f"{DATABASE}-wal"
 
     @classmethod
-    def open(cls, directory: Path, hooks: SpoolHooks, *, max_pages: int) -> tuple[Self, Rebuilt | None]:
-        """Open or create the file in a directory this process owns; a damaged one is exchanged first."""
+    def open(cls, directory: Path, hooks: SpoolHooks, *, max_pages: int) -> tuple[Self, Path | None]:
+        """Open or create the file in a directory this process owns; a damaged one is exchanged first.
+
+        Returns:
+            The file, and where a damaged one was moved to. ``sources`` says what is to be taken over, ``proof`` what is
+            to be proved.
+        """
         hooks.before_open()
-        rebuilt = make_ready(directory)
+        moved_to = make_ready(directory)
         try:
-            return cls._open(directory, hooks, max_pages), rebuilt
+            return cls._open(directory, hooks, max_pages), moved_to
         except DISK_ERRORS as error:
             if (
                 failure_of(error, directory) != "damaged"
                 and getattr(error, "sqlite_errorcode", None) not in _NOT_ITS_OWN_FILE
             ):
                 raise
-        rebuilt = rebuild(directory, "malformed")
-        return cls._open(directory, hooks, max_pages), rebuilt
+        moved_to = exchange(directory, "malformed")
+        return cls._open(directory, hooks, max_pages), moved_to
 
     @classmethod
     def _open(cls, directory: Path, hooks: SpoolHooks, max_pages: int) -> Self:
@@ -88,14 +98,24 @@ class SpoolFile:
             path = directory / (DATABASE + suffix)
             if path.exists():
                 path.chmod(0o600)
-        connection = connect(directory / DATABASE, max_pages)
+        connection = connect(directory / DATABASE)
         try:
             file = cls(directory, connection, hooks)
             file.ledger, file.meta = load_ledger(connection)
+            file.sources = Sources.of(file.meta)
+            file.max_pages = max_pages
+            if not file.sources.files:
+                file.bound()
+            proof = Proof(connection)
+            file.proof = None if proof.done else proof
         except BaseException:
             close_untouched(connection, directory / DATABASE)
             raise
         return file
+
+    def bound(self) -> None:
+        """Let the file grow to ``max_pages`` and no further; while rows are taken over from another it has no bound."""
+        self._connection.execute(f"PRAGMA max_page_count = {self.max_pages}").fetchall()
 
     def close(self) -> None:
         """Checkpoint and close; the -wal goes."""
@@ -112,6 +132,7 @@ class SpoolFile:
         self._connection.execute("BEGIN")
         try:
             yield draft
+            self._write_totals(draft)
             self._hooks.before_commit()
             self._connection.execute("COMMIT")
             self._hooks.after_commit()
@@ -120,6 +141,13 @@ class SpoolFile:
                 self._connection.execute("ROLLBACK")
             raise
         self.ledger = draft
+
+    def _write_totals(self, draft: Ledger) -> None:
+        totals = draft.totals(self.ledger)
+        for start in range(0, len(totals), INSERT_ROWS):
+            some = totals[start : start + INSERT_ROWS]
+            values = [value for total in some for value in (*total, crc_of_total(total))]
+            self._connection.execute(REPLACE_TOTALS[len(some)], values)
 
     def commit(self, rows: Sequence[EncodedRow], deletes: Mapping[int, int]) -> dict[int, int]:
         """Delete the prefixes ``deletes`` (lane → through seq), then insert ``rows``: one transaction, one fsync.
@@ -131,6 +159,10 @@ class SpoolFile:
         self.doubtful = ()
         covered = {row.lane for row in rows if row.seq <= deletes.get(row.lane, row.seq - 1)} if deletes else ()
         with self._transaction() as draft:
+            if deletes and self.sources.files:
+                for lane, through in deletes.items():
+                    self.sources.deleted(lane, through)
+                self._put_text(SALVAGE, self.sources.text)
             budget = _DELETE_ROWS
             for lane, through in deletes.items():
                 budget -= self._delete(draft, lane, through, draft.rows if lane in covered else budget)
@@ -151,7 +183,9 @@ class SpoolFile:
             return 0
         self._hooks.before_delete()
         if through >= old.last_seq and old.rows <= limit:
-            self._connection.execute("DELETE FROM queue WHERE lane = ? AND seq <= ?", (lane, through))
+            deleted = self._connection.execute("DELETE FROM queue WHERE lane = ? AND seq <= ?", (lane, through))
+            if deleted.rowcount != old.rows:
+                raise malformed(f"lane {lane} has {deleted.rowcount} rows, and {old.rows} by its totals")
             draft.put(lane, None)
             return old.rows
         rows, reports, size, last = self._connection.execute(
@@ -190,26 +224,26 @@ class SpoolFile:
             self._connection.execute(INSERTS[count], values)
             start += count
 
-    def read(self, lane: int, after_seq: int, max_bytes: int) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
-        """Rows of a lane behind ``after_seq``, in order, up to ``max_bytes`` of bodies but at least one if there is any.
+    def read(self, lane: int, after_seq: int, max_bytes: int) -> Rows:
+        """The next rows of a lane behind ``after_seq``, in order, up to ``max_bytes`` of bodies but at least one.
 
-        Rows that the CRC refuses are dead-lettered first; the second list names them (without records), with the reason.
+        No more than `PIECE_ROWS`, as appends wait for a read. Rows that the CRC refuses are dead-lettered first.
         """
         self._hooks.before_read()
         bad: list[tuple[SpoolRow, str]] = []
         while True:
             stats = self.ledger.lanes.get(lane)
             if stats is None or stats.last_seq <= after_seq:
-                return [], bad
-            limit = max(1, min(READ_ROWS, max_bytes * stats.rows // max(1, stats.bytes)))
-            rows, broken = read_rows(self._connection, lane, after_seq, limit, max_bytes)
-            for row, reason in broken:
+                return Rows([], bad, 0)
+            limit = max(1, min(PIECE_ROWS, max_bytes * stats.rows // max(1, stats.bytes)))
+            rows = read_rows(self._connection, lane, after_seq, limit, max_bytes)
+            for row, reason in rows.bad:
                 if any(row.seq == before.seq for before, _ in bad):
                     raise malformed(f"lane {lane}, seq {row.seq} can't be removed")
                 self._dead_letter_bad_rows(row, reason)
                 bad.append((row, reason))
-            if rows or not broken:
-                return rows, bad
+            if rows.good or not rows.bad:
+                return Rows(rows.good, bad, rows.size)
 
     def _dead_letter_bad_rows(self, row: SpoolRow, reason: str) -> None:
         with self._transaction() as draft:
@@ -283,8 +317,86 @@ class SpoolFile:
     def set_meta(self, key: str, value: str) -> None:
         """Keep a text for the caller."""
         with self._transaction():
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            self._put_text(key, value)
         self.meta = {**self.meta, key: value}
+
+    def _put_text(self, key: str, value: str) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # ── what a damaged file held ──
+
+    def take_over(self, found: Found) -> dict[int, int]:
+        """Store rows of the first of ``sources``, and how far that has come, in one transaction.
+
+        Returns:
+            Reports of the rows that were not there before, by lane.
+        """
+        source = self.sources.files[0]
+        distinct = {(row.lane, row.seq): row for row in found.queue if source.wants(row.lane, row.seq)}
+        new = [row for row in distinct.values() if not self._has(row)]
+        source.page += found.pages
+        try:
+            self._store(found, new)
+        except BaseException:
+            source.page -= found.pages
+            raise
+        reports: dict[int, int] = {}
+        for row in new:
+            reports[row.lane] = reports.get(row.lane, 0) + row.n
+        return reports
+
+    def _store(self, found: Found, new: Sequence[EncodedRow]) -> None:
+        with self._transaction() as draft:
+            if new:
+                self._insert(new)
+                draft.add(new)
+            for row in found.dead_letters:
+                self._take_over_dead_letter(draft, row)
+            for key, text in found.texts.items():
+                if key != SALVAGE:
+                    self._connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, text))
+            self._put_text(SALVAGE, self.sources.text)
+
+    def _has(self, row: EncodedRow) -> bool:
+        place = row.lane, row.seq
+        return self._connection.execute("SELECT 1 FROM queue WHERE lane = ? AND seq = ?", place).fetchone() is not None
+
+    def _take_over_dead_letter(self, draft: Ledger, row: Sequence[object]) -> None:
+        """Under its own id if that is free; a page may be found twice."""
+        columns = "lane, seq, n, reason, at_ms, crc, body"
+        known = self._connection.execute("SELECT crc, at_ms FROM dead_letter WHERE id = ?", row[:1]).fetchone()
+        if known == (row[6], row[5]):
+            return
+        self._connection.execute(
+            f"INSERT INTO dead_letter (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+            [row[0] if known is None else None, *row[1:]],
+        )
+        draft.dead_letter_rows += 1
+        draft.dead_letter_reports += int(str(row[3]))
+
+    def end_source(self) -> None:
+        """The first of ``sources`` is done. After the last the lanes' heads are known, and the file has its bound again."""
+        if len(self.sources.files) > 1:
+            sources = Sources(self.sources.files[1:])
+            self.set_meta(SALVAGE, sources.text)
+            self.sources = sources
+            return
+        with self._transaction() as draft:
+            for lane, stats in list(draft.lanes.items()):
+                draft.put(lane, self._lane_after(stats, 0, 0, 0, lane))
+            self._connection.execute("DELETE FROM meta WHERE key = ?", (SALVAGE,))
+        self.sources = Sources([])
+        self.meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        self.bound()
+
+    def prove(self, until: float) -> None:
+        """Go on with the proof until that time (monotonic), a piece at least."""
+        while self.proof is not None:
+            self.proof.step(PIECE_ROWS)
+            if self.proof.done:
+                self.proof = None
+            if time.monotonic() >= until:
+                return
 
     def used_bytes(self) -> int:
         """Bytes of pages that hold something; the freelist is room."""

@@ -11,8 +11,8 @@ The directory
       spool.db, -wal, -shm  SQLite in WAL mode, 4096-byte pages; user_version = 1, the version of the format;
                             application_id = a random number for each file, which shows a -wal that belongs to another file
       ballast               random bytes, to be freed when the disk is full
-      rebuild.partial       a new file being filled from a damaged one; unfinished, deleted at the next start
-      rebuild.db            the same, complete: the next start finishes the exchange
+      rebuild.partial       a new file being created; deleted at the next start
+      rebuild.db            the same, complete: the next start finishes the exchange for a damaged one
       damaged/<time>-<why>/ a damaged file with its -wal and -shm, unchanged; never deleted by the bridge
 
 The tables
@@ -25,16 +25,24 @@ The tables
         body  msgpack of list[Record], each an array [topic, key, value, headers, timestamp_ms, schema]; a record with a
               schema lacks the id that the registry has for it
     dead_letter (id INTEGER PRIMARY KEY, lane, seq, n, reason TEXT, at_ms, crc, body)  at_ms: when it became a dead letter
-    meta  (key TEXT PRIMARY KEY, value TEXT)  the caller's texts, such as the lane layout
+    meta  (key TEXT PRIMARY KEY, value TEXT)  the caller's texts, such as the lane layout; ``salvage`` while rows of a
+        damaged file are being taken over: where it is, and how far the salvage has come
+    totals (lane INTEGER PRIMARY KEY, rows, reports, bytes, first_seq, last_seq, oldest_at_ms, crc)  what the queue holds
+        of each lane: written in the transaction that changes it, so that a start need not count. A lane without rows has
+        zeros. Lane -1 has the sums of all lanes, and in first_seq and last_seq the rows and reports of ``dead_letter``.
+        crc: CRC-32 over the other columns in decimal, with commas between (``None`` for NULL)
 
 Invariants
 ==========
 - One connection writes. Readers never write: neither the file nor its -shm. They take none of the owner's locks.
-- `Ledger` equals the committed file: a transaction works on a copy that replaces it after the commit.
+- `Ledger` equals the committed file: a transaction works on a copy that replaces it after the commit. ``totals`` is the
+  ledger on disk.
 - A row leaves `queue` in one of two ways, each in one transaction: deleted by `commit` (a prefix of its lane), or moved to
   `dead_letter`.
 - A file that is no longer trusted is never checkpointed, written or deleted: its bytes are moved unchanged.
-- The exchange of a damaged file is atomic: until ``rebuild.db`` is complete and synced the old file stays in place.
+- The exchange of a damaged file is atomic: an empty ``rebuild.db`` that names the damaged file's new place in ``meta`` is
+  complete and synced before anything moves. Its rows are taken over afterwards, from ``damaged/``; until the last one is
+  there no row of a lane is read.
 """
 
 import fcntl
@@ -62,6 +70,10 @@ TABLES: Final = [
         "at_ms INTEGER, crc INTEGER, body BLOB)"
     ),
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)",
+    (
+        "CREATE TABLE totals (lane INTEGER PRIMARY KEY, rows INTEGER, reports INTEGER, bytes INTEGER, first_seq INTEGER, "
+        "last_seq INTEGER, oldest_at_ms INTEGER, crc INTEGER)"
+    ),
 ]
 
 

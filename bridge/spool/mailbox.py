@@ -8,12 +8,12 @@ import asyncio
 import queue
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.errors import SpoolError
 from bridge.spool.file import SpoolFile
-from bridge.spool.rows import EncodedRow
+from bridge.spool.rows import EncodedRow, SpoolRow
 from bridge.spool.stats import SpoolEvent, SpoolStats
 
 
@@ -42,6 +42,8 @@ class Read:
     after_seq: int
     max_bytes: int
     future: asyncio.Future[Any]
+    began: float | None = None
+    rows: list[SpoolRow] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -120,7 +122,7 @@ class Mailbox:
                     break
         except queue.Empty:
             pass  # that was everything
-        self._unanswered = {id(op): op for op in ops if isinstance(op, Asked)}
+        self._unanswered |= {id(op): op for op in ops if isinstance(op, Asked)}
         return ops
 
     @property
@@ -134,7 +136,7 @@ class Mailbox:
         return bool(self._answers)
 
     def answer(self, op: Asked, result: object, error: Exception | None) -> None:
-        """Answer an operation of the last `take`, once."""
+        """Answer an operation that was taken, once."""
         del self._unanswered[id(op)]
         self._answers.append((op.future, result, error))
         if isinstance(op, Append):
@@ -142,7 +144,7 @@ class Mailbox:
             self._appended_bytes += op.cost_bytes
 
     def fail_unanswered(self, error: Exception) -> None:
-        """Answer every operation of the last `take` that has no answer yet."""
+        """Answer every operation that was taken and has no answer yet."""
         for op in list(self._unanswered.values()):
             self.answer(op, None, error)
 

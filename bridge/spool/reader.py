@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, NamedTuple, Self, TypeVar, cast
 
 import msgspec
 
@@ -14,12 +14,21 @@ from bridge.errors import SpoolFailed
 from bridge.spool.disk import size_of
 from bridge.spool.failure import malformed
 from bridge.spool.format import DATABASE, TABLES, check_format
-from bridge.spool.rows import DeadLetter, LaneStats, Ledger, SpoolRow, crc_of, decode_body
+from bridge.spool.rows import DeadLetter, Ledger, SpoolRow, Total, crc_of, crc_of_total, decode_body
 
 T = TypeVar("T")
 
 READ_ROWS: Final = 4_096
 """Rows that one read looks at, at most."""
+
+
+class Rows(NamedTuple):
+    """Rows of a lane that their CRC proves, the others (without records) with the reason, and bytes of the bodies."""
+
+    good: list[SpoolRow]
+    bad: list[tuple[SpoolRow, str]]
+    size: int
+
 
 _Fetched = list[tuple[int, object, object, object]]
 """Seq, n, crc and body of rows, each perhaps damaged."""
@@ -38,53 +47,44 @@ def head_of(connection: sqlite3.Connection, lane: int) -> tuple[int, int | None]
 
 
 def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]:
-    """Count what is in the file. Payloads on overflow pages are not read.
+    """The totals that the file keeps, and the texts next to them: a few pages, however large the file is.
 
     Raises:
-        sqlite3.DatabaseError: the file is malformed; also if its index and its table disagree.
+        sqlite3.DatabaseError: the file is malformed.
     """
     schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
     if [text for (text,) in schema] != TABLES:
         raise malformed("these are not the spool's tables")
-    ledger = Ledger()
-    counted = connection.execute(
-        "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * row) % 1000003), sum(n), sum(size) FROM "
-        "(SELECT lane, seq, n, length(body) AS size, rowid AS row FROM queue NOT INDEXED LIMIT -1) "
-        "GROUP BY lane ORDER BY lane"
-    ).fetchall()  # the limit keeps the subquery apart: sorted by lane are four numbers a row then, not the bodies
-    indexed = connection.execute(
-        "SELECT lane, count(*), min(seq), max(seq), sum((seq + 7 * rowid) % 1000003) FROM queue "
-        "GROUP BY lane ORDER BY lane"
-    ).fetchall()
-    if [row[:5] for row in counted] != indexed:
-        raise malformed("the queue's index and its table disagree")
-    for lane, rows, first, last, _, reports, size in counted:
-        head = head_of(connection, lane)
-        ledger.put(lane, LaneStats(rows, reports, size, first, last, head[1] if head else None))
-    ledger.dead_letter_rows, ledger.dead_letter_reports = connection.execute(
-        "SELECT count(*), coalesce(sum(n), 0) FROM dead_letter"
-    ).fetchone()
+    totals = [(tuple(total), crc) for *total, crc in connection.execute("SELECT * FROM totals").fetchall()]
+    if any(crc != crc_of_total(total) for total, crc in totals):
+        raise malformed("the totals fail their checksum")
+    try:
+        ledger = Ledger.of_totals(cast("list[Total]", [total for total, _ in totals]))
+    except ValueError as error:
+        raise malformed(str(error)) from error
+    if not totals and connection.execute("SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)").fetchone() != (0, 0):
+        raise malformed("there are rows and no totals")
     return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
 
 def read_rows(
     connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int
-) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
+) -> Rows:
     """Up to ``limit`` rows behind ``after_seq``: those the CRC proves, and the others (without records) with the reason."""
     fetched = _fetch_at_once(connection, lane, after_seq, limit)
-    rows, bad = judge_rows(lane, after_seq, fetched, max_bytes) if fetched is not None else ([], [])
-    if bad or fetched is None:  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
+    found = judge_rows(lane, after_seq, fetched, max_bytes) if fetched is not None else Rows([], [], 0)
+    if found.bad or fetched is None:  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
         fetched = connection.execute(
             "SELECT seq, n, crc, body FROM queue WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",
             (lane, after_seq, limit),
         ).fetchall()
-        rows, bad = judge_rows(lane, after_seq, fetched, max_bytes)
-    return rows, bad
+        found = judge_rows(lane, after_seq, fetched, max_bytes)
+    return found
 
 
 def judge_rows(
     lane: int, after_seq: int, fetched: _Fetched, max_bytes: int
-) -> tuple[list[SpoolRow], list[tuple[SpoolRow, str]]]:
+) -> Rows:
     """Rows that the CRC proves, up to ``max_bytes``, and the others (without records) with the reason.
 
     Raises:
@@ -100,14 +100,14 @@ def judge_rows(
         if not (isinstance(n, int) and isinstance(body, bytes) and crc == crc_of(lane, seq, n, body)):
             bad.append((SpoolRow(lane, seq, n if isinstance(n, int) else 0, []), "crc"))
             continue
-        total += len(body)
-        if total > max_bytes and rows:
+        if total + len(body) > max_bytes and rows:
             break
+        total += len(body)
         try:
             rows.append(SpoolRow(lane, seq, n, decode_body(body)))
         except msgspec.MsgspecError as error:
             bad.append((SpoolRow(lane, seq, n, []), f"undecodable: {error}"))
-    return rows, bad
+    return Rows(rows, bad, total)
 
 
 def _fetch_at_once(connection: sqlite3.Connection, lane: int, after_seq: int, limit: int) -> _Fetched | None:
@@ -178,7 +178,7 @@ class SpoolReader:
             self._copy.cleanup()
 
     def stats(self) -> Ledger:
-        """Rows, reports and bytes by lane and in total, and the dead letters: one pass over the file."""
+        """Rows, reports and bytes by lane and in total, and the dead letters, as the file keeps them."""
         return self._steady(lambda connection: load_ledger(connection)[0])
 
     def meta(self) -> dict[str, str]:
@@ -192,7 +192,7 @@ class SpoolReader:
 
         ``limit`` bounds the rows that are looked at, and so the memory that this takes.
         """
-        return self._steady(lambda connection: read_rows(connection, lane, after_seq, limit, max_bytes))
+        return self._steady(lambda connection: read_rows(connection, lane, after_seq, limit, max_bytes)[:2])
 
     def dead_letters(self, after_id: int = 0, *, max_bytes: int) -> list[DeadLetter]:
         """Dead letters, by id, up to ``max_bytes`` but at least one if there is any."""

@@ -1,41 +1,142 @@
-"""The exchange of a damaged file: a new one takes over the rows that are whole, the damaged one is moved to ``damaged/``."""
+"""The exchange of a damaged file: a new one takes its place at once, and takes over the whole rows afterwards.
+
+The damaged file is moved to ``damaged/``. The new one names it in its ``meta``, with how far the salvage has come, so that
+a salvage goes on after a restart. New rows go into the new file meanwhile.
+"""
 
 import sqlite3
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 from bridge.durable import sync
-from bridge.spool.connection import INSERT_ROWS, INSERTS, create
+from bridge.spool.connection import create
 from bridge.spool.disk import make_directory, size_of
-from bridge.spool.format import DATABASE, PARTIAL, REBUILD
-from bridge.spool.rows import crc_of
-from bridge.spool.salvage import Value, WalFrames, raw_rows
+from bridge.spool.format import DATABASE, PAGE_BYTES, PARTIAL, REBUILD
+from bridge.spool.rows import EncodedRow, crc_of
+from bridge.spool.salvage import RawPages, Value, WalFrames, raw_rows, rows_of
 
-_TAKE_OVER: Final = {count: sql.replace("INSERT", "INSERT OR IGNORE") for count, sql in INSERTS.items()}
-
-
-class Rebuilt(msgspec.Struct, frozen=True):
-    """What became of a damaged file: where it is now, and how much the new one took over from it."""
-
-    moved_to: Path
-    reason: str
-    rows: int
-    reports: int
+SALVAGE: Final = "salvage"
+"""The key of `Sources` in ``meta``."""
+_FIRST_PAGES: Final = 32
+"""The texts of ``meta`` are on one of these."""
 
 
-def make_ready(directory: Path) -> Rebuilt | None:
-    """Have a file that SQLite may open: finish an exchange, rebuild a file whose WAL is damaged, create one if absent."""
+class Source(msgspec.Struct):
+    """A damaged file whose rows are being taken over.
+
+    ``page``: this many of its pages are done. ``first_seqs``: the first seq of each lane, where known, that was not
+    deleted. Where it is not known and the header is lost, rows that were deleted shortly before the damage may come
+    back: they are published again with the same id. ``unwanted``: rows (lane, seq) that were refused, though they may
+    be in the file.
+    """
+
+    path: str
+    page: int = 0
+    first_seqs: dict[int, int] = {}
+    unwanted: list[tuple[int, int]] = []
+
+    def wants(self, lane: int, seq: int) -> bool:
+        """Whether the row is to be taken over."""
+        return seq >= self.first_seqs.get(lane, seq) and (lane, seq) not in self.unwanted
+
+
+class Sources(msgspec.Struct):
+    """All damaged files whose rows are being taken over, the current one first; in ``meta`` as JSON."""
+
+    files: list[Source]
+
+    @classmethod
+    def of(cls, meta: Mapping[str, str]) -> Self:
+        """Those that ``meta`` names."""
+        text = meta.get(SALVAGE)
+        return cls([]) if text is None else msgspec.json.decode(text, type=cls)
+
+    @property
+    def text(self) -> str:
+        """For ``meta``."""
+        return msgspec.json.encode(self).decode()
+
+    def deleted(self, lane: int, through: int) -> None:
+        """Rows that were deleted do not come back."""
+        for source in self.files:
+            source.first_seqs[lane] = max(through + 1, source.first_seqs.get(lane, through + 1))
+
+
+@dataclass(slots=True)
+class Found:
+    """Whole rows of some pages of a damaged file."""
+
+    queue: list[EncodedRow] = field(default_factory=list)
+    dead_letters: list[list[Value]] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+    pages: int = 0
+
+    def add(self, rows: Iterable[list[Value]], source: Source) -> None:
+        """Keep every row of the queue that its CRC proves, and all others as they are."""
+        self.pages += 1
+        for row in rows:
+            match row:
+                case [_, int(lane), int(seq), int(n), int(crc), bytes(body)]:
+                    if source.wants(lane, seq) and crc == crc_of(lane, seq, n, body):
+                        self.queue.append(EncodedRow(lane, seq, n, body, None, 0))
+                        self.size += len(body)
+                case [rowid, None, int(), int(), int(), str(), int(), int(), bytes(body)]:
+                    self.dead_letters.append([rowid, *row[2:]])
+                    self.size += len(body)
+                case [_, str(key), str(value)]:
+                    self.texts[key] = value
+
+
+class Salvage:
+    """Reads one damaged file, a piece at a time.
+
+    Args:
+        directory: of the spool.
+        source: which file, and where to begin.
+    """
+
+    def __init__(self, directory: Path, source: Source) -> None:
+        self.source = source
+        damaged = directory / source.path
+        database, wal, absent = damaged / DATABASE, damaged / f"{DATABASE}-wal", damaged / "absent"
+        self._all_pages = max(1, size_of(database) // PAGE_BYTES + size_of(wal) // PAGE_BYTES)
+        stale = _is_stale(database, WalFrames(wal))
+        parts = [(database, absent), (absent, wal)] if stale else [(database, wal)]
+        pages = (rows for number, part in enumerate(parts) for rows in raw_rows(*part, 0 if number else source.page))
+        self._pages = islice(pages, source.page, None)
+
+    @property
+    def share(self) -> float:
+        """How much is done, from 0 to 1."""
+        return min(1.0, self.source.page / self._all_pages)
+
+    def take(self, seconds: float, max_bytes: int) -> Found:
+        """The rows of the next pages, none at the end. The caller moves ``source.page`` on when they are stored."""
+        found, until = Found(), time.monotonic() + seconds
+        for rows in self._pages:
+            found.add(rows, self.source)
+            if found.size >= max_bytes or time.monotonic() >= until:
+                break
+        return found
+
+
+def make_ready(directory: Path) -> Path | None:
+    """Have a file that SQLite may open; where a damaged one was exchanged for it, where that is now."""
     database, partial = directory / DATABASE, directory / PARTIAL
     partial.unlink(missing_ok=True)
     if (directory / REBUILD).exists():
-        _exchange(directory, "unfinished")
+        _finish(directory)
     wal = WalFrames(directory / f"{DATABASE}-wal")
     if wal.broken or _is_stale(database, wal):
-        return rebuild(directory, "wal")
+        return exchange(directory, "wal")
     if size_of(database) == 0:
         create(partial).close()
         sync(partial)
@@ -44,65 +145,70 @@ def make_ready(directory: Path) -> Rebuilt | None:
     return None
 
 
-def rebuild(
-    directory: Path,
-    reason: str,
-    first_seqs: Mapping[int, int] | None = None,
-    unwanted: Container[tuple[int, int]] = frozenset(),
-) -> Rebuilt:
-    """Fill a new file with the whole rows of the damaged one, and move that to ``damaged/`` with its -wal and -shm.
+def exchange(
+    directory: Path, reason: str, source: Source | None = None, others: Iterable[Source] = ()
+) -> Path:
+    """Put an empty file in the place of the damaged one, which is moved to ``damaged/`` with its -wal and -shm.
 
-    ``first_seqs``, where known, is the first seq of each lane that was not deleted. Where it is not known and the header
-    is lost, rows that were deleted shortly before the damage may come back: they are published again with the same id.
-    ``unwanted`` are rows (lane, seq) that were refused, though they may be in the file.
+    Args:
+        directory: of the spool.
+        reason: becomes a part of the folder's name.
+        source: what is known of the damaged file's rows; its path is set here.
+        others: files that the damaged one had not taken over wholly.
     """
-    database, partial = directory / DATABASE, directory / PARTIAL
-    wal = directory / f"{DATABASE}-wal"
-    absent = directory / "absent"
-    connection = create(partial)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    path = f"damaged/{stamp}-{time.time_ns() % 10**9:09d}-{reason}"
+    source = source or Source("")
+    source.path = path
+    texts = _texts(directory / DATABASE, directory / f"{DATABASE}-wal")
+    known = {each.path: each for each in [source, *others, *Sources.of(texts).files]}
+    texts[SALVAGE] = Sources(list(known.values())).text
+    partial = directory / PARTIAL
     try:
-        stale = _is_stale(database, WalFrames(wal))
-        for part in [(database, absent), (absent, wal)] if stale else [(database, wal)]:
-            _fill(connection, raw_rows(*part), first_seqs or {}, unwanted)
-        rows, reports = connection.execute("SELECT count(*), coalesce(sum(n), 0) FROM queue").fetchone()
+        with closing(create(partial)) as connection:
+            for text in texts.items():
+                connection.execute("INSERT INTO meta VALUES (?, ?)", text)
+        sync(partial)
     except BaseException:
         partial.unlink()  # its room may be what is missing
         raise
-    finally:
-        connection.close()
-    sync(partial)
     partial.rename(directory / REBUILD)
     sync(directory)
-    return Rebuilt(_exchange(directory, reason), reason, rows, reports)
+    _finish(directory)
+    return directory / path
 
 
-def _fill(
-    connection: sqlite3.Connection,
-    rows: Iterable[list[Value]],
-    first_seqs: Mapping[int, int],
-    unwanted: Container[tuple[int, int]],
-) -> None:
-    """Put every row that its CRC proves into a new file; rows of the ``dead_letter`` table unchanged."""
-    values: list[object] = []
-    connection.execute("BEGIN")
-    for row in rows:
-        match row:
-            case [_, int(lane), int(seq), int(n), int(crc), bytes(body)]:
-                wanted = seq >= first_seqs.get(lane, seq) and (lane, seq) not in unwanted
-                if wanted and crc == crc_of(lane, seq, n, body):
-                    values += (lane, seq, n, crc, body)
-                if len(values) == 5 * INSERT_ROWS:
-                    connection.execute(_TAKE_OVER[INSERT_ROWS], values)
-                    values.clear()
-            case [rowid, None, int(), int(), int(), str(), int(), int(), bytes()]:
-                connection.execute(
-                    "INSERT OR IGNORE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [rowid, *row[2:]]
-                )
-            case [_, str(key), str(value)]:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-    if values:
-        connection.execute(_TAKE_OVER[len(values) // 5], values)
-    connection.execute("COMMIT")
+def _finish(directory: Path) -> None:
+    """Move the damaged file away and the new one to its place; after a crash this may begin again."""
+    try:
+        with closing(sqlite3.connect(f"{(directory / REBUILD).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        moved_to = directory / Sources.of(meta).files[0].path
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, IndexError):
+        (directory / REBUILD).unlink()  # it holds no row yet, and does not say where the damaged file goes
+        return
+    make_directory(moved_to)
+    for suffix in ("-wal", "-shm", ""):  # the file last: while it is in place a restart finds the exchange undone
+        path = directory / (DATABASE + suffix)
+        if path.exists():
+            path.rename(moved_to / path.name)
+    sync(moved_to)
+    (directory / REBUILD).rename(directory / DATABASE)
+    sync(directory)
+
+
+def _texts(database: Path, wal_path: Path) -> dict[str, str]:
+    """What ``meta`` held, as far as it is found at once: what a caller needs before the salvage is done."""
+    found = Found()
+    wal = WalFrames(wal_path)
+    pages = RawPages(database, wal)
+    try:
+        numbers = [*range(1, _FIRST_PAGES + 1), *(number for number in wal.pages if number > _FIRST_PAGES)]
+        for number in numbers:
+            found.add(rows_of(number, pages), Source(""))
+    finally:
+        pages.close()
+    return found.texts
 
 
 def _is_stale(database: Path, wal: WalFrames) -> bool:
@@ -113,18 +219,3 @@ def _is_stale(database: Path, wal: WalFrames) -> bool:
         return False
     with database.open("rb") as file:
         return file.read(72)[68:] != wal.page(wal.page_one_offset)[68:72]
-
-
-def _exchange(directory: Path, reason: str) -> Path:
-    """Move the damaged file away and the rebuilt one to its place; after a crash this may begin again."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    moved_to = directory / "damaged" / f"{stamp}-{time.time_ns() % 10**9:09d}-{reason}"
-    make_directory(moved_to)
-    for suffix in ("-wal", "-shm", ""):  # the file last: while it is in place a restart finds the exchange undone
-        path = directory / (DATABASE + suffix)
-        if path.exists():
-            path.rename(moved_to / path.name)
-    sync(moved_to)
-    (directory / REBUILD).rename(directory / DATABASE)
-    sync(directory)
-    return moved_to

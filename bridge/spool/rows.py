@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,11 @@ decode_body = msgspec.msgpack.Decoder(list[Record]).decode
 def crc_of(lane: int, seq: int, n: int, body: bytes) -> int:
     """CRC-32 over lane, seq and n (little-endian, 8 bytes each) and the body."""
     return zlib.crc32(body, zlib.crc32(_CRC_HEAD.pack(lane, seq, n)))
+
+
+def crc_of_total(total: Sequence[object]) -> int:
+    """CRC-32 over the columns of a row of ``totals``, in decimal, with commas between."""
+    return zlib.crc32(",".join(map(str, total)).encode())
 
 
 class SpoolRow(msgspec.Struct, frozen=True):
@@ -79,6 +84,12 @@ def encode_row(row: SpoolRow) -> EncodedRow:
     size = len(body) + _ROW_OVERHEAD_BYTES
     cost = size if size < PAGE_BYTES else (size // (PAGE_BYTES - 4) + 2) * PAGE_BYTES
     return EncodedRow(row.lane, row.seq, row.n, body, at_ms, cost)
+
+
+Total = tuple[int, int, int, int, int, int, int | None]
+"""A row of the table ``totals`` without its CRC: the lane, then `LaneStats`."""
+ALL_LANES: Final = -1
+"""The lane of the sums in the table ``totals``."""
 
 
 class LaneStats(msgspec.Struct, frozen=True):
@@ -152,6 +163,38 @@ class Ledger:
                 self.bytes += sign * stats.bytes
         if new is not None:
             self.lanes[lane] = new
+
+    def totals(self, before: "Ledger") -> list[Total]:
+        """The rows of the table ``totals`` that differ from those of ``before``."""
+        rows: list[Total] = [
+            (lane, new.rows, new.reports, new.bytes, new.first_seq, new.last_seq, new.oldest_at_ms)
+            for lane, new in self.lanes.items()
+            if before.lanes.get(lane) is not new
+        ]
+        rows += [(lane, 0, 0, 0, 0, 0, None) for lane in before.lanes if lane not in self.lanes]
+        rows.append(self._sums())
+        return rows
+
+    def _sums(self) -> Total:
+        return ALL_LANES, self.rows, self.reports, self.bytes, self.dead_letter_rows, self.dead_letter_reports, None
+
+    @classmethod
+    def of_totals(cls, rows: Iterable[Total]) -> "Ledger":
+        """The ledger that the table ``totals`` holds.
+
+        Raises:
+            ValueError: the lanes do not add up to their sums.
+        """
+        ledger, sums = cls(), None
+        for total in rows:
+            if total[0] == ALL_LANES:
+                sums = total
+                ledger.dead_letter_rows, ledger.dead_letter_reports = total[4:6]
+            elif total[1]:
+                ledger.put(total[0], LaneStats(*total[1:]))
+        if ledger._sums() != (sums or cls()._sums()):
+            raise ValueError("the lanes' totals do not add up to their sums")
+        return ledger
 
     def oldest_at_ms(self) -> int | None:
         """The smallest first timestamp of all lanes; None when there is none."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from bridge.spool.disk import bound_read_ahead
 from bridge.spool.format import PAGE_BYTES
 
 Value = int | float | str | bytes | None
@@ -99,6 +100,8 @@ class RawPages:
     def __init__(self, database: Path, wal: WalFrames) -> None:
         self._wal = wal
         self._fd = os.open(database, os.O_RDONLY) if database.exists() else None
+        if self._fd is not None:
+            bound_read_ahead(database)
         size = os.fstat(self._fd).st_size if self._fd is not None else 0
         self._file_pages = -(-size // PAGE_BYTES)
         self.count = max([self._file_pages, *wal.pages])
@@ -133,9 +136,8 @@ class RawPages:
                 return os.pread(fd, PAGE_BYTES, offset)
         return self._chunk[at : at + PAGE_BYTES]
 
-    def free(self) -> set[int]:
-        """Numbers of the free pages, as far as the freelist can be followed."""
-        free: set[int] = set()
+    def find_free(self, free: set[int]) -> Iterator[None]:
+        """Add the numbers of the free pages to ``free``, as far as the freelist can be followed; yields at each trunk."""
         first = self.page(1)
         trunk = int.from_bytes(first[32:36]) if first and first.startswith(b"SQLite format 3\0") else 0
         while trunk and trunk not in free:
@@ -143,27 +145,39 @@ class RawPages:
             if page is None:
                 break
             free.add(trunk)
+            yield
             trunk, leaves = struct.unpack_from(">2I", page)
             if leaves <= PAGE_BYTES // 4 - 2:
                 free.update(struct.unpack_from(f">{leaves}I", page, 8))
-        return free
 
 
-def raw_rows(database: Path, wal_path: Path) -> Iterator[list[Value]]:
-    """Every row of every table that can be parsed, ``[rowid, column, column, …]``; may repeat a row, may invent one."""
+def raw_rows(database: Path, wal_path: Path, skip: int = 0) -> Iterator[list[list[Value]]]:
+    """Every row of every table that can be parsed, ``[rowid, column, column, …]``; may repeat a row, may invent one.
+
+    Yields the rows of one page after the other, perhaps none. The first ``skip`` of these steps are not read.
+    """
     wal = WalFrames(wal_path)
     pages = RawPages(database, wal)
+    free: set[int] = set()
+    steps = 0
     try:
-        free = pages.free()
+        for _ in pages.find_free(free):
+            steps += 1
+            yield []
         for number in range(1, pages.count + 1):
-            page = pages.page(number)
-            if page is not None and number not in free:
-                yield from _rows_of_leaf(page, 100 if number == 1 else 0, pages)
+            steps += 1
+            yield rows_of(number, pages) if steps > skip and number not in free else []
         wal.pages.update(wal.lost)  # where their long rows go on
         for _, offset in wal.lost:
-            yield from _rows_of_leaf(wal.page(offset), 0, pages)
+            yield list(_rows_of_leaf(wal.page(offset), 0, pages))
     finally:
         pages.close()
+
+
+def rows_of(number: int, pages: RawPages) -> list[list[Value]]:
+    """The rows of one page that can be parsed; none where it can't be read or is not the leaf of a table."""
+    page = pages.page(number)
+    return [] if page is None else list(_rows_of_leaf(page, 100 if number == 1 else 0, pages))
 
 
 def _rows_of_leaf(page: bytes, start: int, pages: RawPages) -> Iterator[list[Value]]:

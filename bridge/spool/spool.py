@@ -62,7 +62,9 @@ class Spool:
         on_event: Callable[[SpoolEvent], None] | None = None,
         hooks: SpoolHooks | None = None,
     ) -> Self:
-        """Own a directory, made if absent, and count what is in its spool.
+        """Own a directory, made if absent, and open its spool, which takes as long whatever is in it.
+
+        Whether the file is whole is looked at behind that, and what a damaged one holds is taken over: see the stats.
 
         ``max_bytes`` bounds the disk it takes (`damaged/` apart), ``min_free_bytes`` is left free on the file system.
         ``on_event`` is called on the loop.

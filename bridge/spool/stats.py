@@ -11,15 +11,18 @@ from bridge.spool.rows import LaneStats
 class SpoolEvent(msgspec.Struct, frozen=True):
     """Something an operator should hear of; no event carries a key or a value.
 
-    ``damaged_file``: moved to ``path``, ``rows`` and ``reports`` taken over. ``damaged_row``: dead-lettered.
-    ``full``: appends are refused. ``failed``: the disk failed. ``recovered``: appends are taken again.
+    ``damaged_file``: moved to ``path``. ``salvaged``: ``rows`` and ``reports`` were taken over from damaged files, and
+    ``lanes`` has the reports by lane. ``damaged_row``: dead-lettered. ``checking``: how far the check or the salvage is.
+    ``checked``: both are done. ``full``: appends are refused. ``failed``: the disk failed. ``recovered``: appends are
+    taken again.
     """
 
-    kind: Literal["damaged_file", "damaged_row", "full", "failed", "recovered"]
+    kind: Literal["damaged_file", "salvaged", "damaged_row", "checking", "checked", "full", "failed", "recovered"]
     message: str
     path: Path | None = None
     rows: int = 0
     reports: int = 0
+    lanes: dict[int, int] = {}
 
 
 class SpoolStats(msgspec.Struct, frozen=True):
@@ -28,6 +31,8 @@ class SpoolStats(msgspec.Struct, frozen=True):
     ``file_bytes`` is the disk that the file and its WAL take, ``free_bytes`` what the file system has left for us.
     ``damaged_files`` counts this process's, ``kept_damaged_files`` all that are in ``damaged/``, from earlier ones too.
     ``pending_deletes`` are lanes with a delete not done yet. ``writable``: an append of ordinary size would be taken now.
+    ``salvaging``: rows of a damaged file are being taken over, and reads wait for it. ``checked``: that is done, and so is
+    the proof that the file's index and table agree; ``checked_share`` is how far these are, from 0 to 1.
     """
 
     lanes: dict[int, LaneStats] = {}
@@ -47,3 +52,6 @@ class SpoolStats(msgspec.Struct, frozen=True):
     file_bytes: int = 0
     free_bytes: int = 0
     writable: bool = False
+    salvaging: bool = False
+    checked: bool = False
+    checked_share: float = 0.0

@@ -1,12 +1,15 @@
 """The spool's thread: it owns the file, commits in groups, and survives what the disk does.
 
-It works in rounds. A round takes what is queued, commits all appends and deletes in one transaction with one fsync, does
-the reads, and posts the answers. `bridge.spool.spool` lists what this promises.
+It works in rounds. A round takes what is queued, commits all appends and deletes in one transaction with one fsync, posts
+the answers, and then reads for a moment: rows for lanes, rows of a damaged file that are taken over, rows that the index
+has to have. What is left of these waits for the next round, so no append waits longer for them, however slow the disk is.
+`bridge.spool.spool` lists what this promises.
 """
 
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +22,7 @@ from bridge.spool.failure import DISK_ERRORS, failure_of
 from bridge.spool.file import SMALL_BYTES, SpoolFile, SpoolHooks
 from bridge.spool.format import PAGE_BYTES, lock_directory
 from bridge.spool.mailbox import Append, Call, Close, Delete, LoopClosed, Mailbox, Op, Read
-from bridge.spool.rebuild import Rebuilt, rebuild
+from bridge.spool.rebuild import Found, Salvage, Source, exchange
 from bridge.spool.room import LOOK_SECONDS, RETRY_SECONDS, Room
 from bridge.spool.rows import EncodedRow, Ledger, SpoolRow
 from bridge.spool.stats import SpoolEvent, SpoolStats
@@ -29,6 +32,12 @@ _ORDINARY_BYTES: Final = 16 << 10
 """What an append of ordinary size costs: with less room than that the spool counts as not writable."""
 _COMMIT_BYTES: Final = 4 << 20
 """Bodies beyond which what is queued is left for the next commit."""
+_READ_SECONDS: Final = 0.05
+"""How long a round reads."""
+_READ_AT_MOST_SECONDS: Final = 0.5
+"""How long rows are read for one lane before it gets those that were found: others wait."""
+_TELL_SECONDS: Final = 10.0
+"""Between two events about the check."""
 _MANY_BAD_ROWS: Final = 100
 """When reads have found this many bad rows, the file as a whole counts as damaged."""
 _RULES: Final = (
@@ -76,7 +85,16 @@ class Writer:
         self._file: SpoolFile | None = None
         self._down: SpoolError | None = None  # why there is no file
         self._failed_at = 0.0
-        self._untrusted: tuple[str, dict[int, int], set[tuple[int, int]]] | None = None  # see `rebuild`
+        self._untrusted: tuple[str, Source, list[Source]] | None = None  # see `exchange`
+        self._reads: deque[Read] = deque()  # not done yet
+        self._salvage: Salvage | None = None
+        self._found: Found | None = None  # by the salvage, not stored yet
+        self._salvaged: dict[int, int] = {}  # reports, by lane
+        self._salvaged_rows = 0
+        self._salvage_retry_at = 0.0
+        self._salvages_since_start = False
+        self._checking_since: float | None = None
+        self._told_at = 0.0
         self._bad_rows_of_file = 0
         self._ledger = Ledger()
         self._meta: dict[str, str] = {}
@@ -112,6 +130,7 @@ class Writer:
             self._room.find_ballast()
             self._open()
             self._counts.recovered_reports = self._ledger.reports
+            self._salvages_since_start = self._is_salvaging
             self._room.look(self._file)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of `open` must hear of it
             self._mailbox.tell_opened(self._spool_error(error))
@@ -122,6 +141,8 @@ class Writer:
 
     def _wait_seconds(self) -> float:
         """How long to wait for an operation before the next round."""
+        if self._has_work:
+            return 0.0
         if self._deletes and self._file is not None and not self._deletes.failed:
             return 0.0
         return LOOK_SECONDS if self._deletes or self._refusal() is not None else _IDLE_SECONDS
@@ -149,33 +170,119 @@ class Writer:
             self._room.look_if_due(self._file)
             self._reopen_if_due()
             self._execute(ops)
-            self._maintain(idle=not ops)
+            if self._has_work:
+                self._post()  # what is durable need not wait for what is read
+                self._read_for_a_moment()
+            self._maintain(idle=not ops and not self._has_work)
         except Exception as error:  # noqa: BLE001 - a bug must not end the thread and leave callers waiting
             self._counts.write_errors += 1
             message = f"the spool's thread: {type(error).__name__}: {error}"
             self._mailbox.report(SpoolEvent("failed", message))
+            self._reads.clear()
             self._mailbox.fail_unanswered(SpoolFailed(message))
             self._deletes.note_unplanned()
         self._post()
 
     def _execute(self, ops: Iterable[Op]) -> None:
-        """Appends and deletes between two calls are one transaction; each call is one; reads come last."""
+        """Appends and deletes between two calls are one transaction; each call is one; reads come later."""
         writes: list[Append | Delete] = []
-        reads: list[Read] = []
         for op in ops:
             if isinstance(op, Append | Delete):
                 writes.append(op)
             elif isinstance(op, Read):
-                reads.append(op)
+                self._reads.append(op)
             elif isinstance(op, Call):
                 self._write(writes)
                 writes = []
-                self._answer_with(op, op.run)
+                self._answer_with(op)
         self._write(writes)
-        if reads and self._mailbox.has_answers:
-            self._post()  # what is durable need not wait for the reads
-        for read in reads:
-            self._answer_with(read, partial(self._read, read))
+
+    @property
+    def _has_work(self) -> bool:
+        """Whether the next round reads."""
+        file = self._file
+        if file is None:
+            return bool(self._reads)
+        if file.sources.files:
+            return time.monotonic() >= self._salvage_retry_at
+        return bool(self._reads) or file.proof is not None
+
+    def _read_for_a_moment(self) -> None:
+        """Do reads first, then what is to be proved. While rows are taken over from a damaged file, reads wait for them."""
+        until = time.monotonic() + _READ_SECONDS
+        while self._reads and not (self._file is not None and self._file.sources.files):
+            self._read_piece(self._reads[0])
+            if time.monotonic() >= until:
+                return
+        file = self._file
+        if file is None:
+            return
+        try:
+            if file.sources.files:
+                self._salvage_until(until, file)
+            else:
+                file.prove(until)
+        except DISK_ERRORS as failure:
+            self._failed(failure)
+            self._salvage_retry_at = time.monotonic() + RETRY_SECONDS
+        self._tell_of_the_check()
+
+    def _salvage_until(self, until: float, file: SpoolFile) -> None:
+        if self._salvage is None:
+            self._salvage = Salvage(self._directory, file.sources.files[0])
+        if self._found is None:
+            self._found = self._salvage.take(until - time.monotonic(), _COMMIT_BYTES)
+        if self._found.pages:
+            reports = file.take_over(self._found)
+            self._unchecked_bytes += self._found.size + PAGE_BYTES
+            self._salvaged_rows += file.ledger.rows - self._ledger.rows
+            for lane, number in reports.items():
+                self._salvaged[lane] = self._salvaged.get(lane, 0) + number
+        else:
+            file.end_source()
+            self._salvage = None
+        self._found = None
+        self._ledger, self._meta = file.ledger, file.meta
+        if not file.sources.files:
+            self._end_salvage()
+
+    def _end_salvage(self) -> None:
+        lanes, self._salvaged = self._salvaged, {}
+        rows, self._salvaged_rows = self._salvaged_rows, 0
+        reports = sum(lanes.values())
+        if self._salvages_since_start:
+            self._counts.recovered_reports += reports
+            self._salvages_since_start = False
+        message = f"{self._directory}: {rows} rows were taken over from what is in damaged/"
+        self._mailbox.report(SpoolEvent("salvaged", message, None, rows, reports, lanes))
+
+    def _tell_of_the_check(self) -> None:
+        """Report how far the check is, now and then, and its end."""
+        now, file = time.monotonic(), self._file
+        done = file is not None and not file.sources.files and file.proof is None
+        if self._checking_since is None:
+            if done:
+                return
+            self._checking_since = self._told_at = now
+        seconds = f"{now - self._checking_since:.0f} s"
+        if done:
+            self._checking_since = None
+            self._mailbox.report(SpoolEvent("checked", f"{self._directory}: the file was checked in {seconds}"))
+        elif now - self._told_at >= _TELL_SECONDS:
+            self._told_at = now
+            what = "rows of a damaged file are taken over" if self._is_salvaging else "the file is checked"
+            message = f"{self._directory}: {what}: {self._checked_share:.0%} after {seconds}"
+            self._mailbox.report(SpoolEvent("checking", message))
+
+    @property
+    def _is_salvaging(self) -> bool:
+        return bool(self._untrusted) or (self._file is not None and bool(self._file.sources.files))
+
+    @property
+    def _checked_share(self) -> float:
+        if self._file is None or self._is_salvaging:
+            return self._salvage.share if self._salvage is not None else 0.0
+        return 1.0 if self._file.proof is None else self._file.proof.share
 
     def _write(self, ops: Sequence[Append | Delete]) -> None:
         """Commit appends and deletes, and retry deletes that are left; on failure all these appends fail."""
@@ -232,32 +339,47 @@ class Writer:
                 error = self._failed(failure)
             self._mailbox.answer(op, None, error)
 
-    def _read(self, read: Read, file: SpoolFile) -> list[SpoolRow]:
+    def _read_piece(self, read: Read) -> None:
+        """Read a piece of what is asked for; answer when that is all, or when it has taken its time."""
+        now = time.monotonic()
+        read.began = read.began or now
+        file = self._file
+        more, error = self._attempt(partial(self._read, read), file) if file is not None else (None, self._no_file())
+        if error is not None and self._is_salvaging:
+            return  # the file was damaged: the new one will have what is whole
+        if error is not None or not more or now - read.began > _READ_AT_MOST_SECONDS:
+            self._reads.popleft()
+            self._mailbox.answer(read, read.rows, error)
+
+    def _read(self, read: Read, file: SpoolFile) -> bool:
+        """Whether there may be more."""
         after = max(read.after_seq, self._deletes.through.get(read.lane, read.after_seq))
-        rows, bad = file.read(read.lane, after, read.max_bytes)
-        self._ledger = file.ledger
-        for row, reason in bad:
+        rows = file.read(read.lane, after, read.max_bytes)
+        self._ledger, self._meta = file.ledger, file.meta
+        if rows.good and not (read.rows and rows.size > read.max_bytes):
+            read.rows += rows.good
+            read.after_seq = rows.good[-1].seq
+        read.max_bytes -= rows.size
+        for row, reason in rows.bad:
             self._counts.damaged_rows += 1
             self._bad_rows_of_file += 1
             message = f"lane {row.lane}, seq {row.seq}: dead-lettered: {reason}"
             self._mailbox.report(SpoolEvent("damaged_row", message, None, 1, row.n))
         if self._bad_rows_of_file >= _MANY_BAD_ROWS:
             self._exchange("rows")
-        return rows
+        return bool(rows.good) and read.max_bytes > 0
 
     # ── answers ──
 
-    def _answer_with(self, op: Read | Call, run: Callable[[SpoolFile], object]) -> None:
-        result: object = None
-        error: Exception | None = self._down or SpoolFailed("the spool has no file")
+    def _answer_with(self, op: Call) -> None:
         file = self._file
-        if self._file is not None:
-            result, error = self._attempt(run, self._file)
-        if error is not None and self._file is not file and self._file is not None and isinstance(op, Read):
-            result, error = self._attempt(run, self._file)  # the file was damaged: the new one has what is whole
+        result, error = self._attempt(op.run, file) if file is not None else (None, self._no_file())
         if self._file is not None:
             self._ledger, self._meta = self._file.ledger, self._file.meta
         self._mailbox.answer(op, result, error)
+
+    def _no_file(self) -> SpoolError:
+        return self._down or SpoolFailed("the spool has no file")
 
     def _attempt(self, run: Callable[[SpoolFile], object], file: SpoolFile) -> tuple[object, Exception | None]:
         try:
@@ -294,6 +416,9 @@ class Writer:
             file_bytes=room.file_bytes,
             free_bytes=room.free_bytes,
             writable=self._refusal(_ORDINARY_BYTES) is None,
+            salvaging=self._is_salvaging,
+            checked=self._file is not None and not self._is_salvaging and self._file.proof is None,
+            checked_share=self._checked_share,
         )
 
     # ── failures ──
@@ -321,23 +446,25 @@ class Writer:
         return kind(f"{self._directory}: {name}: {failure}")
 
     def _exchange(self, reason: str) -> None:
-        """Stop trusting the file: a new one takes over what is whole. If that fails too, it is tried again later."""
+        """Stop trusting the file: a new one takes its place, and then its whole rows. If that fails, it is tried again."""
         file, self._file = self._file, None
         if file is None:
             return
         firsts = {lane: stats.first_seq for lane, stats in file.ledger.lanes.items()}
-        self._untrusted = reason, firsts, {(row.lane, row.seq) for row in file.doubtful}
+        source = Source("", 0, firsts, [(row.lane, row.seq) for row in file.doubtful])
+        self._untrusted = reason, source, file.sources.files
+        self._salvage = self._found = None
         file.abandon()
         self._open_or_note()
 
     def _open(self) -> None:
         self._room.make_room_to_open()
         if self._untrusted is not None:
-            self._note(rebuild(self._directory, *self._untrusted))
+            self._note(exchange(self._directory, *self._untrusted))
             self._untrusted = None
-        file, rebuilt = SpoolFile.open(self._directory, self._hooks, max_pages=self._room.max_pages)
-        if rebuilt is not None:
-            self._note(rebuilt)
+        file, moved_to = SpoolFile.open(self._directory, self._hooks, max_pages=self._room.max_pages)
+        if moved_to is not None:
+            self._note(moved_to)
         self._file, self._down = file, None
         self._ledger, self._meta = file.ledger, file.meta
         self._bad_rows_of_file = 0
@@ -352,11 +479,11 @@ class Writer:
             return False
         return True
 
-    def _note(self, rebuilt: Rebuilt) -> None:
+    def _note(self, moved_to: Path) -> None:
         self._counts.damaged_files += 1
         self._room.recount_damaged()
-        message = f"{rebuilt.moved_to}: a damaged file was moved here; {rebuilt.rows} rows were taken over"
-        self._mailbox.report(SpoolEvent("damaged_file", message, rebuilt.moved_to, rebuilt.rows, rebuilt.reports))
+        message = f"{moved_to}: a damaged file was moved here; its whole rows are being taken over"
+        self._mailbox.report(SpoolEvent("damaged_file", message, moved_to))
 
     def _reopen_if_due(self) -> None:
         if self._file is not None or time.monotonic() - self._failed_at < RETRY_SECONDS:

@@ -5,7 +5,6 @@ is in the long form; a limit on the size of files gives the short form a disk th
 """
 
 import asyncio
-import contextlib
 import errno
 import os
 import random
@@ -16,13 +15,16 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 from support.spools import MIB, TIMEOUT_SECONDS, Gate, House, eventually, row, seqs, sqlite_error
 
 from bridge.errors import SpoolBusy, SpoolFailed, SpoolFull, SpoolTooNew
+from bridge.spool.file import SpoolFile, SpoolHooks
 from bridge.spool.reader import open_read_only
+from bridge.spool.rebuild import Salvage, exchange
 from bridge.spool.spool import Spool
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
@@ -53,6 +55,7 @@ async def everything(directory: Path) -> tuple[Spool, House, dict[int, list[int]
     """Open a directory and read all of it."""
     house = House(directory)
     spool = await house.open()
+    await eventually(lambda: spool.stats.checked)
     return spool, house, {lane: await seqs(spool, lane) for lane in list(spool.stats.lanes)}
 
 
@@ -119,7 +122,7 @@ def test_at_a_limit_of_file_size_appends_are_refused_and_deletes_go_on(tmp_path:
     run_program(_WITH_LIMIT, tmp_path / "spool")
 
 
-@contextlib.contextmanager
+@contextmanager
 def tiny_disk(directory: Path, size_mib: int) -> Iterator[Path]:
     """A file system of that size."""
     directory.mkdir()
@@ -190,9 +193,9 @@ async def _fill(spool: Spool, times: int, first: int = 1) -> list[int]:
 
 def _occupy(path: Path) -> None:
     """Somebody else takes every block that is left."""
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+    with path.open("wb", buffering=0) as file, suppress(OSError):
         for size in (1 << 20, PAGE):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 while True:
                     file.write(b"x" * size)
 
@@ -223,7 +226,7 @@ async def test_a_reader_that_never_ends_does_not_make_it_pass_its_bound(house: H
     reader = sqlite3.connect(f"file:{house.directory / 'spool.db'}?mode=ro", uri=True, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM queue").fetchone()
-    with contextlib.suppress(SpoolFull):
+    with suppress(SpoolFull):
         for seq in range(1, 2_000):
             await spool.append([row(1, seq, size=20_000)])
             spool.delete_through(1, seq)
@@ -537,7 +540,7 @@ async def test_a_flipped_bit_in_the_wal_loses_no_other_row(house: House, tmp_pat
     flip(wal, data.index(b"1-7\xc4") + 20)
     _, other, found = await everything(directory)
     assert found == {1: list(range(1, 30))}  # the row stands, undamaged, in later images of its page
-    assert [event.kind for event in other.events] == ["damaged_file"]
+    assert [event.kind for event in other.events] == ["damaged_file", "salvaged", "checked"]
     (damaged,) = other.damaged()
     assert (damaged / "spool.db-wal").read_bytes() == wal_with_flip(data)
     await other.close()
@@ -562,7 +565,7 @@ async def test_a_wal_of_another_file_is_not_applied(house: House, tmp_path: Path
     shutil.copyfile(old / "spool.db-wal", other.directory / "spool.db-wal")
     fresh = await other.open()
     assert {1: list(range(1, 30)), 2: list(range(1, 30))} == {lane: await seqs(fresh, lane) for lane in (1, 2)}
-    assert [event.kind for event in other.events] == ["damaged_file"]
+    assert [event.kind for event in other.events] == ["damaged_file", "salvaged", "checked"]
     await other.close()
 
 
@@ -577,25 +580,35 @@ async def test_what_is_no_database_is_dead_lettered(house: House, content: bytes
     assert kept == ([content] if content else [])
 
 
-@pytest.mark.parametrize("step", ["filled in part", "filled", "old one moved", "old -wal moved"])
-async def test_an_exchange_that_was_interrupted_is_finished(house: House, tmp_path: Path, step: str) -> None:
+@pytest.mark.parametrize("step", ["created in part", "created", "-wal moved", "all moved", "taken over in part"])
+async def test_an_exchange_that_was_interrupted_is_finished(
+    house: House, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that dies while a damaged file is exchanged loses nothing, whenever it dies."""
     spool = await house.open()
-    await spool.append([row(1, seq) for seq in range(1, 30)])
+    await spool.append([row(1, seq, size=3_000) for seq in range(1, 30)])
     directory = left_behind(house, tmp_path / "left")
-    good = House(tmp_path / "good")
-    rebuilt = await good.open()
-    await rebuilt.append([row(1, seq) for seq in range(1, 30)])
-    await rebuilt.close(TIMEOUT_SECONDS)
-    name = "rebuild.partial" if step == "filled in part" else "rebuild.db"
-    shutil.copyfile(good.directory / "spool.db", directory / name)
-    if step == "filled in part":
-        os.truncate(directory / name, PAGE)
-    if step.startswith("old"):
-        (directory / "damaged" / "x").mkdir(parents=True)
-        (directory / "spool.db-wal").rename(directory / "damaged" / "x" / "spool.db-wal")
-    if step == "old one moved":
-        (directory / "spool.db").rename(directory / "damaged" / "x" / "spool.db")
+    renames = {"created in part": 0, "created": 1, "-wal moved": 2, "all moved": 4}.get(step, 5)
+    with monkeypatch.context() as patch:
+        real = Path.rename
+
+        def rename(path: Path, target: Path) -> Path:
+            nonlocal renames
+            if renames == 0:
+                raise KeyboardInterrupt
+            renames -= 1
+            return real(path, target)
+
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt) if renames < 5 else nullcontext():
+            exchange(directory, "malformed")
+    if step == "taken over in part":
+        file, _ = SpoolFile.open(directory, SpoolHooks(), max_pages=1_000)
+        salvage = Salvage(directory, file.sources.files[0])
+        while not file.ledger.rows:
+            file.take_over(salvage.take(0.0, 1))
+        assert file.ledger.rows < 29
+        file.close()
     _, other, found = await everything(directory)
     assert found == {1: list(range(1, 30))}
     assert {path.name for path in directory.iterdir()} >= {"spool.db", "format", "owner.lock"}

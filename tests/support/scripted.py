@@ -285,7 +285,7 @@ class Disk:
             rows = [row for (lane, _), row in self.rows.items() if lane == number]
             seqs, reports = [row.seq for row in rows], sum(row.n for row in rows)
             lanes[number] = LaneStats(len(rows), reports, 0, min(seqs), max(seqs), None)
-        return SpoolStats(lanes=lanes, rows=len(self.rows), writable=True)
+        return SpoolStats(lanes=lanes, rows=len(self.rows), writable=True, checked=True, checked_share=1.0)
 
     # --- the Spool's interface ----------------------------------------------------------------------------------------
 

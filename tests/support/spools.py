@@ -35,6 +35,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 async def seqs(spool: Spool, lane: int) -> list[int]:
     """Every seq of a lane, read in pieces."""
     found: list[int] = []
+    await eventually(lambda: spool.stats.checked)
     while rows := await spool.read(lane, found[-1] if found else -1, max_bytes=2_000):
         found += [each.seq for each in rows]
     return found

