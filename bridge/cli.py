@@ -118,7 +118,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "--timeout", type=float, default=30.0, metavar="SEC", help="for all of it (default: %(default)g)"
     )
     probe.add_argument(
-        "--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: certifi's)"
+        "--ca-file", type=Path, metavar="PEM", help="authorities to trust for https (default: the system's)"
     )
     probe.set_defaults(handler=_probe)
 
@@ -159,7 +159,8 @@ def _serve(options: argparse.Namespace) -> int:
     from bridge.service import Service
 
     settings = _load(options, serving=True).settings
-    logs.configure(settings.log, config.path_secrets(settings.access))
+    tokens = config.tokens(settings.server.admin_token_file, "server.admin_token_file")
+    logs.configure(settings.log, [*config.path_secrets(settings.access), *tokens])
     _run(Service(settings).run())
     return 0
 

@@ -1,35 +1,38 @@
 """One process: the delivery, the public listener, the admin listener, and an orderly end."""
 
 import asyncio
-import errno
 import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
-from litestar import Litestar
 
-from bridge.config import Settings, path_secrets
+from bridge import listener
+from bridge.config import CALLBACK_PATH, Settings, path_secrets, tokens
 from bridge.delivery.delivery import Delivery
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
 from bridge.errors import ConfigurationError, ServerError, SpoolError
 from bridge.health.app import admin_app
 from bridge.health.metrics import MetricsCollector
 from bridge.health.probes import Probes
+from bridge.health.tokens import AdminTokens
 from bridge.health.verdict import HealthReport
 from bridge.kafka.connection import client_arguments
+from bridge.listener import Listener
 from bridge.observe.metrics import Metrics
-from bridge.receive.access import Access, SecretsWatcher
-from bridge.receive.app import CALLBACK_PATH, public_app
+from bridge.receive import retired
+from bridge.receive.access import Access
+from bridge.receive.app import public_app
 from bridge.receive.callbacks import Callbacks
+from bridge.receive.public_health import PublicHealth
+from bridge.receive.retired import RetiredSecrets
 from bridge.receive.stats import CallbackStats
+from bridge.receive.watcher import SecretsWatcher
 from bridge.registry.ids import RegisteredIds
 from bridge.report.catalogue import load_catalogue
 from bridge.threads import in_daemon_thread
@@ -38,8 +41,6 @@ from bridge.topics.spec import declared_topics
 
 log = structlog.get_logger(__name__)
 
-# Connections held at once; each idle one costs a few KiB.
-_CONNECTIONS = 65_536
 # Objects that may be made, beyond those that went, until the garbage collector looks.
 _COLLECT_EVERY = 20_000
 # Shares of server.shutdown_seconds by which requests are answered, the delivery has stopped, and the listeners have ended; what
@@ -56,12 +57,16 @@ class Service:
         settings: the whole configuration.
 
     Raises:
-        ConfigurationError: the secrets, or the file of error codes, can't be used.
+        ConfigurationError: the secrets, the tokens, or the file of error codes, can't be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._access = Access(path_secrets(settings.access))
+        self._retired = RetiredSecrets(
+            Path(settings.spool.directory) / retired.FILE if settings.spool.enabled else None
+        )
+        self._access = Access(path_secrets(settings.access), self._retired)
+        self._tokens = AdminTokens(self._read_tokens())
         self._catalogue = load_catalogue(settings.events.own_error_codes)
         self._stopping = False
 
@@ -80,13 +85,18 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop_requested.set)
         server = self._settings.server
-        host, port = _free_address(server.host, server.port, "server.host", "server.port")
-        admin_host, admin_port = _free_address(
-            server.admin_host, server.admin_port, "server.admin_host", "server.admin_port"
-        )
+        with (
+            listener.bind(server.host, server.port, "server.host", "server.port") as public,
+            listener.bind(server.admin_host, server.admin_port, "server.admin_host", "server.admin_port") as admin,
+        ):
+            await self._serve(public, admin, stop_requested)
+
+    async def _serve(
+        self, public_socket: socket.socket, admin_socket: socket.socket, stop_requested: asyncio.Event
+    ) -> None:
         client_arguments(self._settings.kafka)  # what can't be used stops the start, not each producer
         self._require_room_for_records()
-        topics, watcher = TopicsCheck(self._settings), SecretsWatcher(self._settings.access, self._access)
+        topics, watchers = TopicsCheck(self._settings), self._watchers()
         if self._settings.topics.check == "refuse":
             await topics.refuse_weak(stop_requested)
         schema_ids = RegisteredIds.of(self._settings)
@@ -95,9 +105,10 @@ class Service:
             await self.delivery.start()
         except SpoolError as error:
             raise type(error)(f"spool.directory: {error}") from error
+        await self._retired.load()
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, CallbackStats(), self._catalogue)
         collector = MetricsCollector(
-            self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, watcher=watcher
+            self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, watchers=watchers
         )
         metrics = Metrics(collector)
         self._overview = HealthReport(
@@ -106,17 +117,22 @@ class Service:
             self._callbacks,
             lambda: self._stopping,
             topics=topics,
-            watcher=watcher,
+            watchers=watchers,
         )
         self._overview.start()
-        probes = Probes(metrics, self._overview, lambda: self.delivery.ready and not self._stopping)
-        public = self._server(public_app(self._callbacks), host, port)
-        admin = self._server(admin_app(probes), admin_host, admin_port)
+        health = PublicHealth(self._settings.server.health_path, self._ready)
+        probes = Probes(metrics, self._overview, self._ready)
+        said = {"port": public_socket.getsockname()[1], "admin_port": admin_socket.getsockname()[1]}
+        on = {"addresses": listener.addresses(public_socket), "admin_addresses": listener.addresses(admin_socket)}
+        backlog, limits = self._settings.server.backlog, self._settings.limits
+        public = Listener(public_app(self._callbacks, health), public_socket, backlog, limits)
+        admin = Listener(admin_app(probes, self._tokens), admin_socket, backlog, limits)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
         background = [
             _background("stop_requested", stop_requested.wait()),
             _background("topics", topics.run()),
-            _background("secrets", watcher.run()),
+            _background("retired secrets", self._retired.run()),
+            *(_background(f"{source} secrets", watcher.run()) for source, watcher in watchers.items()),
         ]
         path = CALLBACK_PATH if self._access.open else f"{CALLBACK_PATH}/{{secret}}"
         # What stands now stays: the collector need not look at it again. Younger objects are mostly a callback's own, and go
@@ -124,7 +140,7 @@ class Service:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_COLLECT_EVERY, 20, 50)
-        log.info("serving", port=port, admin_port=admin_port, path=path)
+        log.info("serving", **said, **on, path=path)
         await asyncio.wait([background[0], *listeners], return_when=asyncio.FIRST_COMPLETED)
         await self._stop(public, admin, listeners)
         for task in background:
@@ -133,7 +149,24 @@ class Service:
             why = [repr(task.exception()) for task in listeners if task.done() and task.exception() is not None]
             raise ServerError(f"a listener ended by itself: {'; '.join(why) or 'it does not say why'}")
 
-    async def _stop(self, public: Server, admin: Server, tasks: list[asyncio.Task[None]]) -> None:
+    def _ready(self) -> bool:
+        return self.delivery.ready and not self._stopping
+
+    def _read_tokens(self) -> list[str]:
+        return tokens(self._settings.server.admin_token_file, "server.admin_token_file")
+
+    def _watchers(self) -> dict[str, SecretsWatcher]:
+        """Of the mounted files of secrets, by the metrics' label ``source``."""
+        access, server = self._settings.access, self._settings.server
+        path = partial(path_secrets, access)
+        return {
+            "path": SecretsWatcher("access.path_secrets_file", access.path_secrets_file, path, self._access.replace),
+            "admin": SecretsWatcher(
+                "server.admin_token_file", server.admin_token_file, self._read_tokens, self._tokens.replace
+            ),
+        }
+
+    async def _stop(self, public: Listener, admin: Listener, tasks: list[asyncio.Task[None]]) -> None:
         loop = asyncio.get_running_loop()
         begun, bound = loop.time(), self._settings.server.shutdown_seconds
         log.info("stopping", within_seconds=bound)
@@ -163,25 +196,6 @@ class Service:
                 f"({largest}, by max.message.bytes in topics.toml), and a body that can't be understood is kept there; lower it"
             )
 
-    def _server(self, app: Litestar, host: str, port: int) -> Server:
-        limits = self._settings.limits
-        return Server(
-            app,
-            address=host,
-            port=port,
-            interface=Interfaces.ASGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=self._settings.server.backlog,
-            backpressure=_CONNECTIONS,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=int(limits.header_read_seconds * 1000),
-                # Twice, so that headers somewhat too large are answered by the application, with words.
-                max_buffer_size=max(16_384, 2 * limits.header_bytes),
-            ),
-            log_enabled=False,
-        )
-
 
 class _Threads(ThreadPoolExecutor):
     """A thread a call, for which the process's end does not wait: what it reads may be a mount that hangs."""
@@ -200,24 +214,3 @@ def _background(name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(ended)
     return task
-
-
-def _free_address(host: str, port: int, host_key: str, port_key: str) -> tuple[str, int]:
-    """Where to listen: the address of a name, which the server would not look up, and a port chosen by the system for 0.
-
-    The server shares its port with whoever asks (SO_REUSEPORT), so that a second bridge would quietly take half of the
-    callbacks: this asks first, without sharing.
-
-    Raises:
-        ConfigurationError: the address is taken, or isn't this machine's.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return str(address[0]), int(probe.getsockname()[1])
-    except OSError as error:
-        key = host_key if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else port_key
-        remedy = "free it or take another" if key == port_key else "give an address of this machine, or 0.0.0.0 for all"
-        raise ConfigurationError(f"{key}: can't listen on {host}:{port}: {error.strerror}; {remedy}") from error

@@ -5,7 +5,7 @@ refused. Sources, each overriding the one before: the packaged ``bridge.toml``, 
 (``BRIDGE_SECTION__KEY``), ``--set section.key=value``.
 """
 
-from bridge.config.access import path_secrets
+from bridge.config.access import CALLBACK_PATH, Network, networks, path_secrets, tokens
 from bridge.config.secrets import SECRET_KEYS, read_secret_file
 from bridge.config.sections import (
     Access,
@@ -23,6 +23,7 @@ from bridge.config.sections import (
 from bridge.config.sources import ENVIRONMENT_PREFIX, Loaded, Value, data_directory, documentation, load
 
 __all__ = [
+    "CALLBACK_PATH",
     "ENVIRONMENT_PREFIX",
     "SECRET_KEYS",
     "Access",
@@ -32,6 +33,7 @@ __all__ = [
     "Limits",
     "Loaded",
     "Log",
+    "Network",
     "Registry",
     "Server",
     "Settings",
@@ -41,6 +43,8 @@ __all__ = [
     "data_directory",
     "documentation",
     "load",
+    "networks",
     "path_secrets",
     "read_secret_file",
+    "tokens",
 ]

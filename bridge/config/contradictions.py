@@ -1,12 +1,14 @@
 """What no single key shows: values that contradict each other, and values of what is not there yet."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bridge.config.access import CALLBACK_PATH, networks
 from bridge.config.secrets import shown, without_credentials
-from bridge.config.sections import LAST_PORT, Kafka, Registry, Settings
+from bridge.config.sections import LAST_PORT, Access, Kafka, Registry, Settings
+from bridge.errors import ConfigurationError
 
 # What a Produce request has beside its batches, from above.
 _REQUEST_HEAD_BYTES = 1024
@@ -19,6 +21,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
     server, limits, kafka, delivery = settings.server, settings.limits, settings.kafka, settings.delivery
     if server.port and server.port == server.admin_port:
         yield f"server.admin_port: {server.admin_port} is server.port as well; take another"
+    if f"{server.health_path}/".startswith(f"{CALLBACK_PATH}/"):
+        yield f"server.health_path: {server.health_path} is the callback address or below it; take another, such as /healthz"
     if limits.body_read_seconds >= delivery.ack_deadline_seconds:
         yield (
             f"limits.body_read_seconds: {limits.body_read_seconds} leaves no time before "
@@ -45,9 +49,19 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if not servers or not all(match and 0 < int(match[1]) <= LAST_PORT for match in servers):
         given = shown("kafka.bootstrap_servers", kafka.bootstrap_servers)
         yield f"kafka.bootstrap_servers: {given} is no list of host:port; give at least one"
+    yield from _network_problems(settings.access)
     yield from _tls_contradictions(kafka)
     yield from _sasl_contradictions(kafka)
     yield from _registry_contradictions(settings.registry)
+
+
+def _network_problems(access: Access) -> Iterator[str]:
+    for key in ("allowed_networks", "trusted_proxies"):
+        for entry in getattr(access, key):
+            try:
+                networks([entry], f"access.{key}")
+            except ConfigurationError as error:
+                yield str(error)
 
 
 def _tls_contradictions(kafka: Kafka) -> Iterator[str]:
@@ -101,6 +115,11 @@ def _registry_contradictions(registry: Registry) -> Iterator[str]:
     for key in ("ssl_keyfile", "ssl_password"):
         if getattr(registry, key) and not registry.ssl_certfile:
             yield f"registry.{key}: is set without registry.ssl_certfile; set both"
+    if registry.proxy and not registry.urls:
+        yield "registry.proxy: is set but registry.url is empty; set the address, or remove it"
+    if registry.proxy and not _is_address(registry.proxy, {"http"}):
+        masked = without_credentials(registry.proxy)
+        yield f"registry.proxy: {masked} is not the address of an HTTP proxy; give http://host:port, or http://user:password@host:port"
     yield from _registry_credentials(registry)
 
 
@@ -130,11 +149,16 @@ def _url_problem(url: str) -> str:
     masked = without_credentials(url).partition("?")[0]
     if masked != url.partition("?")[0]:
         return f"{masked} carries credentials; set registry.username and registry.password, or registry.token"
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0 and _VISIBLE.fullmatch(url)
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment:
+    if not _is_address(url, {"http", "https"}):
         return f"{masked} is no address of a registry; give http://host:port or https://host:port, with a path if it has one"
     return ""
+
+
+def _is_address(url: str, schemes: Container[str]) -> bool:
+    """Whether it has one of the schemes and a host, and no query."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and parts.hostname and parts.port != 0 and _VISIBLE.fullmatch(url)
+    except ValueError:
+        return False
+    return bool(usable) and not (parts.query or parts.fragment)

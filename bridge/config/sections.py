@@ -9,6 +9,7 @@ from msgspec import Meta
 from bridge.config.secrets import without_credentials
 
 _TOPIC = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$"
+_HEALTH_PATH = r"^(?:(?:/[A-Za-z0-9._~-]+)+|/)?$"
 _URI_REFERENCE = r"^(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+$"
 
 LAST_PORT = 65535
@@ -16,6 +17,7 @@ LAST_PORT = 65535
 Port = Annotated[int, Meta(ge=0, le=LAST_PORT)]
 Bytes = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=600)]
+PerSecond = Annotated[float, Meta(ge=0, le=1_000_000)]
 TopicName = Annotated[str, Meta(pattern=_TOPIC)]
 
 
@@ -26,6 +28,8 @@ class Server(msgspec.Struct, frozen=True):
     port: Port
     admin_host: str
     admin_port: Port
+    health_path: Annotated[str, Meta(pattern=_HEALTH_PATH)]
+    admin_token_file: str
     backlog: Annotated[int, Meta(ge=1, le=65535)]
     shutdown_seconds: Seconds
 
@@ -36,6 +40,8 @@ class Access(msgspec.Struct, frozen=True):
     path_secrets: list[str]
     path_secrets_file: str
     allow_unauthenticated: bool
+    allowed_networks: list[str]
+    trusted_proxies: list[str]
 
     def __repr__(self) -> str:
         return f"Access(path_secrets=<{len(self.path_secrets)} masked>, allow_unauthenticated={self.allow_unauthenticated})"
@@ -45,11 +51,14 @@ class Limits(msgspec.Struct, frozen=True):
     """``[limits]``."""
 
     body_bytes: Bytes
+    body_items: Annotated[int, Meta(ge=1)]
     in_flight_bytes: Bytes
     body_read_seconds: Seconds
-    header_read_seconds: Seconds
+    header_read_seconds: Annotated[float, Meta(gt=0, le=86_400)]
     header_bytes: Annotated[int, Meta(ge=1024)]
     header_count: Annotated[int, Meta(ge=8)]
+    unauthenticated_per_second: PerSecond
+    callbacks_per_second: PerSecond
 
 
 class Kafka(msgspec.Struct, frozen=True):
@@ -125,6 +134,7 @@ class Registry(msgspec.Struct, frozen=True):
     """``[registry]``: a Schema Registry with Confluent's API."""
 
     url: str
+    proxy: str
     username: str
     password: str
     password_file: str

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from bridge.config import Settings
+from bridge.delivery.deadlines import Deadlines
 from bridge.delivery.entry import LaneEntry, Memory, PendingAck, Refusal, SchemaIds, Taken, bytes_of
 from bridge.delivery.lane import Lane
 from bridge.delivery.layout import LAYOUT_KEY, Layout, by_lane
@@ -35,8 +36,6 @@ from bridge.topics.spec import declared_topics
 
 log = structlog.get_logger(__name__)
 
-# Resolution of deadlines; an answer is this much early at most, never late by it.
-_TICK_SECONDS = 0.025
 # A commit that has taken longer than this share of the deadline: what comes now would be late as well.
 _LATE_COMMIT_SHARE = 0.5
 _LOOK_SECONDS = 0.01
@@ -78,7 +77,7 @@ class Delivery:
         self.memory = Memory()
         self._taken = Taken()
         self._missing: list[str] = []
-        self._deadlines: dict[int, set[PendingAck]] = {}
+        self._deadlines = Deadlines(self._loop, self._on_deadline)
         self.producer: Producer
         # reports acknowledged whose callback's outcome is not known yet
         self._undecided = 0
@@ -118,9 +117,8 @@ class Delivery:
                 lane.degrade()
         if self.spool:
             await self._until_safe(deadline - _CLOSING_SECONDS)
-        for acks in list(self._deadlines.values()):
-            for ack in list(acks):
-                self._refuse(ack, DeadlineExceeded("the bridge is stopping"))
+        for ack in self._deadlines.watched:
+            self._refuse(ack, DeadlineExceeded("the bridge is stopping"))
         if self._sampler:
             self._sampler.cancel()
         await asyncio.gather(*(lane.stop() for lane in self.all_lanes()))
@@ -160,7 +158,7 @@ class Delivery:
         """
         ack = PendingAck(self._loop.create_future(), deadline, len(records))
         self.counters.received += len(records)
-        self._watch(ack)
+        self._deadlines.watch(ack)
         spool_at = min(self._loop.time() + self._spool_after_seconds, deadline - self._spool_after_seconds / 2)
         for lane, chosen in by_lane(records, self.lanes).items():
             entry = LaneEntry(chosen, ack, spool_at)
@@ -241,29 +239,14 @@ class Delivery:
             and not all(lane.degraded for lane in self.all_lanes())
         )
 
-    # --- deadlines ----------------------------------------------------------------------------------------------------
+    # --- an outcome ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _tick(deadline: float) -> int:
-        return int(deadline / _TICK_SECONDS)
-
-    def _watch(self, ack: PendingAck) -> None:
-        # A timer a tick, not a request: a request's own would cost more than all its futures.
-        tick = self._tick(ack.deadline)
-        acks = self._deadlines.get(tick)
-        if acks is None:
-            acks = self._deadlines[tick] = set()
-            self._loop.call_at(tick * _TICK_SECONDS, self._on_deadline, tick)
-        acks.add(ack)
-
-    def _on_deadline(self, tick: int) -> None:
-        for ack in self._deadlines.pop(tick, ()):
-            self._refuse(ack, DeadlineExceeded("neither Kafka nor the spool took it in time"))
+    def _on_deadline(self, ack: PendingAck) -> None:
+        self._refuse(ack, DeadlineExceeded("neither Kafka nor the spool took it in time"))
 
     def _settle(self, ack: PendingAck) -> None:
         ack.settled = True
-        if ack.deadline < math.inf:
-            self._deadlines.get(self._tick(ack.deadline), set()).discard(ack)
+        self._deadlines.discard(ack)
         self._undecided -= sum(ack.published.values()) + ack.dead_lettered
 
     def _refuse(self, ack: PendingAck, error: DeliveryError) -> None:
@@ -451,7 +434,8 @@ class Delivery:
 
     def _on_spool_event(self, event: SpoolEvent) -> None:
         tell = log.info if event.kind in ("salvaged", "checking", "checked") else log.error
-        tell("spool", **msgspec.to_builtins(event))
+        where = str(event.path) if event.path else None
+        tell("spool", kind=event.kind, message=event.message, path=where, rows=event.rows, reports=event.reports)
         if event.kind == "salvaged" and self._salvages:
             self._salvages = False
             for lane in self.all_lanes():

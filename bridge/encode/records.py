@@ -8,7 +8,16 @@ from bridge.encode.headers import CallbackHeaders
 from bridge.encode.values import JSON, ValueFormat
 from bridge.record import Record
 from bridge.report.catalogue import Catalogue, shipped_catalogue
-from bridge.report.report import Item, Quarantined, Reason, Report, read_body, read_item, split_for_fast_path
+from bridge.report.report import (
+    Item,
+    Quarantined,
+    Reason,
+    Report,
+    read_body,
+    read_item,
+    split_for_fast_path,
+    too_many_items,
+)
 
 MAX_QUARANTINE_KEY_BYTES: Final = 1024
 """A longer MessageId is no key in the quarantine: it is in the value anyhow, and would double the record."""
@@ -54,6 +63,7 @@ class RecordEncoder:
         max_record_bytes: an event whose record could be larger is quarantined as ``too_large`` instead.
         values: how an event becomes a value.
         catalogue: of error codes; None for the one that the bridge comes with.
+        max_items: a body with more is quarantined whole; None: no limit.
     """
 
     def __init__(
@@ -65,7 +75,9 @@ class RecordEncoder:
         values: ValueFormat = JSON,
         *,
         catalogue: Catalogue | None = None,
+        max_items: int | None = None,
     ) -> None:
+        self._max_items: Final = max_items
         self._status_topic: Final = status_topic
         self._quarantine_topic: Final = quarantine_topic
         self._source: Final = source.encode()
@@ -86,9 +98,10 @@ class RecordEncoder:
 
         Where there is a compiled encoder it makes those of reports on the fast path, the same to the byte.
         """
-        split = split_for_fast_path(body) if self._fast is not None else None
+        oversized: Item | None = None if self._max_items is None else too_many_items(body, self._max_items)
+        split = split_for_fast_path(body) if self._fast is not None and oversized is None else None
         if self._fast is None or split is None:
-            items = read_body(body, received_at_ms, self._catalogue)
+            items = [oversized] if oversized is not None else read_body(body, received_at_ms, self._catalogue)
             made = self.encode(items, callback_id=callback_id, received_at_ms=received_at_ms, traceparent=traceparent)
             return Encoded(made, [_status_in(item) for item in items], self.quarantined(made), fast=0)
         texts, exact_texts = split

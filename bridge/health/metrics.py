@@ -1,15 +1,15 @@
 """What the bridge measures, read where it arises: the list of docs/metrics.md, in its order."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.delivery.delivery import Delivery
 from bridge.observe.metrics import Histogram, Reading
-from bridge.receive.access import SecretsWatcher
 from bridge.receive.callbacks import Callbacks
+from bridge.receive.watcher import SecretsWatcher
 from bridge.registry.ids import RegisteredIds
 from bridge.topics.check import TopicsCheck
 
@@ -33,7 +33,7 @@ class MetricsCollector:
         callbacks: the handler.
         schema_ids: the registry's.
         topics: looks at them.
-        watcher: keeps the path's secrets up to date.
+        watchers: of the mounted files of secrets, by the label ``source``.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class MetricsCollector:
         schema_ids: RegisteredIds,
         *,
         topics: TopicsCheck,
-        watcher: SecretsWatcher,
+        watchers: Mapping[str, SecretsWatcher],
     ) -> None:
         self._delivery = delivery
         self._schema_ids = schema_ids
         self._callbacks = callbacks
         self._min_free_bytes = settings.spool.min_free_bytes
         self._topics = topics
-        self._watcher = watcher
+        self._watchers = watchers
         self._build = {
             "version": version("chatapp-bridge"),
             "python": platform.python_version(),
@@ -75,6 +75,16 @@ class MetricsCollector:
         for answer, count in stats.callbacks.items():
             text = "Callbacks by answer: the HTTP status, or aborted by the client."
             yield counter("callbacks", text, count, answer=answer)
+        text = "Pushes with a secret that was valid and was removed within the last 30 days: answered 404, and lost."
+        yield counter("callbacks_retired_secret", text, stats.retired_secret)
+        text = "Pushes with a valid secret from outside of access.allowed_networks: answered 404, and lost."
+        yield counter("callbacks_refused_by_network", text, stats.refused_by_network)
+        text = (
+            "Pushes beyond limits.callbacks_per_second, answered 429: they may be lost, as each comes only twice more."
+        )
+        yield counter("callbacks_rate_limited", text, stats.rate_limited)
+        text = "Requests without a valid secret that were answered 429."
+        yield counter("unauthenticated_rate_limited", text, stats.unauthenticated_limited)
         yield stats.ack_latency
         yield gauge("callbacks_active", "Callbacks being handled.", self._callbacks.active)
         yield gauge("in_flight_bytes", "Bytes of bodies being read or waiting.", self._callbacks.in_flight.bytes)
@@ -158,6 +168,9 @@ class MetricsCollector:
         yield counter("spool_damaged_rows", "Rows that their checksum did not prove.", stats.damaged_rows)
         text = "Damaged files that lie aside in the spool's directory."
         yield gauge("spool_damaged_files", text, stats.kept_damaged_files)
+        text = "0 while the spool's file is checked, or the rows of a damaged file are taken over."
+        yield gauge("spool_checked", text, float(stats.checked))
+        yield gauge("spool_checked_ratio", "How far the check of the spool's file is.", stats.checked_share)
         yield gauge("spool_dead_letter_reports", "Dead letters in the spool, in reports.", stats.dead_letter_reports)
 
     def _of_what_is_set_up(self) -> Iterator[Reading]:
@@ -167,5 +180,6 @@ class MetricsCollector:
         text = "When Kafka last told how the topics are, Unix time; 0 before it did."
         yield gauge("topics_checked_timestamp_seconds", text, self._topics.checked_at)
         text = "1 while the mounted files of secrets can be used; 0: those read before are in force."
-        yield gauge("secrets_loaded", text, float(self._watcher.usable), source="path")
+        for source, watcher in self._watchers.items():
+            yield gauge("secrets_loaded", text, float(watcher.usable), source=source)
         yield gauge("secrets_loaded", text, float(self._delivery.producer.credentials_usable), source="kafka")

@@ -9,7 +9,7 @@ import math
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from operator import sub
@@ -20,8 +20,8 @@ from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.delivery.delivery import Delivery
 from bridge.observe.metrics import Histogram, quantile
-from bridge.receive.access import SecretsWatcher
 from bridge.receive.callbacks import Callbacks
+from bridge.receive.watcher import SecretsWatcher
 from bridge.topics.check import TopicsCheck
 
 SAFE, ON_DISK, REFUSED, REFUSING, STOPPING = "safe", "on_disk", "refused", "refusing", "stopping"
@@ -71,7 +71,7 @@ class HealthReport:
         callbacks: the handler.
         stopping: whether the service has been told to stop.
         topics: looks at them.
-        watcher: keeps the path's secrets up to date.
+        watchers: of the mounted files of secrets, by their label in the metrics.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class HealthReport:
         stopping: Callable[[], bool],
         *,
         topics: TopicsCheck,
-        watcher: SecretsWatcher,
+        watchers: Mapping[str, SecretsWatcher],
     ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._callbacks = callbacks
         self._stopping = stopping
         self._topics = topics
-        self._watcher = watcher
+        self._watchers = watchers
         self._loop = asyncio.get_running_loop()
         self._samples: deque[_Sample] = deque(maxlen=_SAMPLES + 1)
         self._timer: asyncio.TimerHandle | None = None
@@ -246,8 +246,13 @@ class HealthReport:
             f"Dead letters: {stats.dead_letter_reports:,} reports that Kafka refuses for good, or whose row is damaged."
         )
         damaged = f"Damaged files that lie aside in the spool: {stats.kept_damaged_files}."
+        share = f"{stats.checked_share:.0%} is done"
+        unchecked = f"The spool's file is checked: {share}. Until then reports go to Kafka by way of the disk."
+        if stats.salvaging:
+            unchecked = f"The rows of a damaged file are taken over: {share}. Until then all reports stay on disk."
         return [
             (not stats.writable, shut, "ChatappBridgeSpoolNotWritable"),
+            (not stats.checked, unchecked, "ChatappBridgeSpoolUnchecked"),
             (full and stats.writable, "The spool is nearly full.", "ChatappBridgeSpoolFilling"),
             (stats.dead_letter_reports > 0, dead_letters, "ChatappBridgeDeadLetters"),
             (stats.kept_damaged_files > 0, damaged, "ChatappBridgeSpoolDamaged"),
@@ -257,11 +262,11 @@ class HealthReport:
         weak = [line for lines in self._topics.weak.values() for line in lines]
         more = f"; and {len(weak) - _TOLD_WEAK} more" if len(weak) > _TOLD_WEAK else ""
         topics = f"Missing, or weaker than declared: {'; '.join(weak[:_TOLD_WEAK])}{more}."
-        secrets = "The file of the callback address's secrets can't be used: until a restart those before hold."
+        secrets = "A file of secrets can't be used: until a restart those read before hold. secrets_unusable says why."
         kafka = "The files for the connection to Kafka can't be used: no new one can be opened. kafka_not_available says why."
         return [
             (bool(weak), topics, "ChatappBridgeTopicSettingsDrift"),
-            (not self._watcher.usable, secrets, "ChatappBridgeSecretsUnusable"),
+            (not all(watcher.usable for watcher in self._watchers.values()), secrets, "ChatappBridgeSecretsUnusable"),
             (not self._delivery.producer.credentials_usable, kafka, "ChatappBridgeSecretsUnusable"),
         ]
 
@@ -335,6 +340,7 @@ class HealthReport:
             "free_bytes": stats.free_bytes,
             "keep_free_bytes": self._settings.spool.min_free_bytes,
             "dead_letter_reports": stats.dead_letter_reports,
+            "checked_share": stats.checked_share,
         }
 
     def _quarantined(self) -> list[dict[str, Any]]:

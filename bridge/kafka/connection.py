@@ -1,28 +1,25 @@
 """How to connect to Kafka by ``[kafka]``, and in words why it did not work."""
 
 import asyncio
-import socket
 import ssl
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.conn import collect_hosts
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     KafkaConnectionError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
-from aiokafka.helpers import create_ssl_context
 
 from bridge.config import Kafka, read_secret_file
 from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded
-from bridge.kafka.wire import CONNECTION_FAILURES, connect
+from bridge.network import client_context
 
-# For all bootstrap servers, which are tried at once.
-_WHY_SECONDS: Final = 5.0
+# OpenSSL's codes of a certificate whose authority is not in the file: no other failed check is about that file.
+_UNKNOWN_AUTHORITY: Final = {2, 18, 19, 20, 21}
 
 
 class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
@@ -121,13 +118,11 @@ def oauth_token(settings: Kafka) -> str:
 
 def _ssl_context(settings: Kafka) -> ssl.SSLContext:
     try:
-        context: ssl.SSLContext = create_ssl_context(
-            cafile=settings.ssl_cafile or None,
-            certfile=settings.ssl_certfile or None,
-            keyfile=settings.ssl_keyfile or None,
+        context = client_context(settings.ssl_cafile)
+        if settings.ssl_certfile:
             # "" rather than None, with which an encrypted key would ask for its passphrase at a terminal
-            password=secret(settings, "ssl_password"),
-        )
+            password = secret(settings, "ssl_password")
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile or None, password)
     except OSError as error:  # ssl.SSLError is one
         keys = "kafka.ssl_cafile, kafka.ssl_certfile, kafka.ssl_keyfile, kafka.ssl_password"
         raise ConfigurationError(
@@ -147,13 +142,17 @@ def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each k
     for kind, words in _WORDS:
         if isinstance(cause, kind):
             return words
-    if isinstance(cause, socket.gaierror):
-        keys = "kafka.bootstrap_servers, advertised.listeners and DNS (in the chart: networkPolicy.dnsPorts)"
-        return f"DNS gives no address for this name ({cause.strerror}); look at {keys}"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        of_the_name = "mismatch" in cause.verify_message or "not valid for" in cause.verify_message
-        key = "kafka.bootstrap_servers and advertised.listeners" if of_the_name else "kafka.ssl_cafile"
-        return f"the broker's certificate is refused: {cause.verify_message.rstrip('.')}; look at {key}"
+        message = cause.verify_message.rstrip(".")
+        if "mismatch" in message or "not valid for" in message:
+            where = "kafka.bootstrap_servers and advertised.listeners"
+        else:
+            where = (
+                "kafka.ssl_cafile"
+                if cause.verify_code in _UNKNOWN_AUTHORITY
+                else "that certificate, and the clock here"
+            )
+        return f"the broker's certificate is refused: {message}; look at {where}"
     if isinstance(cause, SaslAuthenticationFailed):
         said = cause.args[0] if cause.args and cause.args[0] else "authentication failed"
         keys = "kafka.sasl_plain_username and its password, or kafka.sasl_oauth_token_file"
@@ -161,35 +160,6 @@ def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each k
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause.reason or cause}; look at kafka.security_protocol and kafka.ssl_certfile"
     return str(cause) or repr(cause)
-
-
-async def why_unreachable(settings: Kafka) -> str:
-    """Connect to each bootstrap server once, and say for each why that fails: ``host:port: why; host:port: why``.
-
-    aiokafka's clients only say that they could not start.
-
-    Raises:
-        ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
-    """
-    arguments = client_arguments(settings)
-
-    async def why(host: str, port: int) -> str:
-        try:
-            connection = await connect(host, port, arguments, _WHY_SECONDS)
-        except ConfigurationError:
-            raise
-        except CONNECTION_FAILURES as error:
-            return f"{host}:{port}: {reason(error)}"
-        connection.abort("not used")
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = {address[4][0] for address in found}
-        if len(addresses) > 1:  # aiokafka's clients spend all their time on the first
-            which = f"one of its {len(addresses)} addresses takes a connection now"
-            return f"{host}:{port}: {which}; see that each of them can be reached, and try again"
-        return f"{host}:{port}: a connection can be made now; try again"
-
-    servers = collect_hosts(settings.bootstrap_servers, randomize=False)
-    return "; ".join(await asyncio.gather(*(why(host, port) for host, port, _ in servers)))
 
 
 _WORDS: Final[list[tuple[type[BaseException], str]]] = [

@@ -8,6 +8,7 @@ from bridge.kafka.connection import client_arguments, oauth_token, secret
 
 # A token's own end is the issuer's business; the file is read again this often, so that it can be renewed beside the command.
 _TOKEN_SECONDS = 60.0
+_CONNECT_MS = 10_000
 
 
 def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
@@ -21,6 +22,8 @@ def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
         "bootstrap.servers": ",".join(settings.bootstrap_servers),
         "client.id": settings.client_id,
         "security.protocol": settings.security_protocol,
+        # Of one address of a name, before the next one is tried; the library's own limit is 30 s.
+        "socket.connection.setup.timeout.ms": _CONNECT_MS,
     }
     if "SSL" in settings.security_protocol:
         files = {

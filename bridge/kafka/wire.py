@@ -21,9 +21,10 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.api import Request
 
-from bridge.errors import BridgeError, ConnectionEnded, UnreadableAnswer, UnsupportedBroker
+from bridge.errors import BridgeError, ConnectionEnded, KafkaUnavailable, UnreadableAnswer, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.errors import code_name
+from bridge.network import no_dns_answer, why_unresolved
 
 # The kernel closes a connection if the peer does not confirm sent data for this long. On an idle connection it sends a
 # probe after 30 s, and closes the connection after three probes without an answer.
@@ -235,7 +236,7 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
         timeout_seconds: the limit for all steps together.
 
     Raises:
-        OSError, TimeoutError, ConnectionEnded, UnreadableAnswer, UnsupportedBroker, KafkaError: a step failed;
+        OSError, TimeoutError, KafkaUnavailable, KafkaError: a step failed;
             ``connection.reason`` describes the error in words.
     """
     loop, began = asyncio.get_running_loop(), time.perf_counter()
@@ -255,16 +256,14 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
 
 
 async def _addresses(host: str, port: int, until: float) -> list[tuple[Any, ...]]:
-    """What DNS has for a name. A server that does not answer, as behind a policy that drops its packets, takes all the time.
-
-    Raises:
-        socket.gaierror: there is no address, or no answer in time.
-    """
     try:
         async with asyncio.timeout_at(until):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        keys = "kafka.bootstrap_servers, or the brokers' advertised.listeners"
+        raise KafkaUnavailable(why_unresolved(host, error, keys)) from error
     except TimeoutError as error:
-        raise socket.gaierror(socket.EAI_AGAIN, "no answer in time") from error
+        raise KafkaUnavailable(no_dns_answer(host)) from error
     return list(dict.fromkeys(address[4][:2] for address in found))
 
 

@@ -5,7 +5,7 @@ consumers ignore; then the topic is read, from where it ended before the push, u
 """
 
 import asyncio
-import contextlib
+import socket
 import ssl
 import time
 import uuid
@@ -14,23 +14,21 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from bridge import config
-from bridge.errors import ConfigurationError, ProbeError
-from bridge.kafka.connection import client_arguments
+from bridge.config import CALLBACK_PATH
+from bridge.errors import ConfigurationError, KafkaUnavailable, ProbeError
+from bridge.kafka.connection import reason
+from bridge.kafka.wire import CONNECTION_FAILURES
+from bridge.network import causes, client_context, why_unresolved
 from bridge.operate import console
-from bridge.receive.app import CALLBACK_PATH
-from bridge.topics.inspect import admin_client, partitions_of
+from bridge.operate.topic_end import Found, TopicEnd
 
 STATUS = "BridgeTest"
 
 _OK = 200
 _ANSWER_SECONDS = 3.0
 _AGAIN_SECONDS = 0.5
-_POLL_MS = 200
-_CLOSE_SECONDS = 2.0
 _MEANINGS = {
     404: "404: the secret is not in force there, or the path is another",
     503: "503: nothing could be stored durably in time; see /readyz and the log there",
@@ -71,16 +69,16 @@ async def run(settings: config.Settings, url: str, timeout_seconds: float, ca_fi
         settings: for Kafka and the topic's name.
         url: the callback address, with its secret.
         timeout_seconds: for all of it.
-        ca_file: authorities (PEM) to trust for https; else certifi's.
+        ca_file: authorities (PEM) to trust for https; else the system's.
 
     Raises:
         ConfigurationError: ``ca_file`` or what Kafka needs can't be read; ``timeout_seconds`` is no time.
-        ProbeError, TopicsError: it did not come through; how far it came and where to look.
+        ProbeError: it did not come through; how far it came and where to look.
     """
     if not timeout_seconds > 0:
         raise ConfigurationError(f"--timeout: {timeout_seconds:g} is no time; give more than 0 seconds")
     try:
-        tls = ssl.create_default_context(cafile=ca_file) if ca_file else None
+        tls = client_context(str(ca_file or ""))
     except OSError as error:
         raise ConfigurationError(f"--ca-file: {ca_file} can't be read as certificates: {error}") from error
     probe = _Probe(settings, url, tls)
@@ -89,14 +87,12 @@ async def run(settings: config.Settings, url: str, timeout_seconds: float, ca_fi
             await probe.run()
     except TimeoutError as error:
         raise ProbeError(f"after {timeout_seconds:g} s {probe.stands}") from error
-    except KafkaError as error:
-        raise ProbeError(f"{probe.stands}; Kafka said {error!r}") from error
 
 
 class _Probe:
     """One report on its way through; ``stands`` says in words how far it came."""
 
-    def __init__(self, settings: config.Settings, url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, settings: config.Settings, url: str, tls: ssl.SSLContext) -> None:
         self._kafka = settings.kafka
         self._topic = settings.topics.status
         self._url = url
@@ -105,54 +101,42 @@ class _Probe:
         self.stands = f"{self._topic} could not be read: no answer from Kafka"
 
     async def run(self) -> None:
-        consumer = AIOKafkaConsumer(
-            enable_auto_commit=False, fetch_max_wait_ms=_POLL_MS, **client_arguments(self._kafka)
-        )
-        places = await self._places()
-        await consumer.start()
-        try:
-            consumer.assign(places)
-            for place, end in (await consumer.end_offsets(places)).items():
-                consumer.seek(place, end)
+        async with TopicEnd(self._kafka, self._topic) as topic:
+            try:
+                await topic.find_end()
+            except KafkaUnavailable as error:
+                servers = ", ".join(self._kafka.bootstrap_servers)
+                raise ProbeError(
+                    f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})"
+                ) from error
+            except CONNECTION_FAILURES as error:
+                if isinstance(error, ProbeError | ConfigurationError):
+                    raise
+                raise ProbeError(f"{self._topic} could not be read: {reason(error)}") from error
             began = await self._push()
             console.show(f"pushed {self._message_id}: answered {_OK} in {_ms_since(began):.0f} ms")
             self.stands = (
                 f"the report was answered {_OK} and is not on {self._topic}: it waits in the spool, or is on another topic or "
                 "cluster; see the bridge's log and `chatapp-bridge spool show` there"
             )
-            partition, offset = await self._find(consumer)
+            found = await self._find(topic)
             console.show(
-                f"read back from {self._topic}, partition {partition}, offset {offset}, {_ms_since(began):.0f} ms after the push"
+                f"read back from {self._topic}, partition {found.partition}, offset {found.offset}, "
+                f"{_ms_since(began):.0f} ms after the push"
             )
-        finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await consumer.stop()
-
-    async def _places(self) -> list[TopicPartition]:
-        """Every partition of the topic, which must be there: the consumer's own look-up may create it."""
-        async with admin_client(self._kafka) as admin:
-            there = await partitions_of(admin, [self._topic])
-        if self._topic not in there:
-            raise ProbeError(
-                f"there is no topic {self._topic}, or this client may not see it: `chatapp-bridge topics apply` makes it"
-            )
-        return [TopicPartition(self._topic, each["partition"]) for each in there[self._topic]]
 
     async def _push(self) -> float:
         """Push the same bytes until they are answered 200; when the attempt that was answered so began."""
         report = {"MessageId": self._message_id, "Status": STATUS, "Timestamp": time.time_ns() // 1_000_000}
         body = msgspec.json.encode([report])
-        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, verify=self._tls or True) as client:
+        # A proxy of the environment would be given the callback address with its secret.
+        async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, verify=self._tls, trust_env=False) as client:
             while True:
                 began = time.monotonic()
                 try:
                     answer = await client.post(self._url, content=body, headers={"content-type": "application/json"})
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    why = str(error) or f"no answer within {_ANSWER_SECONDS:g} s"
-                    became = f"no connection could be made ({why}); look at --url and DNS"
                 except httpx.HTTPError as error:
-                    became = f"{type(error).__name__}: {error}"
+                    became = _why(error)
                 else:
                     if answer.status_code == _OK:
                         return began
@@ -160,14 +144,24 @@ class _Probe:
                 self.stands = f"the callback was not answered {_OK}, but {became}"
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _find(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
-        """Read on until a record has the key; its partition and offset."""
-        key = self._message_id.encode()
+    async def _find(self, topic: TopicEnd) -> Found:
+        """Read on until a record has the key."""
+        stands, key = self.stands, self._message_id.encode()
         while True:
-            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                for record in records:
-                    if record.key == key:
-                        return record.partition, record.offset
+            for found in await topic.read():
+                if found.key == key:
+                    return found
+            self.stands = f"{stands}; {self._topic} can't be read: {topic.last_error}" if topic.last_error else stands
+
+
+def _why(error: httpx.HTTPError) -> str:
+    for cause in causes(error):
+        if isinstance(cause, socket.gaierror):
+            return why_unresolved(error.request.url.host, cause, "--url")
+    if isinstance(error, httpx.ConnectTimeout):
+        host = error.request.url.host
+        return f"there was no connection within {_ANSWER_SECONDS:g} s: DNS does not answer for {host}, or nothing does there"
+    return f"{type(error).__name__}: {error}"
 
 
 def _ms_since(began: float) -> float:

@@ -20,6 +20,7 @@ from bridge import config
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
 from bridge.errors import SpoolBusy
 from bridge.operate import console
+from bridge.spool.failure import failure_of
 from bridge.spool.reader import SpoolReader, open_read_only
 from bridge.spool.rows import DeadLetter, LaneStats, SpoolRow
 from bridge.spool.spool import Spool
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser, configured: argparse.Argument
     text = "publish all of it to Kafka, in order; exit 1 unless the spool is empty then; no bridge may run on it"
     drain = action("drain", _drain, text)
     drain.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after that long; else never")
+    text = "serve chatapp_bridge_spool_rows at server.admin_port, and go on for that long once the spool is empty; for alerts"
+    drain.add_argument("--report-seconds", type=float, metavar="SECONDS", help=text)
     back = action("requeue", _requeue, "queue dead letters again, behind what waits; no bridge may run on it")
     back.add_argument("ids", type=int, nargs="*", metavar="ID", help="of dead letters, as `show` names them")
     back.add_argument("--all", action="store_true", help="all that are whole")
@@ -69,12 +72,17 @@ def main(options: argparse.Namespace) -> int:
     try:
         return int(options.spool_action(options))
     except sqlite3.Error as error:
-        console.say(
-            f"the spool's file is damaged: {error}. A bridge, or `spool drain`, moves it aside and takes over its rows."
-        )
-        return 1
+        if failure_of(error, None) == "damaged":
+            remedy = "A bridge, or `spool drain`, moves it aside and takes over its rows."
+            console.say(f"the spool's file is damaged: {error}. {remedy}")
+        else:
+            console.say(f"the spool's file could not be read: {error}; try again")
+        return console.EXIT_FAILED
     except BrokenPipeError:
         console.discard_output()
+        return console.EXIT_FAILED
+    except OSError as error:
+        console.say(f"{error.filename or 'the spool'}: {error.strerror}")
         return console.EXIT_FAILED
 
 
@@ -128,6 +136,13 @@ def _time(at_ms: int | None) -> str | None:
     return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
 
 
+def _say_if_changed(*, changed: bool) -> None:
+    if changed:
+        console.say(
+            "a bridge was writing to the spool meanwhile: rows that came or went since the start may be missing"
+        )
+
+
 # --- show -------------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +150,9 @@ def _show(options: argparse.Namespace) -> int:
     directory = _directory(options)
     with open_read_only(directory) as reader:
         found = _figures(directory, reader)
-    found["empty"] = _is_empty(found)
+        found["changed_meanwhile"] = reader.changed
+        # Asked last, of one moment: a row may have moved between two of the figures.
+        found["empty"] = reader.empty and not found["damaged_files"]
     if options.json:
         console.show(json.dumps(found))
     else:
@@ -177,11 +194,6 @@ def _figures(directory: Path, reader: SpoolReader) -> dict[str, Any]:
     }
 
 
-def _is_empty(found: dict[str, Any]) -> bool:
-    """Whether the directory may be deleted: nothing in it could still be published, or looked at."""
-    return not (found["rows"] or found["dead_letters"] or found["damaged_files"])
-
-
 def _print_figures(found: dict[str, Any]) -> None:
     console.show(
         f"{found['directory']}: {found['reports']:,} reports wait in {found['rows']:,} rows, {found['bytes']:,} bytes"
@@ -198,6 +210,7 @@ def _print_figures(found: dict[str, Any]) -> None:
     reasons = [[group["reason"], *_counts(group), _shortened(group["ids"])] for group in found["dead_letters"]]
     _print_table(["dead letters for", *head, "ids"], reasons)
     _print_table(["damaged file", "bytes"], [[each["path"], f"{each['bytes']:,}"] for each in found["damaged_files"]])
+    _say_if_changed(changed=found["changed_meanwhile"])
     if found["empty"]:
         console.show("The spool is empty: no waiting rows, no dead letters, no damaged files.")
 
@@ -241,6 +254,7 @@ def _export(options: argparse.Namespace) -> int:
             for row in _dead_letters(reader):
                 exported.write_dead_letter(row)
         out.flush()
+        _say_if_changed(changed=reader.changed)
     console.say(f"{exported.records:,} records exported")
     if notice := ndjson.undecodable_notice(exported.lines.undecodable):
         console.say(notice)
@@ -297,6 +311,7 @@ def _verify(options: argparse.Namespace) -> int:
     whole = wrong = 0
     with open_read_only(directory) as reader:
         layout = Layout.parse(reader.meta().get(LAYOUT_KEY))
+        reader.check_index()
         for lane, stats in sorted(reader.stats().lanes.items()):
             for row in _rows(reader, lane, stats):
                 if isinstance(row, _Damaged):
@@ -311,6 +326,7 @@ def _verify(options: argparse.Namespace) -> int:
             else:
                 console.show(f"damaged: dead letter {dead_letter.id} of {_time(dead_letter.at_ms)}")
                 wrong += 1
+        _say_if_changed(changed=reader.changed)
     files = _damaged_files(directory)
     console.show(
         f"{whole:,} rows are whole, {wrong:,} are damaged; {len(files):,} damaged files were moved aside before"
@@ -328,7 +344,7 @@ def _drain(options: argparse.Namespace) -> int:
     settings = _settings(options)
     logs.configure(settings.log)
     open_read_only(Path(settings.spool.directory)).close()  # makes none where there is none
-    return _owning(drain(settings, options.schema_ids, options.timeout))
+    return _owning(drain(settings, options.schema_ids, options.timeout, options.report_seconds))
 
 
 def _owning(work: Coroutine[Any, Any, int]) -> int:
@@ -353,6 +369,7 @@ def _requeue(options: argparse.Namespace) -> int:
 async def _requeued(settings: config.Spool, ids: list[int] | None) -> int:
     spool = await Spool.open(Path(settings.directory), max_bytes=settings.max_bytes, min_free_bytes=0)
     try:
+        await spool.wait_until_checked()
         back, failed, found = 0, 0, set()
         after = 0
         while rows := await spool.dead_letters(after, max_bytes=_PAGE_BYTES):

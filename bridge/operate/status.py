@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge import config
 from bridge.errors import ConfigurationError
+from bridge.network import client_context
 from bridge.operate import console
 from bridge.operate.console import mebibytes, short_duration
 
@@ -29,15 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--url", metavar="URL", help="the admin port's address (default: server.admin_port, on this machine)"
     )
     parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file whose first token is sent (default: server.admin_token_file; with --url, none)",
+    )
+    parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="for people, or for programs (default: text)"
     )
 
 
 def main(options: argparse.Namespace) -> int:
     """Ask, and print. 0: safe, on Kafka or on disk; 1: not safe; 2: it can't be asked, or wrong usage or configuration."""
-    url = options.url or _default_url(config.load(options.config, assignments=options.set).settings.server)
+    server = None if options.url else config.load(options.config, assignments=options.set).settings.server
+    url = options.url if server is None else _default_url(server)
     try:
-        status = _ask(url)
+        status = _ask(url, _token(options.token_file, server))
     except _NoAnswerError as error:
         console.say(f"no bridge answers at {url}: {error}")
         return EXIT_UNKNOWN
@@ -53,18 +60,33 @@ def _default_url(server: config.Server) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{server.admin_port}"
 
 
-def _ask(url: str) -> dict[str, Any]:
+def _token(file: str | None, server: config.Server | None) -> str | None:
+    """What to send; the configured one only to the address that is configured too."""
+    if file is not None:
+        found = config.tokens(file, "--token-file")
+    else:
+        found = config.tokens(server.admin_token_file, "server.admin_token_file") if server else []
+    return found[0] if found else None
+
+
+def _ask(url: str, token: str | None) -> dict[str, Any]:
     parts = urllib.parse.urlsplit(url)
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-    if parts.scheme not in kinds or parts.hostname is None:
+    if parts.scheme not in {"http", "https"} or parts.hostname is None:
         raise ConfigurationError(f"--url: {url} is no address; give one such as http://localhost:8081")
     try:
-        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_ANSWER_SECONDS)
-        connection.request("GET", f"{parts.path.rstrip('/')}/status.json", headers={"connection": "close"})
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_ANSWER_SECONDS)
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(
+                parts.hostname, parts.port, timeout=_ANSWER_SECONDS, context=client_context("")
+            )
+        headers = {"connection": "close"} | ({} if token is None else {"authorization": f"Bearer {token}"})
+        connection.request("GET", f"{parts.path.rstrip('/')}/status.json", headers=headers)
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise _NoAnswerError(str(error) or type(error).__name__) from error
+    if answer.status == http.HTTPStatus.UNAUTHORIZED:
+        raise _NoAnswerError("it asks for a token (401); name a file with a valid one: --token-file")
     if answer.status != http.HTTPStatus.OK:
         raise _NoAnswerError(f"it answers {answer.status} to /status.json; is that the admin port?")
     try:
@@ -161,6 +183,8 @@ def _spool(spool: dict[str, Any] | None) -> str:
     if spool is None:
         return "switched off"
     state = "takes nothing" if not spool["writable"] else "in use" if spool["rows"] else "empty, ready"
+    if spool["checked_share"] < 1:
+        state += f", {spool['checked_share']:.0%} checked"
     used = f"{spool['rows']:,} rows, {mebibytes(spool['bytes'])} of {mebibytes(spool['limit_bytes'])}"
     return f"{state}; {used}, {mebibytes(spool['free_bytes'])} free on the disk; {spool['dead_letter_reports']:,} dead letters"
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from itertools import groupby
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
-
 from bridge import config
 from bridge.errors import TopicsError
+from bridge.kafka.admin import Admin
 from bridge.kafka.librdkafka import librdkafka_arguments
 from bridge.operate import console
 from bridge.topics import acls
@@ -132,7 +131,7 @@ async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
     return int(any(step.weaker and step.refused for step in steps))
 
 
-async def _seen(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic], options: argparse.Namespace) -> None:
+async def _seen(client: Admin, declared: Sequence[DeclaredTopic], options: argparse.Namespace) -> None:
     """Wait until the brokers tell of what was done: each hears of it in its own time.
 
     Raises:
@@ -182,9 +181,7 @@ def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
             ) from error
 
 
-async def _within_reach(
-    client: AIOKafkaAdminClient, settings: config.Settings, *, lowered: bool
-) -> Sequence[DeclaredTopic]:
+async def _within_reach(client: Admin, settings: config.Settings, *, lowered: bool) -> Sequence[DeclaredTopic]:
     """The declared topics, lowered to what the cluster can give where that is asked for.
 
     Raises:
@@ -211,9 +208,7 @@ async def _within_reach(
     return [topic.lowered_to(brokers) for topic in declared] if lowered else declared
 
 
-async def _planned(
-    client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic], options: argparse.Namespace
-) -> list[Step]:
+async def _planned(client: Admin, declared: Sequence[DeclaredTopic], options: argparse.Namespace) -> list[Step]:
     allowed = Allowed(add_partitions=options.add_partitions, weaker=options.allow_weaker)
     return plan(await topics.inspect(client, declared), allowed)
 

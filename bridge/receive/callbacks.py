@@ -1,7 +1,7 @@
 """The handler of a callback: the whole story on one page.
 
     who may push ─► how much ─► read ─► decode ─► encode ─► deliver ─► answer
-    404, 405        431 413 503  408    (never fails)       503        200
+    404, 405, 429   431 413 503  408    (never fails)       503        200
 
 One deadline, counted from here, covers reading, delivery and answer.
 """
@@ -13,10 +13,8 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 
 from bridge.config import Settings
@@ -25,6 +23,8 @@ from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
 from bridge.errors import DeliveryError
 from bridge.receive.access import Access
+from bridge.receive.answers import CLOSE, CUT_SHORT, NOT_ALLOWED, SUCCESS, Answer, json_answer
+from bridge.receive.gate import Gate
 from bridge.receive.limits import Bodies, Disconnected, Head, InFlight, LoopLagGuard, Refusal
 from bridge.receive.stats import ABORTED, CallbackStats, Fault
 from bridge.report.catalogue import Catalogue
@@ -42,27 +42,9 @@ _TRACE_ID = slice(3, 35)
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def json_answer(status: int, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> tuple[Any, Any]:
-    """The two ASGI messages of an answer; errors have the shape of the success: ``{"code":…,"msg":…}``."""
-    body = msgspec.json.encode({"code": 0 if status == HTTPStatus.OK else status, "msg": message})
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [*headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
-    }
-    return start, {"type": "http.response.body", "body": body, "more_body": False}
-
-
-_CLOSE = ((b"connection", b"close"),)
-SUCCESS = json_answer(200, "Success")
-# The end of the connection, as else the server makes it one or doesn't, by how much of the body it has.
-NOT_FOUND = json_answer(404, "Not Found", headers=_CLOSE)
-_NOT_ALLOWED = json_answer(405, "Method Not Allowed", headers=((b"allow", b"POST"),))
 _LOOK_SECONDS = 0.01
 # Of the deadline: how long one turn of the loop may take before callbacks are refused.
 _LOOP_LAG_SHARE = 0.125
-# Where the client ended only its own side of the connection, it reads this; without an answer the server would make up one.
-_CUT_SHORT = json_answer(408, "the body was cut short", headers=_CLOSE)
 
 
 class _Visit:
@@ -103,7 +85,7 @@ class Callbacks:
     ) -> None:
         self._limits = settings.limits
         self._deadline_seconds = settings.delivery.ack_deadline_seconds
-        self._access = access
+        self.gate = Gate(settings, access, stats)
         self._loop_lag = LoopLagGuard(settings.delivery.ack_deadline_seconds * _LOOP_LAG_SHARE)
         self._delivery = delivery
         self.stats = stats
@@ -115,6 +97,7 @@ class Callbacks:
             settings.kafka.max_record_bytes,
             value_format(settings.events.format, registry=bool(settings.registry.url)),
             catalogue=catalogue,
+            max_items=settings.limits.body_items,
         )
         self._loop = asyncio.get_running_loop()
         # Ids of callbacks: unique over replicas and restarts, and cheap.
@@ -138,16 +121,16 @@ class Callbacks:
         except Exception:
             # The provider pushes it again; nothing was promised.
             log.exception("callback_failed", callback=visit.callback)
-            answer = json_answer(503, "Service Unavailable", headers=_CLOSE)
+            answer = json_answer(503, "Service Unavailable", headers=CLOSE)
         finally:
             self.active -= 1
         self._count(visit, answer)
         await send(answer[0])
         await send(answer[1])
 
-    def _count(self, visit: _Visit, answer: tuple[Any, Any]) -> None:
+    def _count(self, visit: _Visit, answer: Answer) -> None:
         seconds = time.perf_counter() - visit.began
-        said = ABORTED if answer is _CUT_SHORT else str(answer[0]["status"])
+        said = ABORTED if answer is CUT_SHORT else str(answer[0]["status"])
         outcome = "refused"
         self.stats.answered(said)
         if answer is SUCCESS:
@@ -167,11 +150,12 @@ class Callbacks:
                 why=visit.why,
             )
 
-    async def _answer(self, scope: Scope, receive: Receive, visit: _Visit) -> tuple[Any, Any]:
-        if not self._access.admits(scope["path"]):
-            return NOT_FOUND
+    async def _answer(self, scope: Scope, receive: Receive, visit: _Visit) -> Answer:
+        refused = self.gate.refuses(scope)
+        if refused is not None:
+            return refused
         if scope["method"] != "POST":
-            return _NOT_ALLOWED
+            return NOT_ALLOWED
         try:
             head = Head(scope["headers"], self._limits)
             announced = head.announced(self._limits.body_bytes)
@@ -182,13 +166,13 @@ class Callbacks:
                 self._loop_lag.check()
                 await self._publish(body, head, visit)
         except Disconnected:
-            return _CUT_SHORT
+            return CUT_SHORT
         except Refusal as refusal:
             visit.why = str(refusal)
-            return json_answer(refusal.status, str(refusal), headers=_CLOSE)
+            return json_answer(refusal.status, str(refusal), headers=CLOSE)
         except DeliveryError as error:
             visit.why = str(error)
-            return json_answer(503, str(error), headers=_CLOSE)
+            return json_answer(503, str(error), headers=CLOSE)
         return SUCCESS
 
     async def _publish(self, body: bytes, head: Head, visit: _Visit) -> None:

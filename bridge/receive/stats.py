@@ -11,7 +11,7 @@ from bridge.report.symbols import Status
 
 ABORTED: Final = "aborted"
 """In place of an HTTP status: the client ended before its body was whole."""
-ANSWERS: Final = ("200", "400", "404", "405", "408", "413", "415", "431", "501", "503", ABORTED)
+ANSWERS: Final = ("200", "400", "404", "405", "408", "413", "415", "429", "431", "501", "503", ABORTED)
 OUTCOMES: Final = ("kafka", "spool", "refused")
 NOT_UNDERSTOOD: Final = "NONE"
 """In place of a status: of a quarantined item."""
@@ -38,6 +38,10 @@ class CallbackStats:
         self.started_at = time.time()
         #: callbacks by answer
         self.callbacks = dict.fromkeys(ANSWERS, 0)
+        #: pushes with a secret that was removed, from a network that is not allowed, beyond limits.callbacks_per_second
+        self.retired_secret = self.refused_by_network = self.rate_limited = 0
+        #: requests without a valid secret beyond limits.unauthenticated_per_second
+        self.unauthenticated_limited = 0
         #: reports by what their callback was answered for, and by status
         self.reports = {outcome: dict.fromkeys(STATUSES, 0) for outcome in OUTCOMES}
         #: reports by the path that their records were made on

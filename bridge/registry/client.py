@@ -7,17 +7,19 @@ Only what every registry answers alike is used: a subject without a compatibilit
 import asyncio
 import base64
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from bridge.config import Registry, read_secret_file
 from bridge.errors import ConfigurationError, RegistryError, RegistryUnavailable
+from bridge.network import causes, client_context, why_unresolved
 
 _T = TypeVar("_T")
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -62,7 +64,12 @@ class RegistryClient:
             raise ConfigurationError("registry.url: is empty; set the address of a Schema Registry")
         self._settings = settings
         self._authorization()  # Read once now, so that a missing file stops the start.
-        self._http = httpx.AsyncClient(verify=_ssl_context(settings), timeout=settings.timeout_seconds)
+        self._http = httpx.AsyncClient(
+            verify=_ssl_context(settings),
+            timeout=settings.timeout_seconds,
+            trust_env=False,  # a proxy of the environment is nothing that the configuration shows
+            proxy=settings.proxy or None,
+        )
 
     async def __aenter__(self) -> Self:
         """Nothing is to be done yet."""
@@ -179,7 +186,9 @@ class RegistryClient:
                 f"{name}: no answer within {timeout:g} s; see that it is well, or raise registry.timeout_seconds"
             ) from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise _not_reached(name, error) from error
+            proxy = self._settings.proxy
+            asked, key = (proxy, "registry.proxy") if proxy else (url, "registry.url")
+            raise _not_reached(name, error, urlsplit(asked).hostname or "", key) from error
         return _result(response, answer, name)
 
     def _authorization(self) -> dict[str, str]:
@@ -273,9 +282,10 @@ def _field(answer: Any, field: str, kind: type[_T], name: str) -> _T:
     return value
 
 
-def _not_reached(name: str, error: httpx.RequestError | httpx.InvalidURL) -> RegistryError:
-    cause: BaseException | None = error
-    while cause is not None:
+def _not_reached(name: str, error: httpx.RequestError | httpx.InvalidURL, host: str, key: str) -> RegistryError:
+    for cause in causes(error):
+        if isinstance(cause, socket.gaierror):
+            return RegistryUnavailable(f"{name}: {why_unresolved(host, cause, key)}")
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryError(
                 f"{name}: its certificate is not trusted ({cause.verify_message}); set registry.ssl_cafile to who signed "
@@ -286,17 +296,18 @@ def _not_reached(name: str, error: httpx.RequestError | httpx.InvalidURL) -> Reg
                 f"{name}: no TLS connection ({cause.reason or cause}); see that it speaks TLS there, and whether it wants "
                 "registry.ssl_certfile"
             )
-        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ProxyError):
+        return RegistryUnavailable(f"{name}: the proxy refuses ({error}); look at registry.proxy")
     if not isinstance(error, httpx.TransportError) or isinstance(error, httpx.LocalProtocolError):
         return _no_registry(name, f"it can't be talked to ({error})")
     return RegistryUnavailable(
-        f"{name}: can't be reached ({str(error) or type(error).__name__}); see that it runs, and registry.url"
+        f"{name}: can't be reached ({str(error) or type(error).__name__}); see that it runs, and {key}"
     )
 
 
 def _ssl_context(settings: Registry) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile or None)
+        context = client_context(settings.ssl_cafile)
     except OSError as error:  # ssl.SSLError is one
         raise ConfigurationError(
             f"registry.ssl_cafile: {settings.ssl_cafile} can't be used ({error}); give certificates as PEM"

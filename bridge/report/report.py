@@ -39,6 +39,7 @@ class Reason(StrEnum):
     NO_MESSAGE_ID = "no_message_id"
     NO_STATUS = "no_status"
     TOO_LARGE = "too_large"
+    TOO_MANY_ITEMS = "too_many_items"
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
@@ -134,6 +135,13 @@ def read_body(body: bytes, received_at_ms: int, catalogue: Catalogue | None = No
     if lone is not None:
         return [_read_item(lone, "$", context)]
     return [_whole_body_quarantined(body, text)]
+
+
+def too_many_items(body: bytes, limit: int) -> Quarantined | None:
+    """The whole body as one thing, if it is an array of more than ``limit`` items; none of them is decoded."""
+    if not scan.more_than(body.removeprefix(_BYTE_ORDER_MARK), limit):
+        return None
+    return Quarantined(body, Reason.TOO_MANY_ITEMS, f"The body holds more than {limit} items.", "$")
 
 
 Items: TypeAlias = list[msgspec.Raw] | list[bytes]

@@ -34,22 +34,37 @@ _CLOSING: Final = 2
 
 def split(body: bytes) -> list[bytes] | None:
     """The exact bytes of each item of an array; None if the body is no array, or not whole."""
+    items: list[bytes] = []
+    return items if _ends(body, _collect(body, items, None)) else None
+
+
+def more_than(body: bytes, limit: int) -> bool:
+    """Whether an array has more than ``limit`` items, as ``split`` finds them; no more than one beyond that is looked at."""
+    if body.count(b",") < limit:  # most bodies, at the cost of a glance
+        return False
+    items: list[bytes] = []
+    _collect(body, items, limit)
+    return len(items) > limit
+
+
+def _collect(body: bytes, items: list[bytes], limit: int | None) -> int:
+    """Append each item of an array, up to one beyond ``limit``; the place behind the array, -1 if it was not whole till there."""
     start = _skip_space(body, 0)
     if body[start : start + 1] != b"[":
-        return None
-    items: list[bytes] = []
+        return -1
     start = _skip_space(body, start + 1)
     if body[start : start + 1] == b"]":
-        return items if _ends(body, start + 1) else None
-    while True:
+        return start + 1
+    while limit is None or len(items) <= limit:
         end = _end(body, start, _match_plain_item)
         mark = _match_mark(body, end) if end > 0 else None
         if mark is None or mark[1] == b"}":
-            return None
+            return -1
         items.append(body[start:end])
         start = _skip_space(body, mark.end())
         if mark[1] == b"]":
-            return items if _ends(body, start) else None
+            return start
+    return -1
 
 
 def lone_object(body: bytes) -> bytes | None:
@@ -110,7 +125,7 @@ def _skip_space(body: bytes, position: int) -> int:
 
 
 def _ends(body: bytes, position: int) -> bool:
-    return _skip_space(body, position) == len(body)
+    return position >= 0 and _skip_space(body, position) == len(body)
 
 
 def _end(body: bytes, start: int, match_other: Callable[[bytes, int], re.Match[bytes] | None]) -> int:

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from bridge import durable
 from bridge.spool.disk import bound_read_ahead
 from bridge.spool.format import FORMAT, PAGE_BYTES, TABLES
 
@@ -20,16 +21,16 @@ INSERTS: Final = {
 }
 """The statement that inserts so many rows into the queue: up to `INSERT_ROWS`, or `INSERT_ROWS_MANY`."""
 REPLACE_TOTALS: Final = {
-    count: "INSERT OR REPLACE INTO totals VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+    count: "INSERT OR REPLACE INTO totals VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)  # noqa: S608 - question marks alone
     for count in range(1, INSERT_ROWS + 1)
 }
 """The statement that writes so many rows of ``totals``."""
 
 
 def create(path: Path) -> sqlite3.Connection:
-    """Create an empty spool file, 0600, in rollback mode and unsynced: the caller syncs it."""
+    """Create an empty spool file, 0600 or 0660, in rollback mode and unsynced: the caller syncs it."""
     path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    os.close(durable.create(path, os.O_RDWR | os.O_EXCL))
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = OFF").fetchall()
     connection.execute("PRAGMA synchronous = OFF")

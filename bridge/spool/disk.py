@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from bridge import durable
 from bridge.durable import sync
 
 FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -26,7 +27,7 @@ def size_of(path: Path) -> int:
 
 def write_synced(path: Path, data: bytes) -> None:
     """Create or replace a file, allocate its blocks, and sync it. The caller syncs its directory."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = durable.create(path, os.O_WRONLY | os.O_TRUNC)
     try:
         os.posix_fallocate(fd, 0, len(data))
         written = 0
@@ -43,27 +44,28 @@ def bound_read_ahead(path: Path) -> None:
     Some systems read megabytes ahead. On a slow disk each of them is a second in which nothing else is read or stored.
     The file is not opened here: to close it would release SQLite's locks.
     """
-    stat = path.stat()
-    setting = Path(f"/sys/class/bdi/{os.major(stat.st_dev)}:{os.minor(stat.st_dev)}/read_ahead_kb")
+    found = path.stat()
+    setting = Path(f"/sys/class/bdi/{os.major(found.st_dev)}:{os.minor(found.st_dev)}/read_ahead_kb")
     if not setting.exists() or int(setting.read_text()) << 10 <= _READ_AHEAD_BYTES:
         return
-    for name in os.listdir("/proc/self/fd"):
+    for number in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # of another thread, and closed meanwhile
-            other = os.fstat(int(name))
-            if (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino):
-                os.posix_fadvise(int(name), 0, 0, os.POSIX_FADV_RANDOM)
+            other = os.fstat(int(number.name))
+            if (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino):
+                os.posix_fadvise(int(number.name), 0, 0, os.POSIX_FADV_RANDOM)
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and its parents, of mode 0700, and sync each into its own parent."""
+    """Make a directory and its parents, of mode 0700 or as `modes_in` says, and sync each into its own parent."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    mode = durable.modes_in(directory).directory
     for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(mode=mode, exist_ok=True)
+        durable.set_mode(path, mode)
         sync(path)
         sync(path.parent)
-    if stat.S_IMODE(directory.stat().st_mode) != 0o700:  # noqa: PLR2004 - the mode above
-        with suppress(PermissionError):  # the root of a volume belongs to somebody else; the files in it are 0600
-            directory.chmod(0o700)
+    if not mode & stat.S_ISGID:  # a directory of the group may have rights beyond these
+        durable.set_mode(directory, mode)
 
 
 class Ballast:

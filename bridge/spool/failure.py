@@ -33,8 +33,8 @@ def malformed(message: str) -> sqlite3.Error:
     return error
 
 
-def failure_of(error: Exception, directory: Path) -> Failure:  # noqa: PLR0911 - a table of what each kind says
-    """Judge an error of the spool in ``directory``.
+def failure_of(error: Exception, directory: Path | None) -> Failure:  # noqa: PLR0911 - a table of what each kind says
+    """Judge an error of the spool in ``directory``; None: by one who only reads, so that the disk is not full.
 
     SQLite tells ENOSPC alone from other failed writes; a quota and a limit on file sizes are found by writing.
     """
@@ -50,7 +50,7 @@ def failure_of(error: Exception, directory: Path) -> Failure:  # noqa: PLR0911 -
     if code == sqlite3.SQLITE_FULL:
         return "full"
     if code & 0xFF == sqlite3.SQLITE_IOERR:
-        if code != sqlite3.SQLITE_IOERR_FSYNC and _is_disk_full(directory):
+        if code != sqlite3.SQLITE_IOERR_FSYNC and directory is not None and _is_disk_full(directory):
             return "full"
         return "failed" if code in _SHARED_MEMORY_ERRORS else "damaged"
     return "damaged" if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else "failed"

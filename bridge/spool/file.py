@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+from bridge.durable import modes_in, set_mode
 from bridge.spool.connection import INSERT_ROWS, INSERT_ROWS_MANY, INSERTS, REPLACE_TOTALS, close_untouched, connect
 from bridge.spool.disk import size_of
 from bridge.spool.failure import DISK_ERRORS, failure_of, malformed
 from bridge.spool.format import DATABASE, PAGE_BYTES, SUFFIXES
+from bridge.spool.index_check import IndexCheck
 from bridge.spool.reader import Rows, head_of, load_ledger, read_dead_letters, read_rows
-from bridge.spool.proof import Proof
 from bridge.spool.rebuild import SALVAGE, Found, Sources, exchange, make_ready
 from bridge.spool.rows import DeadLetter, EncodedRow, LaneStats, Ledger, SpoolRow, crc_of, crc_of_total, encode_row
 
@@ -21,7 +22,7 @@ SMALL_BYTES: Final = 1 << 20
 _VACUUM_LIVE_BYTES: Final = 4 << 20
 """The file is rewritten only when no more than this is in it, which takes milliseconds."""
 PIECE_ROWS: Final = 64
-"""Rows that one statement reads or proves at most: on a cold disk each may be a page of its own, and appends wait."""
+"""Rows that one statement reads or checks at most: on a cold disk each may be a page of its own, and appends wait."""
 _DELETE_ROWS: Final = 500
 """Rows one commit deletes at most, so that no append waits long behind a large delete: each may touch another page."""
 _NOT_ITS_OWN_FILE: Final = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
@@ -60,15 +61,16 @@ class SpoolHooks:
 class SpoolFile:
     """The open file. Every method may raise sqlite3.Error or OSError; `failure_of` says what that means."""
 
-    def __init__(self, directory: Path, connection: sqlite3.Connection, hooks: SpoolHooks) -> None:
+    def __init__(self, directory: Path, connection: sqlite3.Connection, hooks: SpoolHooks, max_pages: int) -> None:
         self.directory = directory
         self.ledger = Ledger()
         self.meta: dict[str, str] = {}
         self.doubtful: Sequence[EncodedRow] = ()  # of a commit that failed: they may be in the file all the same
         self.sources = Sources([])  # damaged files whose rows are being taken over
-        self.proof: Proof | None = None  # while it is not done
+        self.check: IndexCheck | None = None  # while it is not done
         self._connection = connection
         self._hooks = hooks
+        self._max_pages = max_pages
         self._wal = directory / f"{DATABASE}-wal"
 
     @classmethod
@@ -76,8 +78,8 @@ class SpoolFile:
         """Open or create the file in a directory this process owns; a damaged one is exchanged first.
 
         Returns:
-            The file, and where a damaged one was moved to. ``sources`` says what is to be taken over, ``proof`` what is
-            to be proved.
+            The file, and where a damaged one was moved to. ``sources`` says what is to be taken over, ``check`` what is
+            to be checked.
         """
         hooks.before_open()
         moved_to = make_ready(directory)
@@ -97,25 +99,29 @@ class SpoolFile:
         for suffix in SUFFIXES:
             path = directory / (DATABASE + suffix)
             if path.exists():
-                path.chmod(0o600)
+                set_mode(path, modes_in(directory).file)
         connection = connect(directory / DATABASE)
         try:
-            file = cls(directory, connection, hooks)
+            file = cls(directory, connection, hooks, max_pages)
             file.ledger, file.meta = load_ledger(connection)
             file.sources = Sources.of(file.meta)
-            file.max_pages = max_pages
             if not file.sources.files:
                 file.bound()
-            proof = Proof(connection)
-            file.proof = None if proof.done else proof
+            check = IndexCheck(connection)
+            file.check = None if check.done else check
         except BaseException:
             close_untouched(connection, directory / DATABASE)
             raise
         return file
 
+    @property
+    def checked(self) -> bool:
+        """Whether all rows of a damaged file are taken over, and the index is known to have every row."""
+        return not self.sources.files and self.check is None
+
     def bound(self) -> None:
-        """Let the file grow to ``max_pages`` and no further; while rows are taken over from another it has no bound."""
-        self._connection.execute(f"PRAGMA max_page_count = {self.max_pages}").fetchall()
+        """Let the file grow to its bound and no further; while rows are taken over from another it has no bound."""
+        self._connection.execute(f"PRAGMA max_page_count = {self._max_pages}").fetchall()
 
     def close(self) -> None:
         """Checkpoint and close; the -wal goes."""
@@ -199,13 +205,12 @@ class SpoolFile:
         return int(rows)
 
     def _lane_after(self, old: LaneStats, rows: int, reports: int, size: int, lane: int) -> LaneStats | None:
-        """A lane's figures without a part of it; the new head is looked up."""
+        """A lane's figures without a part of it; its new head and its last seq are looked up."""
         head = head_of(self._connection, lane)
         if head is None:
             return None
-        return LaneStats(
-            old.rows - rows, old.reports - reports, old.bytes - size, head[0], max(old.last_seq, head[0]), head[1]
-        )
+        (last,) = self._connection.execute("SELECT max(seq) FROM queue WHERE lane = ?", (lane,)).fetchone()
+        return LaneStats(old.rows - rows, old.reports - reports, old.bytes - size, head[0], last, head[1])
 
     def _insert(self, rows: Sequence[EncodedRow]) -> None:
         """Insert in as few statements as possible.
@@ -389,12 +394,12 @@ class SpoolFile:
         self.meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
         self.bound()
 
-    def prove(self, until: float) -> None:
-        """Go on with the proof until that time (monotonic), a piece at least."""
-        while self.proof is not None:
-            self.proof.step(PIECE_ROWS)
-            if self.proof.done:
-                self.proof = None
+    def check_until(self, until: float) -> None:
+        """Go on with the check of the index until that time (monotonic), for a piece at least."""
+        while self.check is not None:
+            self.check.step(PIECE_ROWS)
+            if self.check.done:
+                self.check = None
             if time.monotonic() >= until:
                 return
 

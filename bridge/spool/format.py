@@ -4,7 +4,7 @@ The directory
 =============
 ::
 
-    <directory>/            0700
+    <directory>/            0700; what is in it 0600, see below
       format                "1\n": the version of the format, written and synced before anything else. A later bridge that
                             changes the format must raise it before it writes anything that this one would misread.
       owner.lock            empty; the owner holds an exclusive flock on it
@@ -14,6 +14,11 @@ The directory
       rebuild.partial       a new file being created; deleted at the next start
       rebuild.db            the same, complete: the next start finishes the exchange for a damaged one
       damaged/<time>-<why>/ a damaged file with its -wal and -shm, unchanged; never deleted by the bridge
+
+If the directory's group may write it and it passes its group on (mode 2770: Kubernetes makes a volume so for fsGroup), new
+directories are 2770 and new files 0660: a bridge that runs as another user of that group can take over the volume. A mode
+that this process may not change, because the file belongs to another user, stays as it is. `access.py` refuses what can't be
+read and written.
 
 The tables
 ==========
@@ -50,8 +55,10 @@ import os
 from pathlib import Path
 from typing import Final
 
+from bridge import durable
 from bridge.durable import sync
 from bridge.errors import SpoolBusy, SpoolTooNew
+from bridge.spool.access import check_access
 from bridge.spool.disk import make_directory, size_of, write_synced
 
 FORMAT: Final = 1
@@ -126,12 +133,14 @@ def lock_directory(directory: Path) -> int:
     """Make the directory if need be and own it; the descriptor that is returned holds the lock.
 
     Raises:
+        SpoolFailed: this process may not use it; see `check_access`.
         SpoolBusy: another process owns it.
         SpoolTooNew: see `check_format`; nothing was touched.
     """
+    check_access(directory, write=True)
     check_format(directory)
     make_directory(directory)
-    fd = os.open(directory / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = durable.create(directory / "owner.lock", os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         check_format(directory)  # again: a newer bridge may just have released it

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -11,15 +12,22 @@ from typing import Final, NamedTuple, Self, TypeVar, cast
 import msgspec
 
 from bridge.errors import SpoolFailed
+from bridge.spool.access import check_access
 from bridge.spool.disk import size_of
 from bridge.spool.failure import malformed
 from bridge.spool.format import DATABASE, TABLES, check_format
+from bridge.spool.index_check import IndexCheck
 from bridge.spool.rows import DeadLetter, Ledger, SpoolRow, Total, crc_of, crc_of_total, decode_body
 
 T = TypeVar("T")
 
 READ_ROWS: Final = 4_096
 """Rows that one read looks at, at most."""
+_CHECK_ROWS: Final = 50_000
+"""Rows that one transaction of a reader looks for in the index, at most."""
+_RETRY_SECONDS: Final = 5.0
+# Passing states of a WAL whose -shm this process may only read: its owner is changing the header, or has just restarted it.
+_PASSING: Final = (sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_READONLY_CANTINIT)
 
 
 class Rows(NamedTuple):
@@ -62,18 +70,20 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
         ledger = Ledger.of_totals(cast("list[Total]", [total for total, _ in totals]))
     except ValueError as error:
         raise malformed(str(error)) from error
-    if not totals and connection.execute("SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)").fetchone() != (0, 0):
+    if not totals and connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)"
+    ).fetchone() != (0, 0):
         raise malformed("there are rows and no totals")
     return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
 
-def read_rows(
-    connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int
-) -> Rows:
+def read_rows(connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int) -> Rows:
     """Up to ``limit`` rows behind ``after_seq``: those the CRC proves, and the others (without records) with the reason."""
     fetched = _fetch_at_once(connection, lane, after_seq, limit)
     found = judge_rows(lane, after_seq, fetched, max_bytes) if fetched is not None else Rows([], [], 0)
-    if found.bad or fetched is None:  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
+    if (
+        found.bad or fetched is None
+    ):  # judge rows one by one: a damaged one shifts its neighbours in what was concatenated
         fetched = connection.execute(
             "SELECT seq, n, crc, body FROM queue WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",
             (lane, after_seq, limit),
@@ -82,9 +92,7 @@ def read_rows(
     return found
 
 
-def judge_rows(
-    lane: int, after_seq: int, fetched: _Fetched, max_bytes: int
-) -> Rows:
+def judge_rows(lane: int, after_seq: int, fetched: _Fetched, max_bytes: int) -> Rows:
     """Rows that the CRC proves, up to ``max_bytes``, and the others (without records) with the reason.
 
     Raises:
@@ -149,6 +157,10 @@ def read_dead_letters(connection: sqlite3.Connection, after_id: int, max_bytes: 
 class SpoolReader:
     """The spool as another process may see it at any time, next to its owner or without one. Blocks; writes nothing.
 
+    Each question is one read transaction, so that its answer agrees with itself while an owner commits. None is long: while
+    a reader holds a snapshot, its owner can't restart the WAL, which grows meanwhile. So what takes a whole pass over the file
+    is asked piece by piece, and ``changed`` says whether the pieces may be of different moments.
+
     Next to an owner, and after one that was killed, SQLite reads file and WAL through the existing -shm, opened read-only.
     A closed spool has neither; it is read as immutable, and each answer is checked for an owner that came meanwhile. A
     WAL without its -shm (a copy of the directory) is read from a private copy, since SQLite would have to make a -shm.
@@ -159,9 +171,11 @@ class SpoolReader:
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._immutable: tuple[int, int, int] | None = None
         self._inode = 0
+        self._changed = False
         if not self._database.exists():
             raise SpoolFailed(f"{directory}: there is no spool here")
         self._connection = self._connect()
+        self._version = self._steady(_data_version)
 
     def __enter__(self) -> Self:
         return self
@@ -177,9 +191,41 @@ class SpoolReader:
         if self._copy is not None:
             self._copy.cleanup()
 
+    @property
+    def changed(self) -> bool:
+        """Whether an owner committed since this was opened: then two answers may be of different moments."""
+        self._changed = self._steady(_data_version) != self._version or self._changed
+        return self._changed
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row waits and there are no dead letters."""
+        question = "SELECT EXISTS (SELECT 1 FROM queue) + EXISTS (SELECT 1 FROM dead_letter)"
+        (found,) = self._steady(lambda connection: connection.execute(question).fetchone())
+        return not found
+
     def stats(self) -> Ledger:
         """Rows, reports and bytes by lane and in total, and the dead letters, as the file keeps them."""
         return self._steady(lambda connection: load_ledger(connection)[0])
+
+    def check_index(self) -> None:
+        """Look for every row of the queue's table in its index, piece by piece: no read by lane comes to one that it lacks.
+
+        Raises:
+            sqlite3.DatabaseError: the file is malformed; also if the index lacks a row.
+        """
+        check: IndexCheck | None = None
+        opened: sqlite3.Connection | None = None
+
+        def step(connection: sqlite3.Connection) -> bool:
+            nonlocal check, opened
+            if check is None or connection is not opened:  # an owner came or went: it is another file, or another state
+                check, opened = IndexCheck(connection), connection
+            check.step(_CHECK_ROWS)
+            return check.done
+
+        while not self._steady(step):
+            pass
 
     def meta(self) -> dict[str, str]:
         """The texts that `set_meta` stored."""
@@ -219,19 +265,22 @@ class SpoolReader:
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def _steady(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """An answer that no owner interfered with: if one came or went meanwhile, open the file and ask again."""
+        """One transaction's answer; if an owner came or went meanwhile, open the file and ask again."""
+        until = time.monotonic() + _RETRY_SECONDS
         while True:
             failure: sqlite3.Error | None = None
             try:
-                answer = question(self._connection)
+                answer = _in_transaction(self._connection, question)
             except sqlite3.Error as error:
                 failure = error
-            if not self._is_outdated():
-                if failure is not None:
-                    raise failure
+            if self._is_outdated():
+                self._changed = True
+                self._connection.close()
+                self._connection = self._connect()
+            elif failure is None:
                 return answer
-            self._connection.close()
-            self._connection = self._connect()
+            elif getattr(failure, "sqlite_errorcode", None) not in _PASSING or time.monotonic() > until:
+                raise failure
 
     def _is_outdated(self) -> bool:
         if self._copy is not None:
@@ -242,12 +291,27 @@ class SpoolReader:
         return self._inode != self._fingerprint()[0]
 
 
+def _in_transaction(connection: sqlite3.Connection, question: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return question(connection)
+    finally:
+        if connection.in_transaction:  # some errors have ended it already
+            connection.execute("ROLLBACK")
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection commits."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
 def open_read_only(directory: Path) -> SpoolReader:
     """Read a spool without owning it, without writing a byte.
 
     Raises:
-        SpoolFailed: there is none.
+        SpoolFailed: there is none, or this process may not read it.
         SpoolTooNew: a newer bridge wrote it.
     """
+    check_access(directory, write=False)
     check_format(directory)
     return SpoolReader(directory)

@@ -6,7 +6,7 @@ a salvage goes on after a restart. New rows go into the new file meanwhile.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -145,9 +145,7 @@ def make_ready(directory: Path) -> Path | None:
     return None
 
 
-def exchange(
-    directory: Path, reason: str, source: Source | None = None, others: Iterable[Source] = ()
-) -> Path:
+def exchange(directory: Path, reason: str, source: Source | None = None, others: Iterable[Source] = ()) -> Path:
     """Put an empty file in the place of the damaged one, which is moved to ``damaged/`` with its -wal and -shm.
 
     Args:

@@ -172,10 +172,12 @@ class Ledger:
             if before.lanes.get(lane) is not new
         ]
         rows += [(lane, 0, 0, 0, 0, 0, None) for lane in before.lanes if lane not in self.lanes]
-        rows.append(self._sums())
+        rows.append(self.sums)
         return rows
 
-    def _sums(self) -> Total:
+    @property
+    def sums(self) -> Total:
+        """The row of ``totals`` that has the sums."""
         return ALL_LANES, self.rows, self.reports, self.bytes, self.dead_letter_rows, self.dead_letter_reports, None
 
     @classmethod
@@ -192,7 +194,7 @@ class Ledger:
                 ledger.dead_letter_rows, ledger.dead_letter_reports = total[4:6]
             elif total[1]:
                 ledger.put(total[0], LaneStats(*total[1:]))
-        if ledger._sums() != (sums or cls()._sums()):
+        if ledger.sums != (sums or cls().sums):
             raise ValueError("the lanes' totals do not add up to their sums")
         return ledger
 

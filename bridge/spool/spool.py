@@ -34,6 +34,8 @@ from bridge.spool.rows import DeadLetter, SpoolRow, encode_row
 from bridge.spool.stats import SpoolEvent, SpoolStats
 from bridge.spool.writer import Writer, again
 
+_LOOK_SECONDS = 0.05
+
 
 class Spool:
     """The spool of one directory, owned by this process. Call it only on the thread of its event loop."""
@@ -96,6 +98,11 @@ class Spool:
     def oldest_waiting_seconds(self) -> float:
         """Age of the oldest append that is neither durable nor refused yet; 0.0 if there is none."""
         return time.monotonic() - self._waiting_since[0] if self._waiting_since else 0.0
+
+    async def wait_until_checked(self) -> None:
+        """Wait until the file is checked, and all rows of a damaged one are taken over."""
+        while not self.stats.checked:  # noqa: ASYNC110 - what is awaited sets no event
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def append(self, rows: Sequence[SpoolRow]) -> asyncio.Future[None]:
         """Make rows durable, all in one transaction; resolves after its fsync.

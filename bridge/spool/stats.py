@@ -1,5 +1,6 @@
 """How the spool is, as its owner sees it: the figures of the last commit, and the events for an operator."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ class SpoolStats(msgspec.Struct, frozen=True):
     ``damaged_files`` counts this process's, ``kept_damaged_files`` all that are in ``damaged/``, from earlier ones too.
     ``pending_deletes`` are lanes with a delete not done yet. ``writable``: an append of ordinary size would be taken now.
     ``salvaging``: rows of a damaged file are being taken over, and reads wait for it. ``checked``: that is done, and so is
-    the proof that the file's index and table agree; ``checked_share`` is how far these are, from 0 to 1.
+    the check that the file's index and table agree; ``checked_share`` is how far these are, 1 only when both are done.
     """
 
     lanes: dict[int, LaneStats] = {}
@@ -55,3 +56,14 @@ class SpoolStats(msgspec.Struct, frozen=True):
     salvaging: bool = False
     checked: bool = False
     checked_share: float = 0.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the spool's thread counts since the start."""
+
+    recovered_reports: int = 0
+    damaged_files: int = 0
+    damaged_rows: int = 0
+    write_errors: int = 0
+    commits: int = 0

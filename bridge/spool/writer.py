@@ -11,21 +11,21 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bridge.errors import SpoolError, SpoolFailed, SpoolFull
+from bridge.spool.checking import Checking
 from bridge.spool.deletes import PendingDeletes, PlannedAppend
 from bridge.spool.failure import DISK_ERRORS, failure_of
 from bridge.spool.file import SMALL_BYTES, SpoolFile, SpoolHooks
 from bridge.spool.format import PAGE_BYTES, lock_directory
 from bridge.spool.mailbox import Append, Call, Close, Delete, LoopClosed, Mailbox, Op, Read
-from bridge.spool.rebuild import Found, Salvage, Source, exchange
+from bridge.spool.rebuild import Source, exchange
 from bridge.spool.room import LOOK_SECONDS, RETRY_SECONDS, Room
-from bridge.spool.rows import EncodedRow, Ledger, SpoolRow
-from bridge.spool.stats import SpoolEvent, SpoolStats
+from bridge.spool.rows import EncodedRow, Ledger
+from bridge.spool.stats import Counts, SpoolEvent, SpoolStats
 
 _IDLE_SECONDS: Final = 1.0
 _ORDINARY_BYTES: Final = 16 << 10
@@ -36,8 +36,6 @@ _READ_SECONDS: Final = 0.05
 """How long a round reads."""
 _READ_AT_MOST_SECONDS: Final = 0.5
 """How long rows are read for one lane before it gets those that were found: others wait."""
-_TELL_SECONDS: Final = 10.0
-"""Between two events about the check."""
 _MANY_BAD_ROWS: Final = 100
 """When reads have found this many bad rows, the file as a whole counts as damaged."""
 _RULES: Final = (
@@ -56,17 +54,6 @@ def again(error: SpoolError) -> SpoolError:
     return type(error)(*error.args)
 
 
-@dataclass(slots=True)
-class _Counts:
-    """Since the start."""
-
-    recovered_reports: int = 0
-    damaged_files: int = 0
-    damaged_rows: int = 0
-    write_errors: int = 0
-    commits: int = 0
-
-
 class Writer:
     """Owns the file. ``run`` is the thread; nothing else may be called from outside it."""
 
@@ -80,25 +67,18 @@ class Writer:
             directory, max_bytes=max_bytes, min_free_bytes=min_free_bytes, hooks=hooks, report=mailbox.report
         )
         self._deletes = PendingDeletes()
-        self._counts = _Counts()
+        self._counts = Counts()
         self._lock_fd: int | None = None
         self._file: SpoolFile | None = None
         self._down: SpoolError | None = None  # why there is no file
         self._failed_at = 0.0
         self._untrusted: tuple[str, Source, list[Source]] | None = None  # see `exchange`
         self._reads: deque[Read] = deque()  # not done yet
-        self._salvage: Salvage | None = None
-        self._found: Found | None = None  # by the salvage, not stored yet
-        self._salvaged: dict[int, int] = {}  # reports, by lane
-        self._salvaged_rows = 0
-        self._salvage_retry_at = 0.0
-        self._salvages_since_start = False
-        self._checking_since: float | None = None
-        self._told_at = 0.0
+        self._checking = Checking(directory, mailbox.report)
         self._bad_rows_of_file = 0
         self._ledger = Ledger()
         self._meta: dict[str, str] = {}
-        self._unchecked_bytes = 0  # written since the last checkpoint, about
+        self._uncheckpointed = 0  # written since the last checkpoint, about
         self._checkpoint_wanted = False
         self._checkpointed_at = 0.0
         self._shrunk_at = 0.0
@@ -130,7 +110,7 @@ class Writer:
             self._room.find_ballast()
             self._open()
             self._counts.recovered_reports = self._ledger.reports
-            self._salvages_since_start = self._is_salvaging
+            self._checking.since_start = self._salvages
             self._room.look(self._file)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of `open` must hear of it
             self._mailbox.tell_opened(self._spool_error(error))
@@ -201,14 +181,12 @@ class Writer:
     def _has_work(self) -> bool:
         """Whether the next round reads."""
         file = self._file
-        if file is None:
-            return bool(self._reads)
-        if file.sources.files:
-            return time.monotonic() >= self._salvage_retry_at
-        return bool(self._reads) or file.proof is not None
+        if file is not None and not file.checked:
+            return self._checking.is_due or bool(self._reads and not file.sources.files)
+        return bool(self._reads)
 
     def _read_for_a_moment(self) -> None:
-        """Do reads first, then what is to be proved. While rows are taken over from a damaged file, reads wait for them."""
+        """Do reads first, then what is to be checked. While rows are taken over from a damaged file, reads wait for them."""
         until = time.monotonic() + _READ_SECONDS
         while self._reads and not (self._file is not None and self._file.sources.files):
             self._read_piece(self._reads[0])
@@ -218,71 +196,11 @@ class Writer:
         if file is None:
             return
         try:
-            if file.sources.files:
-                self._salvage_until(until, file)
-            else:
-                file.prove(until)
+            self._uncheckpointed += self._checking.work(file, until)
         except DISK_ERRORS as failure:
+            self._checking.failed()
             self._failed(failure)
-            self._salvage_retry_at = time.monotonic() + RETRY_SECONDS
-        self._tell_of_the_check()
-
-    def _salvage_until(self, until: float, file: SpoolFile) -> None:
-        if self._salvage is None:
-            self._salvage = Salvage(self._directory, file.sources.files[0])
-        if self._found is None:
-            self._found = self._salvage.take(until - time.monotonic(), _COMMIT_BYTES)
-        if self._found.pages:
-            reports = file.take_over(self._found)
-            self._unchecked_bytes += self._found.size + PAGE_BYTES
-            self._salvaged_rows += file.ledger.rows - self._ledger.rows
-            for lane, number in reports.items():
-                self._salvaged[lane] = self._salvaged.get(lane, 0) + number
-        else:
-            file.end_source()
-            self._salvage = None
-        self._found = None
         self._ledger, self._meta = file.ledger, file.meta
-        if not file.sources.files:
-            self._end_salvage()
-
-    def _end_salvage(self) -> None:
-        lanes, self._salvaged = self._salvaged, {}
-        rows, self._salvaged_rows = self._salvaged_rows, 0
-        reports = sum(lanes.values())
-        if self._salvages_since_start:
-            self._counts.recovered_reports += reports
-            self._salvages_since_start = False
-        message = f"{self._directory}: {rows} rows were taken over from what is in damaged/"
-        self._mailbox.report(SpoolEvent("salvaged", message, None, rows, reports, lanes))
-
-    def _tell_of_the_check(self) -> None:
-        """Report how far the check is, now and then, and its end."""
-        now, file = time.monotonic(), self._file
-        done = file is not None and not file.sources.files and file.proof is None
-        if self._checking_since is None:
-            if done:
-                return
-            self._checking_since = self._told_at = now
-        seconds = f"{now - self._checking_since:.0f} s"
-        if done:
-            self._checking_since = None
-            self._mailbox.report(SpoolEvent("checked", f"{self._directory}: the file was checked in {seconds}"))
-        elif now - self._told_at >= _TELL_SECONDS:
-            self._told_at = now
-            what = "rows of a damaged file are taken over" if self._is_salvaging else "the file is checked"
-            message = f"{self._directory}: {what}: {self._checked_share:.0%} after {seconds}"
-            self._mailbox.report(SpoolEvent("checking", message))
-
-    @property
-    def _is_salvaging(self) -> bool:
-        return bool(self._untrusted) or (self._file is not None and bool(self._file.sources.files))
-
-    @property
-    def _checked_share(self) -> float:
-        if self._file is None or self._is_salvaging:
-            return self._salvage.share if self._salvage is not None else 0.0
-        return 1.0 if self._file.proof is None else self._file.proof.share
 
     def _write(self, ops: Sequence[Append | Delete]) -> None:
         """Commit appends and deletes, and retry deletes that are left; on failure all these appends fail."""
@@ -319,7 +237,7 @@ class Writer:
         deleted = before + len(rows) - self._ledger.rows
         cost = sum([row.cost_bytes for row in rows])
         leaves = len({row.lane for row in rows}) + deleted // 2 + 4  # a lane's index page; about what deletes touch
-        self._unchecked_bytes += cost + leaves * PAGE_BYTES
+        self._uncheckpointed += cost + leaves * PAGE_BYTES
         self._room.take(cost)
         if deleted and self._room.is_tight:
             self._room.look(self._file)  # there may be room again for the next commit
@@ -339,13 +257,18 @@ class Writer:
                 error = self._failed(failure)
             self._mailbox.answer(op, None, error)
 
+    @property
+    def _salvages(self) -> bool:
+        """Whether rows of a damaged file are being taken over, or will be."""
+        return self._untrusted is not None or (self._file is not None and bool(self._file.sources.files))
+
     def _read_piece(self, read: Read) -> None:
         """Read a piece of what is asked for; answer when that is all, or when it has taken its time."""
         now = time.monotonic()
         read.began = read.began or now
         file = self._file
         more, error = self._attempt(partial(self._read, read), file) if file is not None else (None, self._no_file())
-        if error is not None and self._is_salvaging:
+        if error is not None and self._salvages:
             return  # the file was damaged: the new one will have what is whole
         if error is not None or not more or now - read.began > _READ_AT_MOST_SECONDS:
             self._reads.popleft()
@@ -404,7 +327,7 @@ class Writer:
             reports=ledger.reports,
             bytes=ledger.bytes,
             oldest_at_ms=ledger.oldest_at_ms(),
-            recovered_reports_at_start=counts.recovered_reports,
+            recovered_reports_at_start=counts.recovered_reports + self._checking.salvaged_at_start,
             dead_letter_rows=ledger.dead_letter_rows,
             dead_letter_reports=ledger.dead_letter_reports,
             damaged_files=counts.damaged_files,
@@ -416,9 +339,9 @@ class Writer:
             file_bytes=room.file_bytes,
             free_bytes=room.free_bytes,
             writable=self._refusal(_ORDINARY_BYTES) is None,
-            salvaging=self._is_salvaging,
-            checked=self._file is not None and not self._is_salvaging and self._file.proof is None,
-            checked_share=self._checked_share,
+            salvaging=self._salvages,
+            checked=self._file is not None and self._file.checked,
+            checked_share=self._checking.share(self._file) if self._file is not None else 0.0,
         )
 
     # ── failures ──
@@ -453,7 +376,6 @@ class Writer:
         firsts = {lane: stats.first_seq for lane, stats in file.ledger.lanes.items()}
         source = Source("", 0, firsts, [(row.lane, row.seq) for row in file.doubtful])
         self._untrusted = reason, source, file.sources.files
-        self._salvage = self._found = None
         file.abandon()
         self._open_or_note()
 
@@ -504,12 +426,12 @@ class Writer:
             if (empty or idle) and now - self._shrunk_at >= _IDLE_SECONDS and self._is_large_for_its_rows():
                 self._shrunk_at = now
                 self._file.shrink()
-                self._unchecked_bytes = 0
+                self._uncheckpointed = 0
                 room.look(self._file)
-            elif self._unchecked_bytes >= room.wal_bytes or (
+            elif self._uncheckpointed >= room.wal_bytes or (
                 (self._checkpoint_wanted or room.wal_excess_bytes) and now - self._checkpointed_at >= LOOK_SECONDS
             ):
-                self._unchecked_bytes = 0
+                self._uncheckpointed = 0
                 self._checkpointed_at = now
                 self._file.checkpoint(truncate=self._file.wal_bytes() > 2 * room.wal_bytes)
                 self._checkpoint_wanted = False

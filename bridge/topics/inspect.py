@@ -10,14 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError
-from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import (
+    CreatePartitionsRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    DescribeConfigsRequest,
+)
 
 from bridge.config import Kafka, Settings
-from bridge.errors import TopicsError
-from bridge.kafka.connection import client_arguments, why_unreachable
+from bridge.errors import KafkaUnavailable, TopicsError
+from bridge.kafka.admin import ANSWER_MS, Admin, connected
+from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
@@ -26,8 +30,7 @@ _TOPIC_ALREADY_EXISTS, _POLICY_VIOLATION = 36, 44
 _NOT_THERE = {3, 29}
 # A topic that is being created has no leader at first, and may have no partitions yet.
 _NO_LEADER = 5
-# Longer than the producers': a cluster creates a topic in its own time.
-_ADMIN_TIMEOUT_MS = 15_000
+_CONFIG_OF_A_TOPIC = 2
 
 
 def missing(topic: str) -> str:
@@ -84,28 +87,25 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def admin_client(kafka: Kafka) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client, closed at the end.
+async def admin_client(kafka: Kafka) -> AsyncIterator[Admin]:
+    """A connection for questions about topics, closed at the end.
 
     Raises:
         TopicsError: no broker answers.
     """
-    client = AIOKafkaAdminClient(request_timeout_ms=_ADMIN_TIMEOUT_MS, **client_arguments(kafka))
+    reached = False
     try:
-        try:
-            await client.start()
-        except KafkaConnectionError as error:
-            servers = ", ".join(kafka.bootstrap_servers)
-            why = await why_unreachable(kafka)
-            raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({why})") from error
-        yield client
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise TopicsError(f"Kafka did not answer what it was asked: {error!r}; try again") from error
-    finally:
-        await client.close()
+        async with connected(kafka) as admin:
+            reached = True
+            yield admin
+    except (KafkaUnavailable, KafkaError, OSError, TimeoutError) as error:
+        if reached:
+            raise TopicsError(f"Kafka did not answer what it was asked: {reason(error)}; try again") from error
+        servers = ", ".join(kafka.bootstrap_servers)
+        raise TopicsError(f"no Kafka answers at {servers}; is kafka.bootstrap_servers right? ({error})") from error
 
 
-async def inspect(client: AIOKafkaAdminClient, declared: Sequence[DeclaredTopic]) -> list[Finding]:
+async def inspect(client: Admin, declared: Sequence[DeclaredTopic]) -> list[Finding]:
     """Compare each declared topic with the one on Kafka."""
     there = await partitions_of(client, [topic.name for topic in declared])
     findings = []
@@ -132,14 +132,14 @@ async def inspect_all(settings: Settings) -> dict[str, Finding]:
     return {finding.topic.name: finding for finding in findings}
 
 
-async def partitions_of(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+async def partitions_of(client: Admin, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """The partitions of those of the topics that are there and that this user may describe, by the topic's name.
 
     Raises:
         TopicsError: Kafka can't tell whether a topic is there.
     """
     there = {}
-    for topic in (await _metadata(client, names)).to_object()["topics"]:
+    for topic in (await client.metadata(names)).to_object()["topics"]:
         name, code, partitions = topic["topic"], topic["error_code"], topic["partitions"]
         if code not in {NONE, _NO_LEADER, *_NOT_THERE}:
             raise TopicsError(f"Kafka does not describe topic {name}: {code_name(code)}; try again")
@@ -148,19 +148,12 @@ async def partitions_of(client: AIOKafkaAdminClient, names: Sequence[str]) -> di
     return there
 
 
-async def _metadata(client: AIOKafkaAdminClient, names: Sequence[str]) -> Any:
-    """Ask for these topics alone. The admin client's own look-ups ask for all topics, or create what they ask for."""
-    request = MetadataRequest(list(names), allow_auto_topic_creation=False)
-    inner = client._client  # noqa: SLF001 - the admin client has no public way to send a request
-    return await inner.send(inner.get_random_node(), request)
-
-
-async def brokers(client: AIOKafkaAdminClient) -> int:
+async def brokers(client: Admin) -> int:
     """Number of brokers in the cluster."""
-    return len((await _metadata(client, [])).brokers)
+    return len((await client.metadata([])).brokers)
 
 
-async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -> None:
+async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> None:
     """Create ``topics``; one that has come into being meanwhile is fine.
 
     Raises:
@@ -169,9 +162,8 @@ async def create(client: AIOKafkaAdminClient, topics: Sequence[DeclaredTopic]) -
     if not topics:
         return
     configs = {topic.name: topic.config for topic in topics}
-    response = await client.create_topics(
-        [NewTopic(t.name, t.partitions, t.replication_factor, topic_configs=t.config) for t in topics]
-    )
+    wanted: list[Any] = [(t.name, t.partitions, t.replication_factor, [], list(t.config.items())) for t in topics]
+    response = await client.order(CreateTopicsRequest(wanted, ANSWER_MS, False))
     for name, code, message, *_ in response.topic_errors:
         if code not in (0, _TOPIC_ALREADY_EXISTS):
             reason = message or code_name(code)
@@ -193,7 +185,7 @@ def remedy(reason: str, config: Mapping[str, str]) -> str:
     return f"; to leave it to the cluster, write {options} under the topic's config in topics.file" if named else ""
 
 
-async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) -> None:
+async def add_partitions(client: Admin, counts: dict[str, int]) -> None:
     """Raise topics to these numbers of partitions.
 
     Raises:
@@ -201,21 +193,26 @@ async def add_partitions(client: AIOKafkaAdminClient, counts: dict[str, int]) ->
     """
     if not counts:
         return
-    response = await client.create_partitions({name: NewPartitions(count) for name, count in counts.items()})
+    wanted: list[Any] = [(name, (count, None)) for name, count in counts.items()]
+    response = await client.order(CreatePartitionsRequest(wanted, ANSWER_MS, False))
     for name, code, message in response.topic_errors:
         if code:
             raise TopicsError(f"topic {name} got no more partitions: {message or code_name(code)}")
 
 
-async def _actual_config(client: AIOKafkaAdminClient, topic: DeclaredTopic) -> dict[str, str | None]:
+async def delete(client: Admin, names: Sequence[str]) -> None:
+    """Delete topics, whether they are there or not."""
+    await client.order(DeleteTopicsRequest(list(names), ANSWER_MS))
+
+
+async def _actual_config(client: Admin, topic: DeclaredTopic) -> dict[str, str | None]:
     """What Kafka shows of the declared settings; None for one that it shows without a value."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic.name, configs=dict.fromkeys(topic.config))
+    response = await client.ask(DescribeConfigsRequest([(_CONFIG_OF_A_TOPIC, topic.name, list(topic.config))]))
     actual: dict[str, str | None] = {}
-    for response in await client.describe_configs([resource]):
-        for code, message, _type, name, entries in response.resources or ():
-            if code:
-                raise TopicsError(f"the settings of topic {name} can't be read: {message or code_name(code)}")
-            actual.update({entry[0]: entry[1] for entry in entries or ()})
+    for code, message, _type, name, entries in response.resources or ():
+        if code:
+            raise TopicsError(f"the settings of topic {name} can't be read: {message or code_name(code)}")
+        actual.update({entry[0]: entry[1] for entry in entries or ()})
     return actual
 
 

@@ -502,6 +502,20 @@ def test_every_pod_has_one_policy_both_ways(objects: list[Object], values: dict[
         assert outs == {53, 5353} | set(own["kafkaPorts"] or [9092, 9192]) | registry | bridges
 
 
+def test_with_a_proxy_only_the_proxy_is_let_out_to() -> None:
+    """The registry's own port is asked by the proxy."""
+    config = {"registry": {"url": "https://registry:8443", "proxy": "http://proxy:3128"}}
+    objects = helm.render({"config": config})
+    outs = {
+        port["port"]
+        for policy in of(objects, "NetworkPolicy")
+        for rule in policy["spec"].get("egress", [])
+        for port in rule["ports"]
+    }
+    assert 3128 in outs
+    assert 8443 not in outs
+
+
 def test_the_test_may_push_where_pushing_is_restricted() -> None:
     """The policy lets in whom it names, and the pod of `helm test`."""
     objects = helm.render({"networkPolicy": {"callbacksFrom": [PEER]}})

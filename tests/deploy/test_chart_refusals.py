@@ -76,6 +76,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"registry": {"url": "https://user:password@registry"}}},
         "config.registry.url: has a password in it",
     ),
+    "a password in a proxy's address": (
+        {"config": {"registry": {"url": "https://registry", "proxy": "http://user:password@proxy:3128"}}},
+        "config.registry.proxy: has a password in it",
+    ),
     "SASL without a password": ({"config": SASL}, "secrets.kafka.sasl_plain_password_file: names no Secret, and"),
     "OAuth with a password": (
         {"config": {"kafka": {**SASL["kafka"], "sasl_mechanism": "OAUTHBEARER"}}, "secrets": PASSWORD},

@@ -20,13 +20,17 @@ from support.callbacks import make_topics
 from support.fuzzing import DECODER_SHARE, few_or_many, while_budget_lasts
 from support.raw_http import exchange, request
 
+from bridge.config import CALLBACK_PATH
 from bridge.health.app import admin_app
 from bridge.health.probes import Probes
-from bridge.receive.app import CALLBACK_PATH, public_app
+from bridge.health.tokens import AdminTokens
+from bridge.receive.app import public_app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
 CALLBACK = f"{CALLBACK_PATH}/{{secret}}"
+HEALTH = "/healthz"
+PUBLIC = {CALLBACK, HEALTH}
 # The admin port takes nothing that could be wrong.
 OPERATIONS = [(CALLBACK, GenerationMode.NEGATIVE), *((path, GenerationMode.POSITIVE) for path in DOCUMENT["paths"])]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -76,9 +80,9 @@ def test_document_and_code_have_the_same_routes() -> None:
         ports["servers" in described].add(path)
 
     probes = Probes(*cast("Any", (SimpleNamespace(), SimpleNamespace(), bool)))
-    assert routes(admin_app(probes)) == ports[True]
-    assert routes(public_app(cast("Any", SimpleNamespace()))) == {CALLBACK_PATH}
-    assert ports[False] == {CALLBACK}
+    assert routes(admin_app(probes, AdminTokens([]))) == ports[True]
+    assert routes(public_app(*cast("Any", (SimpleNamespace(), SimpleNamespace())))) == {CALLBACK_PATH}
+    assert ports[False] == {CALLBACK, HEALTH}
 
 
 def described_for(bridge: BridgeProcess) -> Any:
@@ -94,7 +98,7 @@ def test_the_bridge_does_what_the_document_says(bridge: BridgeProcess, path: str
     """Requests as described, and ones that are not: each answer is one of those described, by status, type, headers and body."""
     schema = described_for(bridge).include(path=path)
     (operation,) = [each.ok() for each in schema.get_all_operations()]
-    url = f"http://127.0.0.1:{bridge.port}" if path == CALLBACK else bridge.admin_url
+    url = f"http://127.0.0.1:{bridge.port}" if path in PUBLIC else bridge.admin_url
 
     @few_or_many(5)
     @given(operation.as_strategy(generation_mode=mode))
@@ -112,12 +116,14 @@ def test_the_bridge_does_what_the_document_says(bridge: BridgeProcess, path: str
 async def test_another_method_is_not_allowed(bridge: BridgeProcess, path: str) -> None:
     """405 and Allow; the admin port tells OPTIONS which there are."""
     (described,) = DOCUMENT["paths"][path].keys() - {"servers"}
-    port = bridge.port if path == CALLBACK else bridge.admin_port
+    port = bridge.port if path in PUBLIC else bridge.admin_port
     for method in METHODS:
         data = request(method, path.format(secret=SECRET), headers=[("Connection", "close")])
         answer = await exchange(port, data)
         assert answer is not None
-        if method.lower() != described:
-            allowed = method == "OPTIONS" and path != CALLBACK
+        if path == HEALTH and method == "HEAD":
+            assert answer.status == 200
+        elif method.lower() != described:
+            allowed = method == "OPTIONS" and path not in PUBLIC
             assert (method, answer.status) == (method, 204 if allowed else 405)
             assert answer.headers["allow"]

@@ -4,15 +4,20 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from aiokafka.protocol.metadata import MetadataRequest
 from conftest import MakeTopic
+from support.black_hole import BlackHole
 from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import make_topics
 from support.topics import consume_all
 
-from bridge import cli
+from bridge import cli, config
+from bridge.kafka.wire import Connection
+from bridge.operate import probe as operate_probe
 
 OTHER_SECRET = "another-secret-0123456789"  # noqa: S105 - opens nothing
 
@@ -76,10 +81,39 @@ async def test_it_says_how_far_it_came(kafka_bootstrap: str, topic: MakeTopic, t
     assert "after 3 s the callback was not answered 200, but 404: the secret is not in force" in wrong[1]
     assert f"answered 200 and is not on {elsewhere}" in lost[1]
     assert "there is no topic not-there" in missing[1]
-    refused = (
-        "not answered 200, but no connection could be made (All connection attempts failed); look at --url and DNS"
-    )
-    assert refused in nobody[1]
+    assert "not answered 200, but ConnectError" in nobody[1]
+
+
+async def test_the_first_address_of_kafkas_name_may_be_dead(
+    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For the questions about the topic and for reading it; nothing asks for all topics."""
+    asked: list[MetadataRequest] = []
+    ask = Connection.ask_aiokafka
+
+    async def noted(connection: Connection, request: Any) -> Any:
+        if isinstance(request, MetadataRequest):
+            asked.append(request)
+        return await ask(connection, request)
+
+    monkeypatch.setattr(Connection, "ask_aiokafka", noted)
+    topics = await make_topics(kafka_bootstrap)
+    ports = {int(server.rpartition(":")[2]) for server in kafka_bootstrap.split(",")}
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+    async with BridgeProcess(kafka_bootstrap, tmp_path, topics=topics) as bridge:
+        with BlackHole() as hole:
+
+            async def resolve_twice(host: Any, port: Any, **more: Any) -> Any:
+                found = await resolve(host, port, **more)
+                return [(*found[0][:4], hole), *found] if port in ports else found
+
+            monkeypatch.setattr(loop, "getaddrinfo", resolve_twice)
+            assignments = [f"kafka.bootstrap_servers={kafka_bootstrap}", f"topics.status={topics[0]}"]
+            settings = config.load(environment={}, assignments=assignments).settings
+            await operate_probe.run(settings, f"http://127.0.0.1:{bridge.port}/callbacks/chatapp/status/{SECRET}", 60)
+    assert f"read back from {topics[0]}" in capsys.readouterr().out
+    assert {tuple(request._topics) for request in asked} == {(topics[0],)}
 
 
 async def test_no_kafka_to_read_from_is_told_apart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from bridge.errors import ProbeError, TopicsError
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.ports import Port
 from bridge.operate import probe
-from bridge.topics.inspect import admin_client, create, inspect
+from bridge.topics.inspect import admin_client, create, delete, inspect, partitions_of
 from bridge.topics.spec import SETTINGS, DeclaredTopic, declared_topics
 
 
@@ -242,6 +242,17 @@ async def test_a_topic_that_kafka_refuses_is_named_with_its_reason(kafka_bootstr
         with pytest.raises(TopicsError, match=f"topic {refused.name} could not be created: .*soon") as refusal:
             await create(client, [refused])
         assert 'write "retention.ms" = "" under the topic' in str(refusal.value)
+
+
+async def test_topics_are_deleted_by_name(kafka_bootstrap: str, topic: MakeTopic) -> None:
+    """As the demo does with its own on a Kafka that is not its own; one that is not there is no failure."""
+    settings = load(environment={}, assignments=[f"kafka.bootstrap_servers={kafka_bootstrap}"]).settings
+    gone, kept = await topic(), await topic()
+    async with admin_client(settings.kafka) as client:
+        await delete(client, [gone, unique_name()])
+        async with asyncio.timeout(30):
+            while set(await partitions_of(client, [gone, kept])) != {kept}:  # noqa: ASYNC110 - it is of the broker
+                await asyncio.sleep(0.1)
 
 
 async def test_a_setting_that_the_broker_does_not_know_is_not_called_weaker(

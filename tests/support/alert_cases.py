@@ -47,10 +47,16 @@ HEALTHY = {
     "chatapp_bridge_ready": steady(1),
     'chatapp_bridge_callbacks_total{answer="200"}': growing(6000),
     'chatapp_bridge_callbacks_total{answer="503"}': steady(0),
+    'chatapp_bridge_callbacks_total{answer="408"}': steady(0),
+    'chatapp_bridge_callbacks_total{answer="413"}': steady(0),
+    "chatapp_bridge_callbacks_retired_secret_total": steady(0),
+    "chatapp_bridge_callbacks_refused_by_network_total": steady(0),
+    "chatapp_bridge_callbacks_rate_limited_total": steady(0),
     "chatapp_bridge_start_timestamp_seconds": steady(1),
     "chatapp_bridge_last_callback_timestamp_seconds": growing(60),
     "chatapp_bridge_reports_received_total": growing(6000),
     "chatapp_bridge_reports_recovered_total": steady(0),
+    "chatapp_bridge_spool_checked": steady(1),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.v1"}': growing(6000),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.quarantine.v1"}': steady(0),
     'chatapp_bridge_reports_quarantined_total{reason="no_status"}': steady(0),
@@ -152,6 +158,13 @@ CASES = {
     "ChatappBridgeSpoolDamaged, rows": Case(
         {"chatapp_bridge_spool_damaged_rows_total": counting(0.1)}, {"ChatappBridgeSpoolDamaged"}, not_yet=BEGINS - 1
     ),
+    "ChatappBridgeSpoolUnchecked": Case(
+        {"chatapp_bridge_spool_checked": meanwhile(1, 0)}, {"ChatappBridgeSpoolUnchecked"}, not_yet=BEGINS + 29
+    ),
+    "ChatappBridgeReportsUnreconciled, while the spool is checked": Case(
+        {"chatapp_bridge_reports_recovered_total": meanwhile(0, 1), "chatapp_bridge_spool_checked": meanwhile(1, 0)},
+        {"ChatappBridgeSpoolUnchecked"},
+    ),
     "ChatappBridgeDeadLetters": Case(
         {"chatapp_bridge_spool_dead_letter_reports": meanwhile(0, 3)}, {"ChatappBridgeDeadLetters"}, not_yet=BEGINS - 1
     ),
@@ -198,6 +211,21 @@ CASES = {
         {'chatapp_bridge_secrets_loaded{source="path"}': meanwhile(1, 0)},
         {"ChatappBridgeSecretsUnusable"},
         not_yet=BEGINS + 1,
+    ),
+    "ChatappBridgeRetiredSecret": Case(
+        {"chatapp_bridge_callbacks_retired_secret_total": counting(1)}, {"ChatappBridgeRetiredSecret"}
+    ),
+    "ChatappBridgeRefusedByNetwork": Case(
+        {"chatapp_bridge_callbacks_refused_by_network_total": counting(1)}, {"ChatappBridgeRefusedByNetwork"}
+    ),
+    "ChatappBridgeCallbacksRejected": Case(
+        {'chatapp_bridge_callbacks_total{answer="413"}': counting(1)}, {"ChatappBridgeCallbacksRejected"}
+    ),
+    "ChatappBridgeBodiesTooSlow": Case(
+        {'chatapp_bridge_callbacks_total{answer="408"}': counting(1)}, {"ChatappBridgeBodiesTooSlow"}
+    ),
+    "ChatappBridgeRateLimited": Case(
+        {"chatapp_bridge_callbacks_rate_limited_total": counting(1)}, {"ChatappBridgeRateLimited"}
     ),
     "ChatappBridgeAckLatency": Case(
         {

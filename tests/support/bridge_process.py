@@ -79,6 +79,8 @@ class BridgeProcess:
             "server.admin_host": HOST,
             "server.admin_port": self._admin_port.number,
             "access.path_secrets": secrets or None,
+            # Tests of wrong secrets send more than a scanner may.
+            "limits.unauthenticated_per_second": 0,
             "access.allow_unauthenticated": None if secrets else True,
             "kafka.bootstrap_servers": bootstrap,
             "topics.status": topics and topics[0],

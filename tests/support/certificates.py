@@ -8,9 +8,13 @@ client = ca.client("the-bridge")     # for mutual TLS
 import datetime as dt
 import ssl
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -18,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import NameOID
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -70,6 +75,27 @@ class Authority:
         encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
         written.keyfile.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
         return written
+
+
+def make_bare_server(directory: Path) -> tuple[Path, Certificate]:
+    """An authority and a server's certificate without key identifiers, as many private authorities make them."""
+    now = dt.datetime.now(dt.UTC)
+
+    def name_of(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    def signed(subject: str, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType, critical: bool) -> bytes:
+        builder = x509.CertificateBuilder(name_of("bare-authority"), name_of(subject), key.public_key(), 1)
+        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+        return builder.add_extension(extension, critical).sign(authority, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names = [x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]
+    cafile, written = directory / "bare.pem", Certificate(directory / "bare-server.pem", directory / "bare-server.key")
+    cafile.write_bytes(signed("bare-authority", authority, x509.BasicConstraints(True, None), True))
+    written.certfile.write_bytes(signed("bare-server", key, x509.SubjectAlternativeName(names), False))
+    written.keyfile.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return cafile, written
 
 
 def make_ca(directory: Path, name: str = "test-authority") -> Authority:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Self
@@ -43,6 +44,9 @@ Answer = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
 class WireServer:
     """See the module's head.
 
+    Args:
+        context: For TLS; without it there is none.
+
     Attributes:
         answer: Called with what is asked beyond the beginning; closes the connection where it wants.
         asked: All requests, in their order, over all connections.
@@ -53,7 +57,8 @@ class WireServer:
         mute: Whether nothing is answered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self.answer: Answer | None = None
         self.asked: list[Asked] = []
         self.ended = 0
@@ -64,7 +69,7 @@ class WireServer:
         self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -12,7 +12,7 @@ import pytest
 from support.contract import promised, series_of
 
 from bridge import cli, config
-from bridge.receive import callbacks, limits
+from bridge.receive import answers, callbacks, limits
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "chatapp-bridge"
@@ -142,7 +142,7 @@ def test_the_provider_page_has_a_row_for_every_answer() -> None:
     """Every status that the handler can answer with, and no other."""
     table = TEXTS["docs/provider.md"].partition("| answer |")[2].partition("\n\n")[0]
     described = {int(status) for status in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
-    code = inspect.getsource(callbacks) + inspect.getsource(limits)
+    code = "".join(map(inspect.getsource, (callbacks, limits, answers)))
     assert described == {int(status) for status in re.findall(r"(?:json_answer|Refusal)\((\d{3})", code)}
 
 

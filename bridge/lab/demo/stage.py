@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from rich.console import Console
 
 from bridge import config
-from bridge.config import Settings
+from bridge.config import CALLBACK_PATH, Settings
 from bridge.errors import TopicsError
 from bridge.kafka.connection import client_arguments
 from bridge.kafka.librdkafka import librdkafka_arguments
@@ -30,7 +30,6 @@ from bridge.lab.demo.tool import Tool
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.lab.embedded.ports import Port
 from bridge.lab.simulate.ledger import Entry
-from bridge.receive.app import CALLBACK_PATH
 from bridge.topics import inspect as topics
 from bridge.topics.spec import declared_topics
 
@@ -219,7 +218,7 @@ class Stage:
         """Leave a Kafka of the user's as it was: exactly the two topics of this run go."""
         with suppress(TopicsError, KafkaError):
             async with topics.admin_client(self.settings.kafka) as client:
-                await client.delete_topics(names)
+                await topics.delete(client, names)
 
     async def _end_bridge(self) -> None:
         """In good order after a whole demo; at once where nobody wants to wait for it."""

@@ -34,6 +34,11 @@ def in_words(error: KafkaError, doing: str) -> BridgeError:
         return ReplayError(f"{doing}: {_REFUSED[error.code()]} ({error.str()})")
     if error.fatal():
         return ReplayError(f"{doing}: {error.str()} ({error.name()})")
+    if error.code() == KafkaError._RESOLVE:  # noqa: SLF001 - as above
+        return KafkaUnavailable(
+            f"{doing}: {error.str()}: DNS gives no address; look at kafka.bootstrap_servers, at /etc/resolv.conf, and in "
+            "Kubernetes at networkPolicy.dnsPorts"
+        )
     return KafkaUnavailable(f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers")
 
 

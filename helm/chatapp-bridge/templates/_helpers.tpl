@@ -320,7 +320,8 @@ volumes:
 
 {{- define "bridge.registryPorts" -}}
 {{- $ports := list -}}
-{{- range splitList "," (dig "registry" "url" "" .Values.config) | compact -}}
+{{- $url := dig "registry" "url" "" .Values.config -}}
+{{- range splitList "," (ternary (dig "registry" "proxy" "" .Values.config) $url (ne "" (dig "registry" "proxy" "" .Values.config))) | compact -}}
 {{- $host := (urlParse (trim .)).host -}}
 {{- $ports = append $ports (default (ternary 443 80 (hasPrefix "https:" (trim .))) (regexFind ":[0-9]+$" $host | trimPrefix ":") | int) -}}
 {{- end -}}

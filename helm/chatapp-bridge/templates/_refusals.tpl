@@ -45,6 +45,9 @@
 {{- if regexMatch "//[^/]*@" (dig "registry" "url" "" .Values.config) -}}
 {{- $found = append $found "config.registry.url: has a password in it, which would stand in a ConfigMap for all to read; give config.registry.username and secrets.registry.password_file" -}}
 {{- end -}}
+{{- if regexMatch "//[^/]*@" (dig "registry" "proxy" "" .Values.config) -}}
+{{- $found = append $found "config.registry.proxy: has a password in it, which would stand in a ConfigMap for all to read; give it by extraEnv: BRIDGE_REGISTRY__PROXY with valueFrom a Secret" -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if and (regexMatch "^BRIDGE_[A-Z]+__" .name) (not (hasKey . "valueFrom")) -}}
 {{- $found = append $found (printf "extraEnv: %s would overrule what the chart reckons with; put it under config, or under secrets where it is one" .name) -}}

@@ -193,6 +193,17 @@ WRONG_VALUES = {
     "kafka.bootstrap_servers=a:1,b:0": "host:port",
     "kafka.bootstrap_servers=a:65536": "host:port",
     "kafka.bootstrap_servers=PLAINTEXT://a:1": "host:port",
+    "server.health_path=healthz": "It must begin with /",
+    "server.health_path=/a//b": "It must begin with /",
+    "server.health_path=/a?b": "It must begin with /",
+    "server.health_path=/callbacks/chatapp/status": "take another, such as /healthz",
+    "server.health_path=/callbacks/chatapp/status/health": "take another, such as /healthz",
+    "access.allowed_networks=10.0.0.0/8,10.1.2.3/16": "10.1.2.3/16 is an address within a network; write 10.1.0.0/16",
+    "access.allowed_networks=2001:db8::1/32": "write 2001:db8::/32",
+    "access.allowed_networks=example.org": "example.org is not a network",
+    "access.trusted_proxies=10.0.0.0/33": "10.0.0.0/33 is not a network",
+    "limits.unauthenticated_per_second=-1": ">= 0",
+    "limits.body_items=0": ">= 1",
     "kafka.security_protocol=TLS": "SASL_SSL",
     "kafka.compression_type=brotli": "zstd",
     "kafka.request_timeout_ms=1.5": '"1.5"',
@@ -435,6 +446,25 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
         assert PASSWORD not in text
 
 
+@pytest.mark.parametrize("path", ["", "/", "/healthz", "/a/b", "/callbacks", "/callbacks/chatapp/statuses"])
+def test_a_health_path_may_be_any_but_the_callback_address(path: str) -> None:
+    """Or none; what only begins like the callback address is another path."""
+    assert config.load(environment={}, assignments=[f"server.health_path={path}"]).settings.server.health_path == path
+
+
+def test_tokens_are_a_line_each_and_none_without_a_file(tmp_path: Path) -> None:
+    """Blank lines and comments are passed over; what no header can carry is refused, masked."""
+    file = tmp_path / "tokens"
+    file.write_text("# now\na-token-nobody-may-see==\n\n another-token/nobody+sees \n")
+    assert config.tokens(str(file), "key") == ["a-token-nobody-may-see==", "another-token/nobody+sees"]
+    assert config.tokens("", "key") == []
+    for text in ("x" * 15, "x" * 257, "a token nobody may see"):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError, match=r"key: token 1 of 1 \(masked, \d+ characters\)") as refused:
+            config.tokens(str(file), "key")
+        assert text not in str(refused.value)
+
+
 def test_every_key_that_holds_a_secret_is_known_as_one() -> None:
     """A new key for a password or a secret must not be forgotten among those that are masked."""
     suspects = {key for key in keys_of_the_structs() if re.search(r"(secrets?|password|token)$", key)}
@@ -448,7 +478,7 @@ def access(
     """``[access]`` with these secrets and this file."""
     if path is not None:
         path.write_text(text)
-    return config.Access(list(secrets), "" if path is None else str(path), allow_unauthenticated)
+    return config.Access(list(secrets), "" if path is None else str(path), allow_unauthenticated, [], [])
 
 
 def test_secrets_of_both_places_are_in_force(tmp_path: Path) -> None:
@@ -512,7 +542,7 @@ def test_a_secrets_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
     binary.write_bytes(SECRET.encode() + b"\xff\xfe")
     for path, words in ((tmp_path / "missing", "No such file"), (binary, "it is no UTF-8 text")):
         with pytest.raises(ConfigurationError) as refused:
-            config.path_secrets(config.Access([], str(path), allow_unauthenticated=False))
+            config.path_secrets(config.Access([], str(path), False, [], []))
         said = str(refused.value)
         assert said.startswith(f"access.path_secrets_file: can't read {path}: {words}")
         assert SECRET not in said

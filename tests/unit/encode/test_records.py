@@ -7,7 +7,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder  # type: i
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.encode.records import MAX_QUARANTINE_KEY_BYTES, RecordEncoder, record_bytes_bound
+from bridge.encode.records import MAX_QUARANTINE_KEY_BYTES, Encoded, RecordEncoder, record_bytes_bound
 from bridge.encode.values import JSON, ValueFormat, value_format
 from bridge.record import Record
 from bridge.report.report import Quarantined, Reason, Report, read_body
@@ -188,7 +188,51 @@ def test_nothing_is_published_from_a_truncated_body(whole: bytes, records: int) 
         assert record.value == whole[:end]
 
 
+ITEM = b'{"MessageId":"m","Status":"Sent"}'
+LIMIT = 5
+TOO_MANY = {
+    "numbers": b"[" + b"1," * LIMIT + b"1]",
+    "reports": b"[" + b",".join([ITEM] * (LIMIT + 1)) + b"]",
+    "a byte order mark and white space": b"\xef\xbb\xbf [ " + b" , ".join([ITEM] * (LIMIT + 1)) + b" ] ",
+    "a trailing comma": b"[" + (ITEM + b",") * (LIMIT + 1) + b"]",
+    "a broken item among them": b"[" + b'{"MessageId":"\n"},' * LIMIT + ITEM + b"]",
+    "no end": b"[" + b"1," * (LIMIT + 1),
+}
+FEW_ENOUGH = {
+    "as many as allowed": b"[" + b",".join([ITEM] * LIMIT) + b"]",
+    "commas within an item": b'[{"MessageId":"m","Status":"Sent","x":"%s","y":[%s1]}]' % (b"," * 99, b"1," * 99),
+    "a trailing comma": b"[" + (ITEM + b",") * LIMIT + b"]",
+    "a lone object": b'{"MessageId":"m","Status":"Sent","y":[%s1]}' % (b"1," * 99),
+    "no JSON": b"," * 99,
+}
+
+
+def limited(body: bytes, max_items: int | None = LIMIT) -> Encoded:
+    """A body's records, where it may hold so many items."""
+    encoder = RecordEncoder("status", "quarantine", "/x", 1_000_000, max_items=max_items)
+    return encoder.encode_body(body, callback_id="cb-1", received_at_ms=RECEIVED, traceparent=None)
+
+
+@pytest.mark.parametrize("case", TOO_MANY)
+def test_a_body_of_too_many_items_is_one_record_as_it_came(case: str) -> None:
+    """Whatever the items are: none of them is decoded, and nothing is lost."""
+    body = TOO_MANY[case]
+    encoded = limited(body)
+    (record,) = encoded.records
+    assert (encoded.faults, encoded.statuses, encoded.fast) == ([("too_many_items", "$")], [None], 0)
+    assert record.value == body
+    assert dict(record.headers)["quarantine_detail"] == b"The body holds more than 5 items."
+
+
+@pytest.mark.parametrize("case", FEW_ENOUGH)
+def test_a_body_of_fewer_items_is_what_it_is_without_a_bound(case: str) -> None:
+    """However many commas it holds."""
+    assert limited(FEW_ENOUGH[case]) == limited(FEW_ENOUGH[case], None)
+
+
 def test_reasons_are_the_documented_words() -> None:
     """Dashboards and redrives go by these words: they may be added to, never changed."""
-    expected = "not_json not_an_object invalid_utf8 too_deep undecodable no_message_id no_status too_large"
+    expected = (
+        "not_json not_an_object invalid_utf8 too_deep undecodable no_message_id no_status too_large too_many_items"
+    )
     assert expected.split() == [reason.value for reason in Reason]

@@ -11,27 +11,21 @@ import hmac
 import inspect
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cramjam
 import pytest
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import gzip_encode, snappy_encode, zstd_encode
 from aiokafka.conn import OAuthAuthenticator, SaslPlainAuthenticator, ScramAuthenticator, collect_hosts
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError
-from aiokafka.helpers import create_ssl_context
+from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
-from support.certificates import make_ca
 
 from bridge.errors import UnreadableAnswer, UnsupportedBroker
 from bridge.kafka.wire import Connection
-from bridge.lab.embedded.ports import Port
 
 METADATA, DESCRIBE_CONFIGS = 3, 32
 USER, PASSWORD = "kim,=", "pässword"
@@ -317,52 +311,3 @@ def test_codecs_write_what_others_read() -> None:
         found += bytes(cramjam.snappy.decompress_raw(framed[at + 4 : at + 4 + size]))
         at += 4 + size
     assert found == payload
-
-
-# --- TLS ------------------------------------------------------------------------------------------------------------------
-
-
-def test_tls_checks_certificates_and_names(tmp_path: Path) -> None:
-    """As Python's default; the bridge may turn off the check of names alone."""
-    context = create_ssl_context(cafile=str(make_ca(tmp_path).cafile), certfile=None, keyfile=None, password="")
-
-    assert (context.check_hostname, context.verify_mode.name) == (True, "CERT_REQUIRED")
-    assert len(context.get_ca_certs()) == 1
-
-
-def test_a_key_is_read_with_its_password_and_never_asks_at_a_terminal(tmp_path: Path) -> None:
-    """An empty password is a wrong one, in place of a question that nobody answers."""
-    ca = make_ca(tmp_path)
-    client = ca.client("the-bridge", password=PASSWORD)
-    files = {"cafile": str(ca.cafile), "certfile": str(client.certfile), "keyfile": str(client.keyfile)}
-
-    create_ssl_context(**files, password=PASSWORD)
-    for wrong in ("", "another"):
-        with pytest.raises(OSError):  # noqa: PT011 - of which ssl.SSLError is one; its words are OpenSSL's
-            create_ssl_context(**files, password=wrong)
-
-
-# --- the admin client -----------------------------------------------------------------------------------------------------
-
-
-async def test_the_admin_client_has_an_inner_client_that_sends_requests() -> None:
-    """To a node, of which it names one; the answer comes back decoded. None of its classes is replaced."""
-    admin = AIOKafkaAdminClient(bootstrap_servers="127.0.0.1:1")
-
-    assert type(admin._client) is AIOKafkaClient
-    assert list(parameters(AIOKafkaClient.send)) == ["node_id", "request", "group"]
-    assert parameters(AIOKafkaClient.get_random_node) == {}
-    assert inspect.iscoroutinefunction(AIOKafkaClient.send)
-    await admin.close()
-
-
-async def test_an_admin_client_that_cannot_start_says_so_by_one_kind_of_error() -> None:
-    """Why it can't, it only logs."""
-    port = Port()
-    admin = AIOKafkaAdminClient(bootstrap_servers=port.address)
-    try:
-        with pytest.raises(KafkaConnectionError):
-            await admin.start()
-    finally:
-        await admin.close()
-        port.release()

@@ -1,16 +1,18 @@
 """One connection to one broker, on the loopback: what is an answer, what is none, and how it begins."""
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Never
 
 import pytest
 from aiokafka.errors import SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from support.black_hole import BlackHole, resolve_to
 from support.wire_server import PASSWORD, WRONG, Asked, WireServer, frame
 
-from bridge.errors import ConnectionEnded, UnreadableAnswer, UnsupportedBroker
+from bridge.errors import ConnectionEnded, KafkaUnavailable, UnreadableAnswer, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.connection import reason
 from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
@@ -248,34 +250,6 @@ async def test_a_port_where_nobody_listens() -> None:
             await connect(HOST, unused.getsockname()[1], WireServer.arguments(), WAIT_SECONDS)
 
 
-class BlackHole:
-    """An address that takes no connection and refuses none: its queue is full."""
-
-    def __enter__(self) -> tuple[str, int]:
-        self._listener = socket.socket()
-        self._listener.bind((HOST, 0))
-        self._listener.listen(0)
-        address: tuple[str, int] = self._listener.getsockname()
-        self._waiting = [socket.socket() for _ in range(4)]
-        for each in self._waiting:
-            each.setblocking(False)
-            each.connect_ex(address)
-        return address
-
-    def __exit__(self, *_: object) -> None:
-        for each in (*self._waiting, self._listener):
-            each.close()
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Every name has these."""
-
-    async def found(*_: object, **__: object) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
-
-
 async def test_each_address_of_a_name_gets_its_share_of_the_time(
     server: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +276,36 @@ async def test_a_name_whose_addresses_are_all_black_holes(monkeypatch: pytest.Mo
         resolve_to(monkeypatch, hole)
         with pytest.raises(TimeoutError):
             await connect("kafka", 9092, WireServer.arguments(), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (socket.EAI_NONAME, "DNS has no address for kafka.test; correct kafka.bootstrap_servers, or the brokers'"),
+        (socket.EAI_AGAIN, "the DNS server does not answer for kafka.test; check /etc/resolv.conf"),
+        (socket.EAI_FAIL, "DNS failed for kafka.test: broken; look at kafka.bootstrap_servers"),
+    ],
+)
+async def test_a_name_that_dns_does_not_know(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+    """The words name DNS and the name, and tell a wrong name from a DNS server that is down."""
+
+    async def fail(*_: object, **__: object) -> Never:
+        raise socket.gaierror(code, "broken")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail)
+    with pytest.raises(KafkaUnavailable, match=re.escape(words)):
+        await connect("kafka.test", 9092, WireServer.arguments(), WAIT_SECONDS)
+
+
+async def test_a_dns_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the broker: nobody has asked it anything."""
+
+    async def wait(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", wait)
+    with pytest.raises(KafkaUnavailable, match="the DNS server does not answer for kafka"):
+        await connect("kafka.test", 9092, WireServer.arguments(), 0.1)
 
 
 # --- logins -------------------------------------------------------------------------------------------------------------

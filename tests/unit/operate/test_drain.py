@@ -1,13 +1,19 @@
 """What ``spool drain`` says without a Kafka."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from support.spools import MIB
 
+from bridge import config
 from bridge.cli import main
+from bridge.lab.embedded.ports import Port
+from bridge.operate.drain import drain as drain_of
 from bridge.record import Record
+from bridge.registry.ids import RegisteredIds
 from bridge.spool.rows import SpoolRow
 from bridge.spool.spool import Spool
 
@@ -39,6 +45,25 @@ def test_a_drain_of_an_empty_spool_succeeds(tmp_path: Path, capsys: pytest.Captu
     assert drain(directory) == 0
     assert main(["spool", "show", "--directory", str(directory)]) == 0
     assert "The spool is empty: no waiting rows, no dead letters, no damaged files." in capsys.readouterr().out
+
+
+async def test_an_empty_spool_is_reported_to_prometheus(tmp_path: Path) -> None:
+    """At the bridge's own port, for as long as it takes until it was scraped."""
+    directory = await asyncio.to_thread(made, tmp_path / "spool", 0)
+    port = Port()
+    assignments = [NOWHERE, f"spool.directory={directory}", f"server.admin_port={port.number}"]
+    settings = config.load(environment={}, assignments=assignments).settings
+    draining = asyncio.create_task(drain_of(settings, RegisteredIds.of, 20, 600))
+    found = ""
+    async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        while not found:
+            with suppress(httpx.ConnectError):
+                found = (await client.get(f"http://127.0.0.1:{port.number}/metrics")).text
+            await asyncio.sleep(0.02)
+    draining.cancel()
+    await asyncio.wait([draining])
+    port.release()
+    assert found == "# TYPE chatapp_bridge_spool_rows gauge\nchatapp_bridge_spool_rows 0\n"
 
 
 def test_dead_letters_of_before_fail_a_drain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,18 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
+import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.spools import MIB, House, row
+from support.spools import MIB, TIMEOUT_SECONDS, House, row
 
 from bridge.cli import main
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
@@ -17,6 +23,7 @@ from bridge.spool.spool import Spool
 
 LAYOUT = [("status", 3), ("quarantine", 2)]
 PERSONAL = "4915112345678"
+_PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 def record(number: int, topic: str = "status", value: bytes | None = None) -> Record:
@@ -181,6 +188,27 @@ def test_a_file_that_is_no_database_is_said_to_be_damaged(directory: Path, capsy
     assert (directory / "spool.db").read_bytes() == b"garbage" * 1000
 
 
+def test_verify_finds_a_row_that_the_index_lacks(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No reader comes to such a row by its lane, so a bridge would never publish it."""
+    with contextlib.closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        schema = database.execute("SELECT * FROM sqlite_schema WHERE tbl_name = 'queue'").fetchall()
+        database.execute("DELETE FROM sqlite_schema WHERE name = 'sqlite_autoindex_queue_1'")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ', PRIMARY KEY (lane, seq)', '') WHERE name = 'queue'"
+        )
+    with contextlib.closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
+        database.execute("INSERT INTO queue SELECT lane, seq + 5, n, crc, body FROM queue WHERE seq = 1")
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("DELETE FROM sqlite_schema WHERE tbl_name = 'queue'")
+        database.executemany("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", schema)
+        database.execute(
+            "UPDATE sqlite_schema SET rowid = rowid + 10 WHERE tbl_name IN ('dead_letter', 'meta', 'totals')"
+        )
+    assert run("verify", "--directory", directory) == 1
+    assert "the queue's index lacks rows of its table" in capsys.readouterr().err
+
+
 def test_requeue_puts_rows_behind_their_keys_lane(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The lane is that of the key, the seq behind the last; what is not there is said and makes it fail."""
     lane = placed(record(50), 3)
@@ -218,6 +246,55 @@ async def test_beside_an_owner_it_reads_and_owns_nothing(tmp_path: Path, capsys:
         assert await asyncio.to_thread(run, *action.split(), "--directory", house.directory) == 1
         assert "a bridge runs on it" in capsys.readouterr().err
     await house.close()
+
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from support.spools import MIB, row
+from bridge.spool.spool import Spool
+
+async def write():
+    spool = await Spool.open(Path(sys.argv[1]), max_bytes=64 * MIB, min_free_bytes=0)
+    stopped = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+    seq = 0
+    while not stopped.done():
+        seq += 1
+        await spool.append([row(lane, seq) for lane in range(4)])
+        if seq > 50:
+            for lane in range(4):
+                spool.delete_through(lane, seq - 50)
+        if seq == 60:
+            print("writing", flush=True)
+    await spool.close(10)
+
+asyncio.run(write())
+"""
+
+
+def test_beside_a_bridge_that_commits_all_the_time_nothing_is_called_damaged(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is of one moment; the output says that there was more than one."""
+    monkeypatch.setattr("bridge.spool.reader._CHECK_ROWS", 60)  # a whole pass takes more than one transaction
+    tests = Path(__file__).parents[2]
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, tmp_path], env={**os.environ, "PYTHONPATH": str(tests)}, **_PIPES
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        for _ in range(40):
+            assert [run(action, "--directory", tmp_path) for action in ("show", "verify", "export")] == [0, 0, 0]
+        assert run("show", "--json", "--directory", tmp_path) == 0
+    finally:
+        writer.communicate(timeout=TIMEOUT_SECONDS)
+    out, err = capfd.readouterr()
+    found = json.loads(out.splitlines()[-1])
+    assert not found["empty"]
+    assert "a bridge was writing to the spool meanwhile" in err
+    assert run("show", "--json", "--directory", tmp_path) == 0
+    assert not json.loads(capfd.readouterr().out)["changed_meanwhile"]
 
 
 @pytest.mark.parametrize("action", ["show", "export", "verify", "drain", "requeue --all"])
