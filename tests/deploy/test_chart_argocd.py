@@ -79,7 +79,7 @@ def test_claims_are_kept_from_pruning_by_default() -> None:
 def test_an_alert_says_what_notes_would() -> None:
     """Of volumes that were left with reports; and what comes of a topics Job that failed."""
     (rules,) = (each for each in rendered() if each["kind"] == "PrometheusRule")
-    alerts = {rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]}
+    alerts = {rule.get("alert") for group in rules["spec"]["groups"] for rule in group["rules"]}
     assert {"ChatappBridgeSpoolLeftBehind", "ChatappBridgeTopicSettingsDrift", "ChatappBridgeSpooling"} <= alerts
 
 

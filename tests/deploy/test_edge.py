@@ -8,7 +8,7 @@ import yaml
 from support import helm
 
 from bridge import config
-from bridge.receive.app import CALLBACK_PATH
+from bridge.config.access import CALLBACK_PATH
 
 Object = dict[str, Any]
 
