@@ -78,6 +78,7 @@ class Kafka(msgspec.Struct, frozen=True):
     sasl_plain_password: str
     sasl_plain_password_file: str
     sasl_oauth_token_file: str
+    idempotence: Literal["auto", "true", "false"]
     request_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)]
     metadata_max_age_ms: Annotated[int, Meta(ge=1000)]
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"]

@@ -16,7 +16,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka
-from bridge.errors import ConfigurationError, KafkaUnavailable
+from bridge.errors import ConfigurationError, KafkaUnavailable, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.connection import client_arguments, reason
 from bridge.kafka.errors import NONE, code_name
@@ -35,6 +35,10 @@ _SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
 # A broker that has just started has no producer ids yet, and answers with one of these codes for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
+# CLUSTER_AUTHORIZATION_FAILED and UNSUPPORTED_VERSION: what a cluster without idempotent producers answers.
+_NOT_IDEMPOTENT: Final = {31, 35}
+# Three refusals within half a minute are believed. The bridge asks again after an hour.
+_REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 3600.0
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -51,6 +55,10 @@ class ProducerId(NamedTuple):
 
     producer_id: int
     epoch: int
+
+
+NO_PRODUCER_ID: Final = ProducerId(-1, -1)
+"""Stands for a producer id where the cluster has none to give."""
 
 
 class Cluster:
@@ -85,6 +93,10 @@ class Cluster:
         self.brokers: dict[int, Broker] = {}
         self.producer_id: ProducerId | None = None
         self.producer_ids = 0
+        self._refused_ids: list[float] = []
+        self._ask_id_at = float("inf")
+        if settings.idempotence == "false":
+            self.producer_id, self._id_wanted = NO_PRODUCER_ID, False
         self.last_error = ""
         self.credentials_usable = True
         self.answered_at = float("-inf")
@@ -128,7 +140,7 @@ class Cluster:
 
     def want_producer_id(self) -> None:
         """Ask for another producer id soon."""
-        self._id_wanted = True
+        self._id_wanted = self._settings.idempotence != "false"
         self._wanted.set()
 
     def renew_connection(self) -> None:
@@ -171,7 +183,7 @@ class Cluster:
         try:
             self._take(await self._metadata())
             self._on_change()
-            if self._id_wanted:
+            if self._id_wanted or self._loop.time() >= self._ask_id_at:
                 if not await self._ask_producer_id():
                     return False
                 self._on_change()
@@ -293,7 +305,10 @@ class Cluster:
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - the metadata has just come over it
-        version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+        try:
+            version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+        except UnsupportedBroker as error:
+            return self._no_producer_id(str(error))
         async with asyncio.timeout(_UPDATE_SECONDS):
             while True:
                 answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
@@ -301,14 +316,33 @@ class Cluster:
                 if given.code not in _NOT_YET:
                     break
                 await asyncio.sleep(_INTERVAL_SECONDS)
+        if given.code in _NOT_IDEMPOTENT:
+            return self._no_producer_id(f"{code_name(given.code)}{_REMEDIES[given.code]}")
         if given.code:
-            words = f"the broker gives no producer id: {code_name(given.code)}{_REMEDIES.get(given.code, '')}"
-            self._failed(KafkaUnavailable(words))
+            self._failed(KafkaUnavailable(f"the broker gives no producer id: {code_name(given.code)}"))
             return False
-        self._id_wanted = False
+        self._id_wanted, self._ask_id_at = False, float("inf")
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
+        return True
+
+    def _no_producer_id(self, why: str) -> bool:
+        """Go on without a producer id after some refusals, if that is allowed; return whether the bridge does."""
+        now = self._loop.time()
+        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now]
+        if self._settings.idempotence == "auto" and self.producer_id == NO_PRODUCER_ID:
+            self._id_wanted, self._ask_id_at = False, now + _ASK_AGAIN_SECONDS
+            return True
+        if self._settings.idempotence == "true" or len(self._refused_ids) < _REFUSALS:
+            self._failed(KafkaUnavailable(f"the broker gives no producer id: {why}"))
+            return False
+        self.producer_id, self._id_wanted = NO_PRODUCER_ID, False
+        self._ask_id_at = now + _ASK_AGAIN_SECONDS
+        log.warning(
+            "idempotence_not_available", error=why,
+            remedy='a batch that is sent again may be in the log twice; set kafka.idempotence to "true" to wait for a producer id',
+        )  # fmt: skip
         return True
 
     async def _ask_largest(self, topic: str) -> None:

@@ -5,13 +5,17 @@ it was not appended. The broker would take other records under the same numbers 
 So the bridge sends an unresolved batch again unchanged. If it cannot, the partition gets a new epoch, in which the
 numbers begin at 0. A broker accepts a higher epoch of a known producer id at once. It then refuses batches that arrive
 late with the old epoch.
+
+A cluster without idempotent producers gives no producer id. Then batches have no numbers (``NO_PRODUCER_ID``), and a batch
+that is sent again after a doubtful answer may be in the log twice.
 """
 
 from typing import Final
 
 from bridge.kafka.batch import Batch, Numbers
-from bridge.kafka.cluster import ProducerId
+from bridge.kafka.cluster import NO_PRODUCER_ID, ProducerId
 
+_NO_NUMBERS: Final = Numbers(-1, -1, -1)
 _LAST_SEQUENCE: Final = 0x7FFFFFFF
 _LAST_EPOCH: Final = 0x7FFF
 
@@ -45,7 +49,11 @@ class Sequences:
         self.epochs_raised = 0
 
     def use(self, given: ProducerId | None) -> None:
-        """From now on, give this producer id to partitions that have none."""
+        """From now on, give this producer id to partitions that have none. A real one ends ``NO_PRODUCER_ID`` everywhere."""
+        if self._given == NO_PRODUCER_ID != given:
+            for numbers in self._partitions.values():
+                if numbers.producer_id == NO_PRODUCER_ID.producer_id:
+                    numbers.producer_id = None
         self._given = given
 
     def of(self, topic: str, partition: int) -> PartitionNumbers:
@@ -72,13 +80,18 @@ class Sequences:
             assert self._given is not None  # noqa: S101 - callers have checked ``usable``
             numbers.producer_id, numbers.epoch = self._given
             numbers.next, numbers.acknowledged = 0, False
-        batch.numbers = Numbers(numbers.producer_id, numbers.epoch, numbers.next)
+        if numbers.producer_id == NO_PRODUCER_ID.producer_id:
+            batch.numbers = _NO_NUMBERS
+        else:
+            batch.numbers = Numbers(numbers.producer_id, numbers.epoch, numbers.next)
 
     def acknowledged(self, batch: Batch) -> None:
         """Advance the partition's numbers past a batch that is in the log."""
         numbers = self.of(batch.topic, batch.partition)
         sent = batch.numbers
-        if sent is not None and (sent.producer_id, sent.epoch) == (numbers.producer_id, numbers.epoch):
+        if sent is None or sent == _NO_NUMBERS:
+            return
+        if (sent.producer_id, sent.epoch) == (numbers.producer_id, numbers.epoch):
             after = sent.first + len(batch.records)
             numbers.next = after if after <= _LAST_SEQUENCE else after - _LAST_SEQUENCE - 1
             numbers.acknowledged = True
@@ -89,6 +102,8 @@ class Sequences:
         batch.numbers, batch.unresolved = None, False
         numbers.batch = None
         numbers.next, numbers.acknowledged = 0, False
+        if numbers.producer_id == NO_PRODUCER_ID.producer_id:
+            return
         self.epochs_raised += 1
         if numbers.epoch < _LAST_EPOCH:
             numbers.epoch += 1
@@ -103,7 +118,7 @@ class Sequences:
         self._forget(numbers)
 
     def _forget(self, numbers: PartitionNumbers) -> None:
-        if numbers.producer_id is not None:
+        if numbers.producer_id not in {None, NO_PRODUCER_ID.producer_id}:
             self._spent.add(numbers.producer_id)
         numbers.producer_id = None
         numbers.next, numbers.acknowledged = 0, False

@@ -10,7 +10,7 @@ from support.scripted import STATUS, settings
 
 from bridge.errors import KafkaUnavailable
 from bridge.kafka import messages
-from bridge.kafka.cluster import Broker, Cluster, ProducerId
+from bridge.kafka.cluster import NO_PRODUCER_ID, Broker, Cluster, ProducerId
 from bridge.kafka.wire import Connection
 
 
@@ -161,6 +161,67 @@ async def test_a_producer_id_that_is_refused_costs_no_connection(monkeypatch: py
     assert "CLUSTER_AUTHORIZATION_FAILED (31); no ACL lets this user write" in cluster.last_error
     assert cluster._connection is connection
     assert not connection.end
+
+
+class Refusing:
+    """A cluster that has no producer ids to give, until it has; ``asked`` counts the requests."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, idempotence: str, *, offered: bool = True) -> None:
+        self.cluster = Cluster(settings(f"kafka.idempotence={idempotence}").kafka, [STATUS], lambda: None)
+        self.code, self.asked = 31, 0
+        self.cluster._connection = connection = Connection("tests")
+        connection.versions = {messages.INIT_PRODUCER_ID: (0, 4)} if offered else {}
+        monkeypatch.setattr(connection, "ask", self._answer)
+        monkeypatch.setattr(self.cluster, "_first_answer", self._metadata)
+
+    async def _answer(self, *_: object) -> bytes:
+        self.asked += 1
+        return struct.pack(">ihqh", 0, self.code, -1 if self.code else 7, -1 if self.code else 0)
+
+    async def _metadata(self) -> Any:
+        return SimpleNamespace(brokers=[], topics=[])
+
+
+@pytest.mark.parametrize("offered", [True, False])
+async def test_a_cluster_that_gives_no_producer_ids_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, *, offered: bool
+) -> None:
+    """After three refusals, not before; it is asked again after an hour, and an id is used from then on."""
+    refusing = Refusing(monkeypatch, "auto", offered=offered)
+    cluster = refusing.cluster
+    assert [await cluster._learn() for _ in range(3)] == [False, False, True]
+    assert cluster.producer_id == NO_PRODUCER_ID
+    assert not cluster.last_error
+    asked = refusing.asked
+    assert await cluster._learn()
+    assert refusing.asked == asked
+    cluster._ask_id_at -= 3600
+    assert await cluster._learn()
+    assert (refusing.asked - asked, cluster.producer_id) == (int(offered), NO_PRODUCER_ID)
+    refusing.code = 0
+    cluster._ask_id_at -= 3600
+    if offered:
+        assert await cluster._learn()
+        assert cluster.producer_id == ProducerId(7, 0)
+
+
+async def test_refusals_far_apart_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A right that was lost for a moment, three times a day, is no cluster without idempotent producers."""
+    refusing = Refusing(monkeypatch, "auto")
+    for _ in range(5):
+        assert not await refusing.cluster._learn()
+        refusing.cluster._refused_ids = [at - 31 for at in refusing.cluster._refused_ids]
+    assert refusing.cluster.producer_id is None
+
+
+async def test_without_idempotence_no_producer_id_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``false``: never. ``true``: for ever."""
+    without, forever = Refusing(monkeypatch, "false"), Refusing(monkeypatch, "true")
+    without.cluster.want_producer_id()
+    assert await without.cluster._learn()
+    assert (without.asked, without.cluster.producer_id) == (0, NO_PRODUCER_ID)
+    assert [await forever.cluster._learn() for _ in range(9)] == [False] * 9
+    assert (forever.asked, forever.cluster.producer_id) == (9, None)
 
 
 async def test_while_no_broker_answers_it_is_said_so_before_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.kafka.batch import Batch, Numbers
-from bridge.kafka.cluster import ProducerId
+from bridge.kafka.cluster import NO_PRODUCER_ID, ProducerId
 from bridge.kafka.sequences import Sequences
 from bridge.record import Record
 
@@ -140,3 +140,24 @@ def test_without_a_producer_id_nothing_can_be_sent() -> None:
     assert not sequences.usable("t", 0)
     sequences.use(GIVEN)
     assert sequences.usable("t", 0)
+
+
+def test_without_a_producer_id_a_batch_has_no_numbers() -> None:
+    """And none is spent: whatever becomes of it, the next has none either, until the cluster gives an id after all."""
+    sequences = Sequences()
+    sequences.use(NO_PRODUCER_ID)
+    nothing = Numbers(-1, -1, -1)
+    batch = sent(sequences, 3)
+    assert batch.numbers == nothing
+    sequences.acknowledged(batch)
+    batch = sent(sequences)
+    batch.unresolved = True
+    sequences.raise_epoch(batch)
+    assert (batch.unresolved, batch.numbers, sequences.epochs_raised) == (False, None, 0)
+    sequences.give(batch)
+    sequences.forget_id(batch)
+    assert sequences.usable("t", 0)
+    assert sent(sequences).numbers == nothing
+    sequences.use(GIVEN)
+    assert sent(sequences).numbers == Numbers(7, 0, 0)
+    assert sent(sequences, partition=1).numbers == Numbers(7, 0, 0)
