@@ -341,7 +341,7 @@ class Cluster:
         self._ask_id_at = now + _ASK_AGAIN_SECONDS
         log.warning(
             "idempotence_not_available", error=why,
-            remedy='a batch that is sent again may be in the log twice; set kafka.idempotence to "true" to wait for a producer id',
+            remedy='a batch that is sent again may be in the log twice; kafka.idempotence = "true" waits for a producer id',
         )  # fmt: skip
         return True
 
