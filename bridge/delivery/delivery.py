@@ -97,7 +97,6 @@ class Delivery:
                 min_free_bytes=self._settings.spool.min_free_bytes,
                 on_event=self._on_spool_event,
             )
-            self._salvages = self.spool.stats.salvaging
         layout = await self._layout()
         topics = [topic for topic, _ in layout.topics]
         self.counters.published = dict.fromkeys(topics, 0)
@@ -397,6 +396,7 @@ class Delivery:
         total = sum(count for _, count in layout.topics)
         window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * total))
         stored = self.spool.stats.lanes if self.spool is not None else {}
+        self._salvages = self.spool is not None and self.spool.stats.salvaging
         for topic, count in layout.topics:
             self.lanes[topic] = []
             for index in range(count):
@@ -416,13 +416,12 @@ class Delivery:
                     outcome=self,
                 )
                 found = stored.get(lane.number)
-                if found is not None:
-                    self.counters.recovered += found.reports
                 if self._salvages or (found is None and self.spool is not None and not self.spool.stats.checked):
                     # The file may hold rows of this lane that nobody knows of yet: what is new comes behind any of them.
-                    lane.resume(0, time.time_ns(), found.reports if found else 0)
+                    lane.resume(0, time.time_ns(), 0)
                 elif found is not None:
                     lane.resume(found.first_seq, found.last_seq, found.reports)
+                    self.counters.recovered += found.reports
                 self.lanes[topic].append(lane)
                 lane.start()
 

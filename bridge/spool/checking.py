@@ -30,13 +30,12 @@ class Checking:
         report: takes the events.
 
     Attributes:
-        since_start: whether the salvage began, or went on, when the spool was opened.
-        salvaged_at_start: reports of such a salvage, once it is done.
+        salvaged_at_start: reports of a salvage that began, or went on, when the spool was opened, once it is done.
     """
 
     def __init__(self, directory: Path, report: Callable[[SpoolEvent], None]) -> None:
-        self.since_start = False
         self.salvaged_at_start = 0
+        self._since_start = False
         self._directory = directory
         self._report = report
         self._salvage: Salvage | None = None
@@ -46,6 +45,12 @@ class Checking:
         self._retry_at = 0.0
         self._began: float | None = None
         self._reported_at = 0.0
+
+    def opened(self, file: SpoolFile) -> None:
+        """The spool was opened: what ``file`` holds, and what is salvaged now, are of a former process."""
+        if file.sources.files:
+            self._since_start = True
+            self._reports = {lane: stats.reports for lane, stats in file.ledger.lanes.items()}
 
     @property
     def is_due(self) -> bool:
@@ -98,8 +103,8 @@ class Checking:
             return
         rows, lanes, self._rows, self._reports = self._rows, self._reports, 0, {}
         reports = sum(lanes.values())
-        if self.since_start:
-            self.since_start, self.salvaged_at_start = False, reports
+        if self._since_start:
+            self._since_start, self.salvaged_at_start = False, reports
         path = self._directory / source.path
         self._report(SpoolEvent("salvaged", f"{path}: {rows} whole rows were taken over", path, rows, reports, lanes))
 

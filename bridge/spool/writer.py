@@ -109,8 +109,10 @@ class Writer:
             self._lock_fd = lock_directory(self._directory)
             self._room.find_ballast()
             self._open()
-            self._counts.recovered_reports = self._ledger.reports
-            self._checking.since_start = self._salvages
+            if self._salvages and self._file is not None:
+                self._checking.opened(self._file)
+            else:
+                self._counts.recovered_reports = self._ledger.reports
             self._room.look(self._file)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller of `open` must hear of it
             self._mailbox.tell_opened(self._spool_error(error))

@@ -3,7 +3,8 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,24 @@ def sqlite_error(code: int) -> sqlite3.Error:
     error = sqlite3.OperationalError("provoked")
     error.sqlite_errorcode = code
     return error
+
+
+def insert_unindexed(directory: Path, row: Sequence[object]) -> None:
+    """Add a row of ``queue`` that its index lacks, to a spool that is closed: the schema is without it meanwhile."""
+    with closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        schema = database.execute("SELECT * FROM sqlite_schema WHERE tbl_name = 'queue'").fetchall()
+        database.execute("DELETE FROM sqlite_schema WHERE name = 'sqlite_autoindex_queue_1'")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ', PRIMARY KEY (lane, seq)', '') WHERE name = 'queue'"
+        )
+    with closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
+        database.execute("INSERT INTO queue VALUES (?, ?, ?, ?, ?)", row)
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("DELETE FROM sqlite_schema WHERE tbl_name = 'queue'")
+        database.executemany("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", schema)
+        others = "UPDATE sqlite_schema SET rowid = rowid + 10 WHERE tbl_name IN ('dead_letter', 'meta', 'totals')"
+        database.execute(others)
 
 
 class House:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
 import sqlite3
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.spools import MIB, TIMEOUT_SECONDS, House, row
+from support.spools import MIB, TIMEOUT_SECONDS, House, insert_unindexed, row
 
 from bridge.cli import main
 from bridge.delivery.layout import LAYOUT_KEY, Layout, placed
@@ -190,21 +189,9 @@ def test_a_file_that_is_no_database_is_said_to_be_damaged(directory: Path, capsy
 
 def test_verify_finds_a_row_that_the_index_lacks(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No reader comes to such a row by its lane, so a bridge would never publish it."""
-    with contextlib.closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
-        database.execute("PRAGMA writable_schema = ON")
-        schema = database.execute("SELECT * FROM sqlite_schema WHERE tbl_name = 'queue'").fetchall()
-        database.execute("DELETE FROM sqlite_schema WHERE name = 'sqlite_autoindex_queue_1'")
-        database.execute(
-            "UPDATE sqlite_schema SET sql = replace(sql, ', PRIMARY KEY (lane, seq)', '') WHERE name = 'queue'"
-        )
-    with contextlib.closing(sqlite3.connect(directory / "spool.db", isolation_level=None)) as database:
-        database.execute("INSERT INTO queue SELECT lane, seq + 5, n, crc, body FROM queue WHERE seq = 1")
-        database.execute("PRAGMA writable_schema = ON")
-        database.execute("DELETE FROM sqlite_schema WHERE tbl_name = 'queue'")
-        database.executemany("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", schema)
-        database.execute(
-            "UPDATE sqlite_schema SET rowid = rowid + 10 WHERE tbl_name IN ('dead_letter', 'meta', 'totals')"
-        )
+    with sqlite3.connect(directory / "spool.db") as database:
+        (row,) = database.execute("SELECT lane, seq + 5, n, crc, body FROM queue WHERE seq = 1 LIMIT 1").fetchall()
+    insert_unindexed(directory, row)
     assert run("verify", "--directory", directory) == 1
     assert "the queue's index lacks rows of its table" in capsys.readouterr().err
 
