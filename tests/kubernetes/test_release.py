@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -83,7 +84,7 @@ def test_a_release_is_installed_changed_rolled_back_removed_and_installed_again(
 
 def test_a_rolling_upgrade_under_load_loses_nothing_and_answers_in_time(namespace: Namespace, tmp_path: Path) -> None:
     """A provider pushes at the Service meanwhile: each callback is answered 200 at once, within 3 s; none is lost."""
-    values = namespace.values()
+    values = namespace.values(preStopSeconds=10)
     namespace.release(values, directory=tmp_path)
     before = namespace.uids()
     path = tmp_path / "ledger"
@@ -107,8 +108,39 @@ def test_a_rolling_upgrade_under_load_loses_nothing_and_answers_in_time(namespac
     assert result.ok, result.describe()
 
 
+def test_an_upgrade_and_a_rollback_while_kafka_is_unavailable_keep_what_waits(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """With the hooks nothing is rolled; with ``--no-hooks`` the pods are, with their reports, there and back."""
+    values = namespace.values(replicas=1, topicsJob={"singleBroker": True, "timeoutSeconds": 10})
+    namespace.release(values, directory=tmp_path)
+    before = namespace.uids()
+    namespace.stop_kafka()
+    ids = [f"m-{number}" for number in range(30)]
+    assert {push(namespace.url(), each) for each in ids[:10]} == {200}
+
+    changed = {**values, "config": {**values["config"], "log": {"level": "debug"}}}
+    assert "bridge-topics" in namespace.release(changed, directory=tmp_path, succeed=False)
+    assert namespace.uids() == before
+    namespace.release(changed, "--no-hooks", directory=tmp_path)
+    assert not namespace.uids() & before
+    assert namespace.waiting() == {"bridge-0": 10}
+    assert {push(namespace.url(), each) for each in ids[10:20]} == {200}
+    namespace.helm("rollback", "bridge", "1", "--no-hooks", "--wait", f"--timeout={WAIT}")
+    assert "debug" not in namespace.get("configmap", "bridge")["data"]["bridge.toml"]
+    assert namespace.waiting() == {"bridge-0": 20}
+    assert {push(namespace.url(), each) for each in ids[20:]} == {200}
+
+    namespace.start_kafka()
+    namespace.release(values, directory=tmp_path)
+    eventually(lambda: namespace.published() == set(ids))
+
+
 def test_what_a_replica_leaves_behind_is_drained_by_name(namespace: Namespace, tmp_path: Path) -> None:
-    """Scaled down while Kafka is away: the volume keeps what it held; the notes name it, spool.drain publishes it."""
+    """Scaled down while Kafka is unavailable: the volume keeps its reports; the notes name it, spool.drain publishes them.
+
+    While Kafka is still unavailable the Job fails, its log names the error, and the volume keeps everything.
+    """
     values = namespace.values()
     namespace.release(values, directory=tmp_path)
     namespace.stop_kafka()
@@ -122,10 +154,18 @@ def test_what_a_replica_leaves_behind_is_drained_by_name(namespace: Namespace, t
     assert "spool.drain={1}" in said
     eventually(lambda: [pod["metadata"]["name"] for pod in namespace.pods()] == ["bridge-0"])
 
-    namespace.start_kafka()
-    spool = {**values["spool"], "drain": [1]}
-    namespace.release({**values, "replicas": 1, "spool": spool}, directory=tmp_path)
     drain = "--selector=app.kubernetes.io/component=drain"
+    draining = {**values, "replicas": 1, "spool": {**values["spool"], "drain": [1]}, "drainJob": {"timeoutSeconds": 5}}
+    namespace.release(draining, "--no-hooks", directory=tmp_path)
+    namespace.kubectl("patch", "job", namespace.kubectl("get", "job", drain, "--output", "jsonpath={.items[0].metadata.name}"),
+                      "--patch", '{"spec": {"backoffLimit": 0}}')  # fmt: skip
+    namespace.kubectl("wait", "--for=condition=failed", "job", drain, f"--timeout={WAIT}")
+    kept = rf"not done in 5 s: {left} reports are left, and stay there; last error of Kafka: .*{namespace.kafka}"
+    assert re.search(kept, namespace.kubectl("logs", drain))
+    namespace.release({**values, "replicas": 1}, "--no-hooks", directory=tmp_path)
+
+    namespace.start_kafka()
+    namespace.release(draining, directory=tmp_path)
     namespace.kubectl("wait", "--for=condition=complete", "job", drain, f"--timeout={WAIT}")
     assert f"{left:,} of {left:,} published" in namespace.kubectl("logs", drain)
     eventually(lambda: namespace.published() == ids)

@@ -3,10 +3,12 @@
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from support.backlog import body_of, callback, drop_pages, fill
+from support.bridge_process import balance
 from support.kubernetes import (
     LATE_SECONDS,
     QUARANTINE,
@@ -92,10 +94,12 @@ def test_a_start_with_gigabytes_on_a_slow_disk_loses_nothing_and_is_late_with_no
         drop_pages(folder / "spool")
 
     path = tmp_path / "ledger"
-    options = ["--callback-rate", "100", "--size", "1", "--duration", "45", "--retry-scale", "0.1"]
-    with slow_disk(folder, DISK_BYTES_PER_SECOND) as disk, provider(namespace.url(), path, *options) as simulated:
+    options = ["--callback-rate", "100", "--size", "1", "--duration", "30", "--retry-scale", "0.1"]
+    with provider(namespace.url(), path, *options) as simulated, slow_disk(folder, DISK_BYTES_PER_SECOND) as disk:
         eventually(lambda: refused(entries_of(path)) > 20)
         namespace.kubectl("scale", "statefulset", "bridge", "--replicas=1")
+        eventually(namespace.pods)
+        disk.slow_down(namespace.pods()[0]["metadata"]["uid"])
         namespace.kubectl("rollout", "status", "statefulset", "bridge", f"--timeout={WAIT}")
         read_at_start = disk.bytes_read()
         eventually(lambda: entries_of(path).acknowledged_first > 20)
@@ -112,6 +116,10 @@ def test_a_start_with_gigabytes_on_a_slow_disk_loses_nothing_and_is_late_with_no
     assert answers(namespace) == {"200"}
     eventually(lambda: is_checked_and_empty(namespace), seconds=600)
     assert {restarts for _, restarts in namespace.uids()} == {0}
+    found = namespace.metrics()
+    assert found["chatapp_bridge_reports_recovered_total"] == sum(len(entry.reports) for entry in old)
+    assert found["chatapp_bridge_reports_dead_lettered_total"] == 0
+    assert balance(found).taken == balance(found).accounted
     result = namespace.checked([*old, *ledger.entries.values(), *newer], ordered=True, seconds=180)
     assert result.ok, result.describe()
     kept = [each.stat().st_size for each in folder.glob(f"spool/damaged/*/{DATABASE}")]
@@ -136,11 +144,10 @@ def test_another_user_takes_over_a_volume(namespace: Namespace, folder: Path, tm
     namespace.release(values, directory=tmp_path)
     namespace.stop_kafka()
     assert push(namespace.url(), "m-1") == 200
-    for number, user in enumerate(
-        [{"runAsUser": 20002, "runAsGroup": 20002, "fsGroup": 20002}, {"runAsUser": 30003}], 2
-    ):
-        context = {**values.get("podSecurityContext", {}), **user}
-        values["podSecurityContext"] = context
+    of_another_group: dict[str, Any] = {"runAsUser": 20002, "runAsGroup": 20002, "fsGroup": 20002}
+    of_the_same = {**of_another_group, "runAsUser": 30003, "fsGroupChangePolicy": "OnRootMismatch"}
+    for number, user in enumerate([of_another_group, of_the_same], 2):
+        values["podSecurityContext"] = user
         namespace.release(values, "--no-hooks", directory=tmp_path)
         assert namespace.pods()[0]["spec"]["securityContext"]["runAsUser"] == user["runAsUser"]
         assert push(namespace.url(), f"m-{number}") == 200

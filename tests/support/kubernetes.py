@@ -170,6 +170,7 @@ class Namespace:
             "spool": {"size": "1Gi", **more.pop("spool", {})},
             "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
             "minReadySeconds": 1,
+            "preStopSeconds": 2,
             **more,
         }
 

@@ -24,30 +24,38 @@ def why_not(path: Path) -> str:
 
 
 class SlowDisk:
-    """The disk of a path, slow for the containers of `containers`."""
+    """The disk of a path, slow for the containers of one pod."""
 
     def __init__(self, path: Path, bytes_per_second: int) -> None:
-        self.containers: set[Path] = set()
         self._device = _device(path)
         self._bytes_per_second = bytes_per_second
-        self._others = set(_containers())
+        self._containers: set[Path] = set()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def bytes_read(self) -> int:
-        """What those containers have read from the disk so far."""
-        return sum(self._bytes_read(each) for each in self.containers)
-
-    def slow_down(self, ended: threading.Event) -> None:
-        """Be slow for every container that starts until the end: from before its program runs, or a few milliseconds later."""
-        while not ended.wait(_LOOK_SECONDS):
-            for container in set(_containers()) - self._others - self.containers:
-                self._limit(container, self._bytes_per_second)
-                self.containers.add(container)
+    def slow_down(self, pod: str) -> None:
+        """Be slow for each container of the pod with that UID: from before its program runs, or a few milliseconds later."""
+        self._thread = threading.Thread(target=self._look, args=(pod,), name="slow-disk")
+        self._thread.start()
 
     def speed_up(self) -> None:
         """Be as fast as ever."""
-        for container in self.containers:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        for container in self._containers:
             with suppress(FileNotFoundError):
                 self._limit(container, 0)
+
+    def bytes_read(self) -> int:
+        """What those containers have read from the disk so far."""
+        return sum(self._bytes_read(each) for each in list(self._containers))
+
+    def _look(self, pod: str) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            for container in set(_BLKIO.glob(f"*/kubepods/*/pod{pod}/*/")) - self._containers:
+                self._limit(container, self._bytes_per_second)
+                self._containers.add(container)
 
     def _limit(self, container: Path, bytes_per_second: int) -> None:
         (container / _LIMIT).write_text(f"{self._device} {bytes_per_second}")
@@ -59,15 +67,11 @@ class SlowDisk:
 
 @contextmanager
 def slow_disk(path: Path, bytes_per_second: int) -> Iterator[SlowDisk]:
-    """The disk of that path, slow until the end for the pods that start before it."""
-    disk, ended = SlowDisk(path, bytes_per_second), threading.Event()
-    thread = threading.Thread(target=disk.slow_down, args=(ended,), name="slow-disk")
-    thread.start()
+    """The disk of that path, which gives a pod so much until the end."""
+    disk = SlowDisk(path, bytes_per_second)
     try:
         yield disk
     finally:
-        ended.set()
-        thread.join()
         disk.speed_up()
 
 
@@ -76,8 +80,3 @@ def _device(path: Path) -> str:
     number = path.stat().st_dev
     device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     return ((device.parent if (device / "partition").exists() else device) / "dev").read_text().strip()
-
-
-def _containers() -> Iterator[Path]:
-    """The cgroups of all pods' containers."""
-    return _BLKIO.glob("*/kubepods/*/pod*/*/")
