@@ -49,6 +49,8 @@ test-unit: $(READY) ## the tests that need no Kafka
 test-image: $(READY) ## build the container image and run it; needs a container engine
 	$(BIN)/python -m pytest tests/image $(ARGS)
 
+# The cluster needs the machine as well.
+test-kubernetes: WORKERS = 2
 test-kubernetes: $(READY) ## install, upgrade, roll back, remove the chart; needs a cluster, kubectl, helm and the image in it
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) tests/kubernetes $(ARGS)
 

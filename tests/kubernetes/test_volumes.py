@@ -127,7 +127,7 @@ def test_a_start_with_gigabytes_on_a_slow_disk_loses_nothing_and_is_late_with_no
 
 
 def answers(space: Namespace) -> set[str]:
-    """What the bridge has answered; until its address is known, somebody else may answer on a machine with a way out."""
+    """What the bridge itself has answered. While it starts, the service's address may lead to another server outside."""
     found = re.compile(r'chatapp_bridge_callbacks_total{answer="(.*)"}').fullmatch
     return {match[1] for name, value in space.metrics().items() if value and (match := found(name))}
 
@@ -139,14 +139,14 @@ def is_checked_and_empty(space: Namespace) -> bool:
 
 
 def test_another_user_takes_over_a_volume(namespace: Namespace, folder: Path, tmp_path: Path) -> None:
-    """First another user of another group, then another one of the same group. The volume's reports are published."""
+    """First another user of the same group, for whom the kubelet changes nothing, then another user of another group."""
     values = namespace.values(replicas=1, spool={"size": "8Gi", "storageClassName": ""})
     namespace.release(values, directory=tmp_path)
     namespace.stop_kafka()
     assert push(namespace.url(), "m-1") == 200
-    of_another_group: dict[str, Any] = {"runAsUser": 20002, "runAsGroup": 20002, "fsGroup": 20002}
-    of_the_same = {**of_another_group, "runAsUser": 30003, "fsGroupChangePolicy": "OnRootMismatch"}
-    for number, user in enumerate([of_another_group, of_the_same], 2):
+    of_the_group: dict[str, Any] = {"runAsUser": 20002, "fsGroupChangePolicy": "OnRootMismatch"}
+    of_another = {"runAsUser": 30003, "runAsGroup": 30003, "fsGroup": 30003, "fsGroupChangePolicy": "Always"}
+    for number, user in enumerate([of_the_group, of_another], 2):
         values["podSecurityContext"] = user
         namespace.release(values, "--no-hooks", directory=tmp_path)
         assert namespace.pods()[0]["spec"]["securityContext"]["runAsUser"] == user["runAsUser"]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -252,9 +252,21 @@ class Namespace:
 
 
 def push(url: str, *message_ids: str) -> int:
-    """Push a report for each, in one callback; the status of the answer."""
+    """Push a report for each, in one callback; the status of the answer.
+
+    A Service leads to a pod some moments after the pod is ready, so a refused connection is tried again.
+    """
     reports = [{"MessageId": each, "Status": "Sent", "To": "8613800000000"} for each in message_ids]
-    return httpx.post(url, json=reports, timeout=LATE_SECONDS, headers={"connection": "close"}).status_code
+    statuses: list[int] = []
+
+    def is_answered() -> bool:
+        with suppress(httpx.ConnectError):
+            answer = httpx.post(url, json=reports, timeout=LATE_SECONDS, headers={"connection": "close"})
+            statuses.append(answer.status_code)
+        return bool(statuses)
+
+    eventually(is_answered)
+    return statuses[0]
 
 
 @contextmanager
