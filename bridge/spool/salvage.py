@@ -68,9 +68,11 @@ class WalFrames:
         for start in range(_WAL_HEADER.size, len(self._data) - _FRAME_BYTES + 1, _FRAME_BYTES):
             number, commit, *salts_and_sums = _FRAME_HEADER.unpack_from(self._data, start)
             image = start + _FRAME_HEADER.size
+            if salts_and_sums[:2] != [salt_one, salt_two]:
+                # Left over from before the WAL was last restarted, and so is all that follows. Or this frame is damaged: then
+                # frames with the right salts follow.
+                intact = False
             if intact:
-                if salts_and_sums[:2] != [salt_one, salt_two]:
-                    break  # left over from before the WAL was last restarted
                 sums = _sums(self._data[start : start + 8], order or "<", *sums)
                 sums = _sums(self.page(image), order or "<", *sums)
                 intact = list(sums) == salts_and_sums[2:]
