@@ -10,6 +10,7 @@ from typing import Final
 
 from bridge.spool.file import SpoolFile
 from bridge.spool.rebuild import Found, Salvage, Source
+from bridge.spool.rows import Ledger
 from bridge.spool.stats import SpoolEvent
 
 _REPORT_SECONDS: Final = 10.0
@@ -52,6 +53,12 @@ class Checking:
             self._since_start = True
             self._reports = {lane: stats.reports for lane, stats in file.ledger.lanes.items()}
 
+    def exchanged(self, ledger: Ledger) -> None:
+        """The file with ``ledger`` was damaged, and its rows are taken over again: none is counted twice."""
+        known = {lane: stats.reports for lane, stats in ledger.lanes.items()} if self._since_start else self._reports
+        self._rows = 0
+        self._reports = {lane: self._reports.get(lane, 0) - known.get(lane, 0) for lane in self._reports.keys() | known}
+
     @property
     def is_due(self) -> bool:
         """Whether there is no pause after a failure."""
@@ -84,9 +91,16 @@ class Checking:
     def _take_over(self, file: SpoolFile, until: float) -> int:
         source = file.sources.files[0]
         if self._salvage is None or self._salvage.source is not source:
-            self._salvage, self._found = Salvage(self._directory, source), None
+            self._salvage = self._found = None
         if self._found is None:
-            self._found = self._salvage.take(until - time.monotonic(), _TAKE_BYTES)
+            try:
+                self._salvage = self._salvage or Salvage(self._directory, source)
+                self._found = self._salvage.take(until - time.monotonic(), _TAKE_BYTES)
+            except OSError as error:  # of the damaged file: the new one is well
+                self._salvage = None
+                self.failed()
+                self._report(SpoolEvent("failed", f"{self._directory / source.path}: {error}"))
+                return 0
         if self._found.pages:
             rows = file.ledger.rows
             for lane, reports in file.take_over(self._found).items():
