@@ -99,10 +99,6 @@ async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int
     return _say_what_is_kept(spool.stats, before, delivery.last_refusal)
 
 
-def _is_over(began: float, timeout_seconds: float | None) -> bool:
-    return timeout_seconds is not None and asyncio.get_running_loop().time() - began > timeout_seconds
-
-
 def _require_topics(delivery: Delivery, stats: SpoolStats) -> None:
     lost = set(stats.lanes) - {lane.number for lane in delivery.all_lanes()}
     if lost and stats.checked:

@@ -115,7 +115,9 @@ class Checking:
         file.end_source()
         if file.sources.files:
             return
-        rows, lanes, self._rows, self._reports = self._rows, self._reports, 0, {}
+        rows, self._rows = self._rows, 0
+        # Below zero where rows of this process were lost: their lane counts these when it comes to its end.
+        lanes, self._reports = {lane: reports for lane, reports in self._reports.items() if reports > 0}, {}
         reports = sum(lanes.values())
         if self._since_start:
             self._since_start, self.salvaged_at_start = False, reports

@@ -15,7 +15,17 @@ from bridge.spool.format import DATABASE, PAGE_BYTES, SUFFIXES
 from bridge.spool.index_check import IndexCheck
 from bridge.spool.reader import Rows, head_of, load_ledger, load_texts, read_dead_letters, read_rows
 from bridge.spool.rebuild import SALVAGE, Found, Sources, exchange, make_ready, mark_taken_over
-from bridge.spool.rows import DeadLetter, EncodedRow, LaneStats, Ledger, SpoolRow, crc_of, crc_of_text, crc_of_total, encode_row
+from bridge.spool.rows import (
+    DeadLetter,
+    EncodedRow,
+    LaneStats,
+    Ledger,
+    SpoolRow,
+    crc_of,
+    crc_of_text,
+    crc_of_total,
+    encode_row,
+)
 
 SMALL_BYTES: Final = 1 << 20
 """A file of this size takes next to nothing."""
@@ -359,7 +369,9 @@ class SpoolFile:
                 self._take_over_dead_letter(draft, row)
             for key, text in found.texts.items():
                 if key != SALVAGE:
-                    self._connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?, ?)", (key, text, crc_of_text(key, text)))
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO meta VALUES (?, ?, ?)", (key, text, crc_of_text(key, text))
+                    )
             self._put_text(SALVAGE, self.sources.text)
 
     def _has(self, row: EncodedRow) -> bool:
@@ -370,9 +382,13 @@ class SpoolFile:
         """Under its own id if that is free; a page may be found twice."""
         columns = "lane, seq, n, reason, at_ms, crc, body"
         known = self._connection.execute("SELECT 1 FROM dead_letter WHERE id = ?", row[:1]).fetchone()
-        if known and self._connection.execute(
-            "SELECT 1 FROM dead_letter WHERE at_ms = ? AND crc = ? AND lane IS ? AND seq IS ?", (row[5], row[6], *row[1:3])
-        ).fetchone():
+        if (
+            known
+            and self._connection.execute(
+                "SELECT 1 FROM dead_letter WHERE at_ms = ? AND crc = ? AND lane IS ? AND seq IS ?",
+                (row[5], row[6], *row[1:3]),
+            ).fetchone()
+        ):
             return
         self._connection.execute(
             f"INSERT INTO dead_letter (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants

@@ -103,7 +103,9 @@ def _piece_of(fd: int, at: int, size: int) -> bytes:
     except OSError:
         if size <= PAGE_BYTES:
             return bytes(size)
-    return b"".join(_piece_of(fd, start, min(PAGE_BYTES, at + size - start)) for start in range(at, at + size, PAGE_BYTES))
+    return b"".join(
+        _piece_of(fd, start, min(PAGE_BYTES, at + size - start)) for start in range(at, at + size, PAGE_BYTES)
+    )
 
 
 def _sums(data: bytes, order: str, one: int, two: int) -> tuple[int, int]:
@@ -164,7 +166,9 @@ class RawPages:
         may come back, but none is lost.
         """
         first = self.page(1)
-        trunk, count = struct.unpack_from(">2I", first, 32) if first and first.startswith(b"SQLite format 3\0") else (0, 0)
+        trunk, count = (
+            struct.unpack_from(">2I", first, 32) if first and first.startswith(b"SQLite format 3\0") else (0, 0)
+        )
         while trunk and trunk not in free:
             page = self.page(trunk)
             if page is None:
