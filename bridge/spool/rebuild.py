@@ -157,10 +157,15 @@ def exchange(directory: Path, reason: str, source: Source | None = None, others:
         source: what is known of the damaged file's rows; its path is set here.
         others: files that the damaged one had not taken over wholly.
     """
+    if not (directory / REBUILD).exists():  # else an earlier attempt failed between its steps
+        _prepare(directory, reason, source or Source(""), others)
+    return _finish(directory) or exchange(directory, reason, source, others)
+
+
+def _prepare(directory: Path, reason: str, source: Source, others: Iterable[Source]) -> None:
+    """Have a whole ``rebuild.db``."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    path = f"damaged/{stamp}-{time.time_ns() % 10**9:09d}-{reason}"
-    source = source or Source("")
-    source.path = path
+    source.path = f"damaged/{stamp}-{time.time_ns() % 10**9:09d}-{reason}"
     texts = _texts(directory / DATABASE, directory / f"{DATABASE}-wal")
     known: dict[str, Source] = {}
     for each in (source, *others, *Sources.of(texts).files, *_not_taken_over(directory)):
@@ -178,8 +183,6 @@ def exchange(directory: Path, reason: str, source: Source | None = None, others:
         raise
     partial.rename(directory / REBUILD)
     sync(directory)
-    _finish(directory)
-    return directory / path
 
 
 def mark_taken_over(damaged: Path) -> None:
@@ -194,15 +197,19 @@ def _not_taken_over(directory: Path) -> list[Source]:
     return [Source(f"damaged/{path.name}") for path in paths if not (path / TAKEN_OVER).exists()]
 
 
-def _finish(directory: Path) -> None:
-    """Move the damaged file away and the new one to its place; after a crash this may begin again."""
+def _finish(directory: Path) -> Path | None:
+    """Move the damaged file away and the new one to its place; after a crash this may begin again.
+
+    Returns:
+        Where the damaged file is; None if ``rebuild.db`` was damaged and is gone.
+    """
     try:
         with closing(sqlite3.connect(f"{(directory / REBUILD).absolute().as_uri()}?mode=ro", uri=True)) as connection:
             meta = load_texts(connection)
         moved_to = directory / Sources.of(meta).files[0].path
     except (sqlite3.DatabaseError, msgspec.MsgspecError, IndexError):
         (directory / REBUILD).unlink()  # it holds no row yet, and does not say where the damaged file goes
-        return
+        return None
     make_directory(moved_to)
     for suffix in ("-wal", "-shm", ""):  # the file last: while it is in place a restart finds the exchange undone
         path = directory / (DATABASE + suffix)
@@ -211,6 +218,7 @@ def _finish(directory: Path) -> None:
     sync(moved_to)
     (directory / REBUILD).rename(directory / DATABASE)
     sync(directory)
+    return moved_to
 
 
 def _texts(database: Path, wal_path: Path) -> dict[str, str]:

@@ -13,9 +13,9 @@ class SpoolEvent(msgspec.Struct, frozen=True):
     """Something an operator should hear of; no event carries a key or a value.
 
     ``damaged_file``: moved to ``path``. ``salvaged``: ``rows`` and ``reports`` were taken over from damaged files, and
-    ``lanes`` has the reports by lane; where that began at the start, with those that had been taken over before. ``damaged_row``: dead-lettered. ``checking``: how far the check or the salvage is.
-    ``checked``: both are done. ``full``: appends are refused. ``failed``: the disk failed. ``recovered``: appends are
-    taken again.
+    ``lanes`` has the reports by lane; where that began at the start, with those that had been taken over before.
+    ``damaged_row``: dead-lettered. ``checking``: how far the check or the salvage is. ``checked``: both are done. ``full``:
+    appends are refused. ``failed``: the disk failed. ``recovered``: appends are taken again.
     """
 
     kind: Literal["damaged_file", "salvaged", "damaged_row", "checking", "checked", "full", "failed", "recovered"]

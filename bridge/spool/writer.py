@@ -213,7 +213,8 @@ class Writer:
         if not appends and not self._deletes:
             return
         error = self._refusal(sum([op.cost_bytes for op in appends])) if appends else None
-        if error is None:
+        if error is None and self._file is not None:  # without one deletes wait, and are no failure: it would
+            # put off the next attempt to open one
             try:
                 self._commit([row for _, rows in planned for row in rows])
             except _RULES as wrong:
