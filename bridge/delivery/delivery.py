@@ -397,8 +397,7 @@ class Delivery:
         window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * total))
         stored = self.spool.stats.lanes if self.spool is not None else {}
         self._salvages = self.spool is not None and self.spool.stats.salvaging
-        # No number is given twice, by no process: a damaged file may have old pages with rows that were deleted, and one with
-        # the number of a row that waits would be taken for it.
+        # No process gives a number twice: a deleted row in an old page of a damaged file would be taken for one that waits.
         last_seq = max([time.time_ns(), *(found.last_seq for found in stored.values())])
         for topic, count in layout.topics:
             self.lanes[topic] = []
@@ -442,8 +441,7 @@ class Delivery:
         if event.kind == "salvaged" and self._salvages:
             self._salvages = False
             for lane in self.all_lanes():
-                reports = event.lanes.get(lane.number, 0)
-                lane.depth += reports
+                lane.depth += (reports := event.lanes.get(lane.number, 0))
                 self.counters.recovered += reports
 
 

@@ -382,13 +382,8 @@ class SpoolFile:
         """Under its own id if that is free; a page may be found twice."""
         columns = "lane, seq, n, reason, at_ms, crc, body"
         known = self._connection.execute("SELECT 1 FROM dead_letter WHERE id = ?", row[:1]).fetchone()
-        if (
-            known
-            and self._connection.execute(
-                "SELECT 1 FROM dead_letter WHERE at_ms = ? AND crc = ? AND lane IS ? AND seq IS ?",
-                (row[5], row[6], *row[1:3]),
-            ).fetchone()
-        ):
+        same = "SELECT 1 FROM dead_letter WHERE at_ms = ? AND crc = ? AND lane IS ? AND seq IS ?"
+        if known and self._connection.execute(same, (row[5], row[6], *row[1:3])).fetchone():
             return
         self._connection.execute(
             f"INSERT INTO dead_letter (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants

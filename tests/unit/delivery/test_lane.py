@@ -900,7 +900,7 @@ def test_a_lane_is_not_called_empty_before_the_file_is_checked(stage: Stage) -> 
 
 def test_no_process_gives_a_number_twice(stage: Stage) -> None:
     """An old page of a damaged file may hold the row that had the number before."""
-    given = set()
+    given: set[int] = set()
     for _ in range(3):
         journalled(stage, A, B)
         seqs = {seq for _, seq in stage.disk.rows}

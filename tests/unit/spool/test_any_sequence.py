@@ -11,7 +11,7 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bridge.errors import SpoolError
 from bridge.record import Record
 from bridge.spool import checking, room, writer
 from bridge.spool.file import SpoolHooks
-from bridge.spool.rows import DeadLetter, SpoolRow
+from bridge.spool.rows import DeadLetter, SpoolRow, encode_body
 from bridge.spool.spool import Spool
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
@@ -50,7 +50,7 @@ class Moments(SpoolHooks):
 
     def __init__(self) -> None:
         self.errors: dict[str, Exception] = {}
-        self.copy: Callable[[], None] | None = None
+        self.copy: Callable[[], object] | None = None
         self.copy_at: tuple[str, int] = ("", 0)
         """The hook, and how many calls of it are let pass."""
 
@@ -81,7 +81,7 @@ class Moments(SpoolHooks):
         self._at("checkpoint")
 
 
-FAILURES = {
+FAILURES: dict[str, list[Exception]] = {
     "insert": [sqlite_error(sqlite3.SQLITE_FULL), sqlite_error(sqlite3.SQLITE_IOERR_WRITE)],
     "commit": [sqlite_error(sqlite3.SQLITE_FULL), sqlite_error(sqlite3.SQLITE_IOERR_WRITE), OSError(errno.EMFILE, "")],
     "sync": [sqlite_error(sqlite3.SQLITE_IOERR_FSYNC), OSError(errno.EIO, "provoked")],
@@ -341,19 +341,16 @@ class Life:
 
 def body_of(row: SpoolRow) -> bytes:
     """As the file has it."""
-    from bridge.spool.rows import encode_body  # noqa: PLC0415
-
     return encode_body(row.records)
 
 
 @pytest.fixture
-def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A salvage takes a round for each page, so that much happens meanwhile."""
     monkeypatch.setattr(writer, "_READ_SECONDS", 0.0)
     monkeypatch.setattr(checking, "_TAKE_BYTES", 1)
     for module, name in ((checking, "_RETRY_SECONDS"), (writer, "RETRY_SECONDS"), (room, "RETRY_SECONDS")):
         monkeypatch.setattr(module, name, 0.02)
-    return
 
 
 @pytest.mark.usefixtures("in_small_pieces")

@@ -68,7 +68,7 @@ async def test_a_damaged_file_that_cannot_be_read_for_a_while_is_salvaged_later(
     """The error is of that file: the new one is kept, and the salvage neither ends nor leaves a page out."""
     await with_a_damaged_file(house)
     monkeypatch.setattr(checking, "_RETRY_SECONDS", 0.01)
-    real, failures = rebuild.raw_rows, [OSError(errno.EIO, "provoked") for _ in range(3)]
+    real, failures = raw_rows, [OSError(errno.EIO, "provoked") for _ in range(3)]
 
     def failing(*arguments: Any) -> Any:
         for number, rows in enumerate(real(*arguments)):
@@ -159,7 +159,7 @@ async def test_while_no_file_can_be_opened_reads_wait_and_the_thread_rests(
     spool = await house.open()
     await spool.append([row(1, 1)])
     rounds = 0
-    real_round, real_exchange = writer.Writer._round, writer.exchange
+    real_round, real_exchange = writer.Writer._round, rebuild.exchange
 
     def counted(self: writer.Writer, ops: Any) -> None:
         nonlocal rounds
@@ -255,6 +255,11 @@ async def test_a_circular_chain_of_overflow_pages_ends(house: House, monkeypatch
     data = database.read_bytes()
     (second,) = [at for at in range(0, len(data), PAGE_BYTES) if data[at : at + 8] == data[at : at + 4] + b"vvvv"][:1]
     overwrite(database, second, struct.pack(">I", second // PAGE_BYTES + 1))
+    leaf = PAGE_BYTES  # of the only row; its cell begins with the length, in 7 bits a byte
+    cell = leaf + int.from_bytes(data[leaf + 8 : leaf + 10])
+    first, middle, last = (byte & 0x7F for byte in data[cell : cell + 3])
+    length = (first << 14 | middle << 7 | last) + 400 * (PAGE_BYTES - 4)
+    overwrite(database, cell, bytes([length >> 14 | 0x80, length >> 7 & 0x7F | 0x80, length & 0x7F]))
     read = 0
     real = RawPages.page
 
