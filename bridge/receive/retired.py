@@ -119,8 +119,8 @@ class RetiredSecrets:
 
 def _read(file: Path) -> _Known:
     known = msgspec.json.decode(file.read_bytes(), type=_Known)
+    for text in (known.salt, *known.valid, *known.retired):
+        bytes.fromhex(text)
     if not 0 < len(known.salt) <= hashlib.blake2b.MAX_KEY_SIZE:
         raise ValueError("its salt has the wrong length")
-    for hashed in (*known.valid, *known.retired):
-        bytes.fromhex(hashed)
     return known
