@@ -76,13 +76,35 @@ async def test_a_proxy_that_cannot_be_reached_is_named_by_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["socks5://proxy.test:1080", "proxy.test:3128", "http://", "http://kim:pass-word@proxy.test:0"]
+    "proxy",
+    [
+        "socks5://proxy.test:1080",
+        "proxy.test:3128",
+        "http://",
+        "http://kim:pass-word@proxy.test:0",
+        "kim:pass-word@proxy.test:3128",
+        "http:/kim:pass-word@proxy.test:3128",
+    ],
 )
 def test_what_is_no_proxy_is_refused_without_its_password(proxy: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By its key; socks would need another package."""
     assert main(["config", "--set", "registry.url=http://registry.test", "--set", f"registry.proxy={proxy}"]) in {1, 2}
     said = "".join(capsys.readouterr())
     assert "registry.proxy: " in said
+    assert "pass-word" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["kim:pass-word@registry.test:8081", "http:/kim:pass-word@registry.test", "http://kim:pass-word,2@registry.test"],
+)
+def test_credentials_in_the_registrys_address_are_refused_and_not_shown(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the address is wrong in another way, or the password has a comma."""
+    assert main(["config", "--set", f"registry.url={url}"]) in {1, 2}
+    said = "".join(capsys.readouterr())
+    assert "registry.test carries credentials" in said.replace(":8081", "")
     assert "pass-word" not in said
 
 
