@@ -57,7 +57,9 @@ def callback_url(settings: config.Settings, base: str | None) -> str:
     secrets = config.path_secrets(settings.access)
     before, _, last = path.rpartition("/")
     if before.endswith(CALLBACK_PATH) and last not in secrets:
-        raise ConfigurationError("--url: its secret is not in access.path_secrets; remove it from the URL, or add it to the configuration")
+        raise ConfigurationError(
+            "--url: its secret is not in access.path_secrets; remove it from the URL, or add it to the configuration"
+        )
     complete = not secrets or last in secrets
     return f"{parts.scheme}://{parts.netloc}{path}" + ("" if complete else f"/{secrets[0]}")
 
