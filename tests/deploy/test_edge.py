@@ -141,7 +141,7 @@ def test_no_error_log_of_nginx_has_the_path() -> None:
     (nginx,) = blocks("nginx").values()
     (fabric,) = (each for each in MANIFESTS if each["kind"] == "NginxProxy")
     assert re.findall(r"error_log \S+ (\w+);", nginx) == [fabric["spec"]["logging"]["errorLevel"]] == ["crit"]
-    assert "`error-log-level: crit`" in TEXT.partition("\n## ingress-nginx\n")[2].partition("\n## ")[0]
+    assert '{"error-log-level": "crit"}' in TEXT.partition("\n## ingress-nginx\n")[2].partition("\n## ")[0]
     # A body in a file is a warning.
     (body,) = re.findall(r"client_max_body_size (\w+);", nginx)
     assert re.findall(r"client_body_buffer_size (\w+);", nginx) == [body]
@@ -151,9 +151,7 @@ def test_no_error_log_of_nginx_has_the_path() -> None:
 def test_nobody_else_connects_from_a_trusted_network_of_pods(name: str) -> None:
     """Whoever connects from a trusted network chooses the client's address: of all pods only those of the edge may connect."""
     (policy,) = (
-        each
-        for each in helm.render(VALUES[name])
-        if each["kind"] == "NetworkPolicy" and each["spec"].get("ingress")
+        each for each in helm.render(VALUES[name]) if each["kind"] == "NetworkPolicy" and each["spec"].get("ingress")
     )
     (callbacks,) = (rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 8080)
     edge, probe = callbacks["from"]
