@@ -68,6 +68,18 @@ async def test_the_registry_is_asked_through_the_proxy_that_is_configured() -> N
             assert await client.lookup("subject", SCHEMA) == 7
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_wants_other_credentials_is_named_by_its_key(scheme: str) -> None:
+    """Whether it is asked for a page or for a tunnel; nothing shows the credentials."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with answering(refusal) as url:
+        proxy = url.replace("http://", "http://kim:pass-word@")
+        async with RegistryClient(registry(f"{scheme}://registry.test:8081", proxy=proxy)) as client:
+            with pytest.raises(RegistryUnavailable, match=r"proxy refuses \(407.*; look at registry\.proxy") as failed:
+                await client.lookup("subject", SCHEMA)
+    assert "pass-word" not in str(failed.value)
+
+
 async def test_a_proxy_that_cannot_be_reached_is_named_by_its_key() -> None:
     """Nobody looks for the fault at the registry."""
     async with RegistryClient(registry("http://registry.test:8081", proxy=f"http://{HOST}:1")) as client:
