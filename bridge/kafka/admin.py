@@ -21,6 +21,8 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 ANSWER_MS: Final = 15_000
 """How long an order may take; longer than an append: a cluster creates a topic in its own time."""
 _CONNECT_SECONDS: Final = 8.0
+# A server that does not answer must not hold up the next.
+_NOT_THE_LAST_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = ANSWER_MS / 1000 + 5.0
 _AGAIN_SECONDS: Final = 0.2
 _NOT_CONTROLLER: Final = 41
@@ -105,9 +107,11 @@ async def connected(settings: Kafka) -> AsyncIterator[Admin]:
         ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
     """
     arguments, why = client_arguments(settings), []
-    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
+    servers = collect_hosts(settings.bootstrap_servers, randomize=False)
+    for number, (host, port, _) in enumerate(servers, 1):
+        seconds = _CONNECT_SECONDS if number == len(servers) else _NOT_THE_LAST_SECONDS
         try:
-            connection = await connect(host, port, arguments, _CONNECT_SECONDS)
+            connection = await connect(host, port, arguments, seconds)
         except ConfigurationError:
             raise
         except CONNECTION_FAILURES as error:

@@ -100,3 +100,18 @@ async def test_an_order_whose_answer_was_lost_is_not_sent_again(cluster: Cluster
         with pytest.raises(ConnectionEnded):
             await client.order(ORDER)
     assert cluster.orders == 1
+
+
+async def test_a_bootstrap_server_that_does_not_answer_holds_up_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the connection and says nothing; the last server alone has all the time."""
+    monkeypatch.setattr(admin, "_NOT_THE_LAST_SECONDS", 0.05)
+    monkeypatch.setattr(admin, "_CONNECT_SECONDS", 60.0)
+    mute = await asyncio.start_server(lambda _reader, _writer: None, HOST, 0)
+    first = "{}:{}".format(*mute.sockets[0].getsockname())
+    servers = ",".join([first, *cluster.kafka.bootstrap_servers])
+    kafka = load(environment={}, assignments=[f"kafka.bootstrap_servers={servers}"]).settings.kafka
+    async with asyncio.timeout(20), admin.connected(kafka) as connection:
+        assert (await connection.metadata([])).controller_id == HERE
+    mute.close()
