@@ -101,11 +101,15 @@ class Service:
             await topics.refuse_weak(stop_requested)
         schema_ids = RegisteredIds.of(self._settings)
         self.delivery = Delivery(self._settings, schema_ids)
-        try:
-            await self.delivery.start()
-        except SpoolError as error:
-            raise type(error)(f"spool.directory: {error}") from error
-        await self._retired.load()
+        starting = asyncio.create_task(self._read_from_disk(), name="start")
+        stop = _background("stop_requested", stop_requested.wait())
+        await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            log.warning(
+                "stopped_before_the_start", remedy="if it had waited for long: look at the disk of spool.directory"
+            )
+            return
+        await starting
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, CallbackStats(), self._catalogue)
         collector = MetricsCollector(
             self._settings, self.delivery, self._callbacks, schema_ids, topics=topics, watchers=watchers
@@ -129,7 +133,7 @@ class Service:
         admin = Listener(admin_app(probes, self._tokens), admin_socket, backlog, limits)
         listeners = [asyncio.create_task(public.serve()), asyncio.create_task(admin.serve())]
         background = [
-            _background("stop_requested", stop_requested.wait()),
+            stop,
             _background("topics", topics.run()),
             _background("retired secrets", self._retired.run()),
             *(_background(f"{source} secrets", watcher.run()) for source, watcher in watchers.items()),
@@ -148,6 +152,13 @@ class Service:
         if not stop_requested.is_set():
             why = [repr(task.exception()) for task in listeners if task.done() and task.exception() is not None]
             raise ServerError(f"a listener ended by itself: {'; '.join(why) or 'it does not say why'}")
+
+    async def _read_from_disk(self) -> None:
+        try:
+            await self.delivery.start()
+        except SpoolError as error:
+            raise type(error)(f"spool.directory: {error}") from error
+        await self._retired.load()
 
     def _ready(self) -> bool:
         return self.delivery.ready and not self._stopping

@@ -202,7 +202,8 @@ async def _within_reach(client: Admin, settings: config.Settings, *, lowered: bo
         console.show(line)
     if lines and not lowered:
         raise TopicsError(
-            "nothing was changed; use a larger cluster, or --single-broker to lower it on a machine of your own"
+            "nothing was changed; use a larger cluster, or lower it where losing records does no harm: --single-broker, or in "
+            "the chart topicsJob.singleBroker=true"
         )
     return [topic.lowered_to(brokers) for topic in declared] if lowered else declared
 

@@ -14,8 +14,8 @@ class SpoolEvent(msgspec.Struct, frozen=True):
 
     ``damaged_file``: moved to ``path``. ``salvaged``: ``rows`` and ``reports`` were taken over from damaged files, and
     ``lanes`` has the reports by lane; where that began at the start, with those that had been taken over before.
-    ``damaged_row``: dead-lettered. ``checking``: how far the check or the salvage is. ``checked``: both are done. ``full``:
-    appends are refused. ``failed``: the disk failed. ``recovered``: appends are taken again.
+    ``damaged_row``: dead-lettered. ``checking``: how far the check or the salvage is. ``checked``: both are done, after
+    some time. ``full``: appends are refused. ``failed``: the disk failed. ``recovered``: appends are taken again.
     """
 
     kind: Literal["damaged_file", "salvaged", "damaged_row", "checking", "checked", "full", "failed", "recovered"]

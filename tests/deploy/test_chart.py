@@ -43,6 +43,21 @@ OWN_SPREAD = {
     "whenUnsatisfiable": "DoNotSchedule",
     "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "bridge"}},
 }
+SERVICE = {
+    "externalTrafficPolicy": "Local",
+    "internalTrafficPolicy": "Cluster",
+    "loadBalancerClass": "example.com/internal",
+    "loadBalancerSourceRanges": ["203.0.113.0/24", "2001:db8::/32"],
+    "ipFamilies": ["IPv6", "IPv4"],
+    "ipFamilyPolicy": "PreferDualStack",
+    "sessionAffinity": "None",
+}
+ADMIN_SERVICE = {"ipFamilies": ["IPv6"], "ipFamilyPolicy": "SingleStack"}
+SERVICES: dict[str, Any] = {
+    "service": {"type": "LoadBalancer", **SERVICE},
+    "adminService": {"annotations": {"a": "b"}, **ADMIN_SERVICE},
+    "config": {"server": {"host": "::", "admin_host": "::"}},
+}
 ERROR_CODES = {
     "131021": {"category": "UNDELIVERABLE", "retry": "LATER"},
     "Own.Code": {"category": "OPT_OUT", "retry": "NO", "what": 'said "no"'},
@@ -52,13 +67,23 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "names": [{"nameOverride": "other"}, {"fullnameOverride": "a-name-that-is-as-long-as-names-may-be-in-kubernetes"}],
     "labels": [{"commonLabels": {"team": "crm"}, "podLabels": {"team": "ops"}, "podAnnotations": {"a": "b"}}],
     "image": [{"image": {"digest": "sha256:" + "0" * 64}}, {"image": {"tag": "2.0"}, "imagePullSecrets": [{"name": "x"}]}],
-    "spool": [{"spool": {"enabled": False}}, {"spool": {"storageClassName": "fast", "drain": [6, 7]}}],
+    "spool": [
+        {"spool": {"enabled": False}},
+        {"spool": {"storageClassName": "fast", "drain": [6, 7]}},
+        {
+            "spool": {
+                "labels": {"team": "crm"},
+                "annotations": {"a": "b"},
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"},
+            }
+        },
+    ],
     "config": [{"config": CONFIG_VALUES}],
     "topics": [{"topics": {"status": {"partitions": 24, "config": {"retention.ms": 604_800_000, "cleanup.policy": ""}}}}],
     "error codes": [{"errorCodes": ERROR_CODES}],
     "kafka": [{"config": TLS, "secrets": {"kafka": TLS_SECRETS}}],
     "registry": [{"config": {"registry": {"url": "https://registry:8443,http://other"}}}],
-    "service": [{"service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}}}],
+    "service": [{"service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}}}, SERVICES],
     "ingress": [
         {"ingress": {"enabled": True, "hosts": ["a.example"]}},
         {
@@ -71,7 +96,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             }
         },
     ],
-    "route": [{"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["a.example"]}}],
+    "route": [
+        {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["a.example"]}},
+        {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "timeouts": {"request": "10s"}}},
+    ],
     "policy": [
         {"networkPolicy": {"enabled": False}},
         {
@@ -101,10 +129,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"topologySpreadConstraints": [OWN_SPREAD]},
     ],
     "extras": [EXTRAS],
-    "metrics": [{"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "prometheusRule", "dashboard")}}],
+    "metrics": [
+        {"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "prometheusRule", "dashboard")}},
+        {"metrics": {"podMonitor": {"enabled": True, "labels": {"a": "b"}}}},
+    ],
     "jobs": [
         {"topicsJob": {"enabled": False}, "test": {"enabled": False}},
         {"topicsJob": {"singleBroker": True}, "schemaJob": {"enabled": False}},
+        {"hooks": {"phase": "post"}, "topicsJob": {"enabled": False}},
     ],
 }  # fmt: skip
 
@@ -206,7 +238,7 @@ def validator(kind: str, api_version: str, kubernetes: str) -> Any:
     return jsonschema.Draft202012Validator(schema, registry=resource @ registry)
 
 
-CUSTOM = {"ServiceMonitor", "PrometheusRule", "HTTPRoute"}
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute"}
 
 
 @pytest.mark.parametrize("kubernetes", [helm.OLDEST, helm.NEWEST])
@@ -301,8 +333,11 @@ def test_the_workload_suits_the_spool(objects: list[Object], values: dict[str, A
     assert selects(spec["selector"], bridge(objects))
     if values["spool"]["enabled"]:
         assert workload["kind"] == "StatefulSet"
-        assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+        assert spec["persistentVolumeClaimRetentionPolicy"] == values["spool"]["persistentVolumeClaimRetentionPolicy"]
         (claim,) = spec["volumeClaimTemplates"]
+        assert values["spool"]["labels"].items() <= claim["metadata"]["labels"].items()
+        assert spec["selector"]["matchLabels"].items() <= claim["metadata"]["labels"].items()
+        assert claim["metadata"]["annotations"] == values["spool"]["annotations"]
         # What a StatefulSet lets nobody change must not follow from the chart's version.
         assert helm.chart()["version"] not in str(claim)
         assert spec["serviceName"] in {each["metadata"]["name"] for each in of(objects, "Service")}
@@ -415,6 +450,18 @@ def test_services_lead_to_the_bridges_alone_and_the_public_one_to_callbacks_alon
         assert targets == ({"admin"} if headless else {"callbacks"})
 
 
+def test_services_have_the_options_that_are_set_and_no_others(objects: list[Object], values: dict[str, Any]) -> None:
+    """Kubernetes' own defaults stay where a value is null or empty."""
+    services = of(objects, "Service")
+    for service in services:
+        admin = service["spec"].get("clusterIP") == "None"
+        given = values["adminService" if admin else "service"]
+        wanted = {key: given[key] for key in (ADMIN_SERVICE if admin else SERVICE) if given.get(key)}
+        assert {key: value for key, value in service["spec"].items() if key in SERVICE} == wanted
+        assert service["metadata"].get("annotations", {}) == given["annotations"]
+    assert len(services) == 2
+
+
 def test_routes_lead_to_the_callback_path_and_nothing_else(objects: list[Object], values: dict[str, Any]) -> None:
     """Of the Ingress and of the HTTPRoute: this path, to a service and port that are there."""
     path = "/callbacks/chatapp/status"
@@ -429,6 +476,7 @@ def test_routes_lead_to_the_callback_path_and_nothing_else(objects: list[Object]
     for route in of(objects, "HTTPRoute"):
         (rule,) = route["spec"]["rules"]
         assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": path}, "method": "POST"}]
+        assert rule.get("timeouts", {}) == values["httpRoute"]["timeouts"]
         assert rule["backendRefs"] == [{"name": name, "port": port["port"]}]
     assert len(of(objects, "Ingress")) == values["ingress"]["enabled"]
     assert len(of(objects, "HTTPRoute")) == values["httpRoute"]["enabled"]
@@ -451,7 +499,7 @@ def test_every_pod_has_one_policy_both_ways(objects: list[Object], values: dict[
         outs = {port["port"] for rule in rules for port in rule["ports"]}
         registry = {8443, 80} if "registry" in values["config"] else set()
         bridges = {8080} if name.startswith(("probe/", "drain/")) else set()
-        assert outs == {53} | set(own["kafkaPorts"] or [9092, 9192]) | registry | bridges
+        assert outs == {53, 5353} | set(own["kafkaPorts"] or [9092, 9192]) | registry | bridges
 
 
 def test_with_a_proxy_only_the_proxy_is_let_out_to() -> None:
@@ -501,10 +549,11 @@ def test_the_account_has_no_token(objects: list[Object], values: dict[str, Any])
 
 def test_hooks_stand_on_nothing_of_the_release(objects: list[Object], values: dict[str, Any]) -> None:
     """Before an installation there is no account and no ConfigMap of it; what they bring goes when they have succeeded."""
+    phase = values["hooks"]["phase"]
     hooks = [each for each in objects if is_hook(each) and each["kind"] != "Pod"]
     for each in hooks:
         annotations = each["metadata"]["annotations"]
-        assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert annotations["helm.sh/hook"] == f"{phase}-install,{phase}-upgrade"
         assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
         if each["kind"] == "Job":
             assert "serviceAccountName" not in each["spec"]["template"]["spec"]
@@ -561,11 +610,18 @@ def test_prometheus_finds_the_bridges_and_learns_of_orphans(objects: list[Object
         assert [each["port"] for each in monitor["spec"]["endpoints"]] == [
             each["name"] for each in service["spec"]["ports"]
         ]
+    for monitor in of(objects, "PodMonitor"):
+        matched_pods = [name for name, pod in pods(objects).items() if selects(monitor["spec"]["selector"], pod)]
+        assert [name.partition("/")[0] for name in matched_pods] == ["bridge"]
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["port"] in {port["name"] for port in bridge(objects)["spec"]["containers"][0]["ports"]}
+        assert monitor["metadata"]["labels"]["a"] == "b"
     for rules in of(objects, "PrometheusRule"):
         names = [rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
         assert "ChatappBridgeSpoolLeftBehind" in names
         assert all(rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"])
     assert len(of(objects, "ServiceMonitor")) == metrics["serviceMonitor"]["enabled"]
+    assert len(of(objects, "PodMonitor")) == metrics["podMonitor"]["enabled"]
     assert len(of(objects, "PrometheusRule")) == metrics["prometheusRule"]["enabled"]
     dashboards = [each for each in of(objects, "ConfigMap") if each["metadata"]["name"].endswith("-dashboard")]
     assert len(dashboards) == metrics["dashboard"]["enabled"]

@@ -4,6 +4,7 @@ import itertools
 import re
 import shlex
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,77 @@ def test_the_notes_give_the_address_and_the_next_three_commands() -> None:
     assert not any("from inside the cluster only" in each for each in (routed, gateway, balanced))
 
 
+def test_the_notes_say_what_has_to_stand_in_front() -> None:
+    """Size, timeout, log and health check, wherever the chart does not set them itself; and where to read on."""
+
+    def ingress(class_name: str | None) -> dict[str, Any]:
+        return {"ingress": {"enabled": True, "hosts": ["a.example"], "className": class_name}}
+
+    opened: list[dict[str, Any]] = [
+        ingress(None),
+        ingress("alb"),
+        {"httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}]}},
+        {"service": {"type": "LoadBalancer"}},
+    ]
+    for values in opened:
+        said = notes(values | {"config": {"limits": {"body_bytes": 9_000_000}}})
+        assert "has to let a body of 9000000 bytes through" in said
+        assert "Its health check is GET /healthz on the public port." in said
+        assert "files/edge.md" in said
+    known = notes(ingress("nginx"))
+    assert "has to let a body" not in known
+    assert "files/edge.md" in known
+    assert "files/edge.md" not in notes({})
+
+
+def test_the_notes_warn_of_claims_that_go_with_the_release() -> None:
+    """With the reports that wait on them."""
+    deleted = {"spool": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"}}}
+    assert "whenDeleted is Delete" in notes(deleted)
+    assert "whenDeleted" not in notes({})
+
+
+def alerts(chart: Path, **values: Any) -> dict[str, dict[str, str]]:
+    """The annotations of each alert that a chart, or its package, makes."""
+    objects = helm.render({"metrics": {"prometheusRule": {"enabled": True, **values}}}, chart=chart)
+    (found,) = (each["spec"]["groups"] for each in objects if each["kind"] == "PrometheusRule")
+    return {rule["alert"]: rule["annotations"] for group in found for rule in group["rules"] if "alert" in rule}
+
+
+def test_an_alert_leads_into_the_runbook_for_who_has_the_chart_alone(tmp_path: Path) -> None:
+    """By default its link is a file of the package with that very heading; and it carries the entry itself."""
+    helm.run("package", helm.CHART, "--destination", tmp_path)
+    (package,) = tmp_path.glob("*.tgz")
+    found = alerts(package)
+    with tarfile.open(package) as archive:
+        for alert, annotations in found.items():
+            path, _, anchor = annotations["runbook_url"].partition("#")
+            file = archive.extractfile(path)
+            assert file is not None
+            text = file.read().decode()
+            assert anchor == alert.lower()
+            _, heading, after = text.partition(f"\n### {alert}\n")
+            assert heading, alert
+            assert after.strip().startswith(annotations["runbook"])
+            assert re.findall(r"^- \*\*(.+?)\*\*", annotations["runbook"], re.MULTILINE) == [
+                "Means", "Impact", "Look at", "Do"
+            ]  # fmt: skip
+            # Prometheus takes annotations for templates.
+            assert "{{" not in annotations["runbook"]
+    assert len(found) > 15
+
+
+def test_the_runbook_may_be_published_elsewhere() -> None:
+    """One value moves all links; the anchors stay."""
+    found = alerts(helm.CHART, runbookUrl="https://wiki.example/runbook")
+    assert {alert: each["runbook_url"] for alert, each in found.items()} == {
+        alert: f"https://wiki.example/runbook#{alert.lower()}" for alert in found
+    }
+    assert "runbookUrl" in helm.refusal(
+        {"metrics": {"prometheusRule": {"runbookUrl": "https://wiki.example/runbook#"}}}
+    )
+
+
 def test_commands_in_pods_are_the_programs_own() -> None:
     """Every pod's arguments are taken by the command line."""
     values = {"spool": {"drain": [4]}, "config": {"registry": {"url": "http://registry"}}}
@@ -123,17 +195,23 @@ def test_commands_in_pods_are_the_programs_own() -> None:
 
 
 def test_the_readmes_commands_are_taken() -> None:
-    """Its values too: the example that Helm is given there is rendered."""
+    """Its values too: the example that Helm is given there is rendered, for three brokers and for one."""
     text = (helm.CHART / "README.md").read_text()
-    command = next(line for line in text.replace("\\\n", " ").splitlines() if line.startswith("helm install"))
-    arguments = [word for word in shlex.split(command)[2:] if word != "--wait"]
+    commands = [line for line in text.replace("\\\n", " ").splitlines() if line.startswith("helm upgrade --install")]
+    # A failed `helm install` can't be repeated: "cannot re-use a name that is still in use".
+    assert "\nhelm install" not in text
+    (command,) = commands
+    arguments = [word for word in shlex.split(command)[3:] if word != "--wait"]
     arguments[1] = str(helm.CHART)
-    done = subprocess.run(
-        [helm.helm(), "template", *arguments, "--kube-version", helm.NEWEST],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    (single,) = re.findall(r"`--set (topicsJob\.singleBroker=true)`", text)
+    for more in ([], ["--set", single]):
+        done = subprocess.run(
+            [helm.helm(), "template", *arguments, *more, "--kube-version", helm.NEWEST],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("--single-broker" in done.stdout) is bool(more)
     example = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     assert helm.refusal(example) == ""

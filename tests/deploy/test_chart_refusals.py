@@ -11,6 +11,7 @@ from bridge import config
 
 SASL = {"kafka": {"security_protocol": "SASL_SSL"}}
 PASSWORD = {"kafka": {"sasl_plain_password_file": {"name": "kafka", "key": "password"}}}
+IPV4 = "0.0.0.0"  # noqa: S104 - every address of a pod
 RULE = {"metrics": {"prometheusRule": {"enabled": True}}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     # What JSON Schema says of a single value.
@@ -157,6 +158,54 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "ingress.hosts: is empty, so that the ingress would take",
     ),
     "a route from nowhere": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: is empty"),
+    "claims that go with their replica": (
+        {"spool": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}},
+        "spool.persistentVolumeClaimRetentionPolicy.whenScaled: Delete would remove a volume with the reports that wait",
+    ),
+    "an address that nobody reaches": (
+        {"config": {"server": {"host": "127.0.0.1"}}},
+        "config.server.host: 127.0.0.1 is the pod's own loopback, where neither probes nor Services come; give 0.0.0.0",
+    ),
+    "an admin address that no probe reaches": (
+        {"config": {"server": {"admin_host": "localhost"}}},
+        "config.server.admin_host: localhost is the pod's own loopback",
+    ),
+    "an IPv6 Service before an IPv4 address": (
+        {"config": {"server": {"host": IPV4}}, "service": {"ipFamilies": ["IPv6"]}},
+        "config.server.host: 0.0.0.0 takes IPv4 only, and service.ipFamilies has IPv6; give ::, or remove one of them",
+    ),
+    "two families in one stack": (
+        {"adminService": {"ipFamilies": ["IPv4", "IPv6"]}},
+        "adminService.ipFamilies: two families need adminService.ipFamilyPolicy PreferDualStack or RequireDualStack",
+    ),
+    "outside traffic of a Service that has none": (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "service.externalTrafficPolicy: is for service.type NodePort and LoadBalancer; choose one of them, or remove it",
+    ),
+    "a load balancer's class without one": (
+        {"service": {"type": "NodePort", "loadBalancerClass": "a.example/b"}},
+        "service.loadBalancerClass: is for service.type LoadBalancer, which is NodePort; change the type, or remove it",
+    ),
+    "a load balancer's networks without one": (
+        {"service": {"loadBalancerSourceRanges": ["203.0.113.0/24"]}},
+        "service.loadBalancerSourceRanges: is for service.type LoadBalancer, which is ClusterIP",
+    ),
+    "a network that is none": (
+        {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["203.0.113.7"]}},
+        "at '/service/loadBalancerSourceRanges/0'",
+    ),
+    "scraped twice": (
+        {"metrics": {each: {"enabled": True} for each in ("serviceMonitor", "podMonitor")}},
+        "metrics.podMonitor.enabled: with metrics.serviceMonitor.enabled each bridge would be scraped, and counted, twice",
+    ),
+    "topics that nobody makes first": (
+        {"hooks": {"phase": "post"}, "spool": {"enabled": False}},
+        "hooks.phase: post makes the topics when the bridges are ready, and with spool.enabled=false they are not ready",
+    ),
+    "topics that the bridges wait for": (
+        {"hooks": {"phase": "post"}, "config": {"topics": {"check": "refuse"}}},
+        "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post",
+    ),
     "annotations for nobody": (
         {"serviceAccount": {"create": False, "annotations": {"a": "b"}}},
         "serviceAccount.annotations: are for an account that the chart makes",
@@ -181,7 +230,7 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
     """All are named at once; secrets with the place where they belong. Their values are not repeated."""
     text = {"path_secrets": ["hush-hush-hush-hush"]}
     secrets = {key: text["path_secrets"] if key == "access.path_secrets" else "hush" for key in config.SECRET_KEYS}
-    chart = {"server.port": 1, "server.host": "::", "server.admin_port": 2, "server.admin_host": "::"}
+    chart: dict[str, Any] = {"server.port": 1, "server.admin_port": 2}
     chart |= {"spool.enabled": False, "spool.directory": "/x", "topics.file": "/x", "events.error_codes": "/x"}
     values: dict[str, Any] = {}
     for key, value in {**secrets, **chart}.items():
@@ -213,6 +262,10 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
             ]
         },
         {"global": {"anything": 1}},
+        {"config": {"server": {"host": "::", "admin_host": "::"}}, "service": {"ipFamilies": ["IPv6"]}},
+        {"config": {"server": {"host": IPV4, "admin_host": IPV4}}},
+        {"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+        {"hooks": {"phase": "post"}, "spool": {"enabled": False}, "topicsJob": {"enabled": False}},
     ],
     ids=str,
 )

@@ -251,6 +251,19 @@ async def test_a_start_that_waits_for_kafka_ends_when_told(mute_kafka: str, tmp_
         assert stopped.seconds <= SHUTDOWN
 
 
+async def test_a_start_that_waits_for_a_disk_ends_when_told(tmp_path: Path) -> None:
+    """A disk that does not answer holds the start, and not its end. A pipe that nobody writes to is such a disk."""
+    (tmp_path / "spool").mkdir()
+    os.mkfifo(tmp_path / "spool" / "format")
+    settings = {"spool.directory": tmp_path / "spool", "server.shutdown_seconds": SHUTDOWN}
+    async with BridgeProcess("127.0.0.1:1", tmp_path, settings, wait="no") as bridge:
+        await eventually(partial(_takes_signals, bridge))
+        stopped = await bridge.stop()
+        assert stopped.code == 0
+        assert stopped.seconds <= SHUTDOWN
+        assert await _said(bridge, "stopped_before_the_start")
+
+
 async def _active(bridge: BridgeProcess, count: int) -> bool:
     return (await bridge.metrics())["chatapp_bridge_callbacks_active"] == count
 

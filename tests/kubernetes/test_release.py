@@ -84,7 +84,7 @@ def test_a_release_is_installed_changed_rolled_back_removed_and_installed_again(
     before = uids(namespace)
     larger = {**values, "spool": {"size": "2Gi", "storageClassName": "other"}}
     said = namespace.release(larger, directory=tmp_path, succeed=False)
-    assert "spool.size: 2Gi is not that of StatefulSet bridge, 1Gi, and Kubernetes lets it not be changed" in said
+    assert "spool.size: 2Gi is not that of StatefulSet bridge, 1Gi, and Kubernetes never changes it" in said
     assert "spool.storageClassName: other is not that of StatefulSet bridge, null" in said
     namespace.release({**values, "networkPolicy": {**values["networkPolicy"], "adminFrom": [{"podSelector": {}}]},
                        "podDisruptionBudget": {"maxUnavailable": "50%"}}, directory=tmp_path)  # fmt: skip

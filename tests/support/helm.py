@@ -77,7 +77,7 @@ def run(
     if values is not None:
         command += ["--values", "-"]
     # Nothing of a developer's own configuration, and no cluster.
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/nonexistent"}
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/dev/null"}
     text = None if values is None else yaml.safe_dump(values)
     return subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=False)
 

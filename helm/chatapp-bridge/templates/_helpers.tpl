@@ -48,6 +48,70 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if hasKey $section (index . 2) }}{{ get $section (index . 2) | toJson }}{{ else }}{{ index . 3 | toJson }}{{ end }}
 {{- end }}
 
+{{- /* The path on the public port by which a load balancer asks whether this bridge takes callbacks; nothing where there is none. */ -}}
+{{- define "bridge.healthPath" -}}
+{{- include "bridge.setting" (list . "server" "health_path" "/healthz") | trimAll "\"" }}
+{{- end }}
+
+{{- /* Annotations of the Ingress: what its class needs, below the user's own. ingress-nginx and F5's controller both have the class
+       nginx, AWS and Alibaba Cloud both alb; an annotation of the other one is ignored.
+       nginx takes twice limits.body_bytes, so that the bridge itself refuses, and counts, what is somewhat too large. It buffers that in
+       memory: when it writes a body to a file, its error log has a warning with the path, and so the secret. */ -}}
+{{- define "bridge.ingressAnnotations" -}}
+{{- $class := .Values.ingress.className | default "" -}}
+{{- $body := include "bridge.bodyBytes" . | int64 | mul 2 | toString -}}
+{{- $health := include "bridge.healthPath" . -}}
+{{- $needed := dict -}}
+{{- if contains "nginx" $class -}}
+{{- $needed = dict
+      "nginx.ingress.kubernetes.io/proxy-body-size" $body
+      "nginx.ingress.kubernetes.io/client-body-buffer-size" $body
+      "nginx.ingress.kubernetes.io/proxy-connect-timeout" "1"
+      "nginx.ingress.kubernetes.io/proxy-send-timeout" "10"
+      "nginx.ingress.kubernetes.io/proxy-read-timeout" "10"
+      "nginx.ingress.kubernetes.io/enable-access-log" "false"
+      "nginx.org/client-max-body-size" $body
+      "nginx.org/client-body-buffer-size" $body
+      "nginx.org/proxy-connect-timeout" "1s"
+      "nginx.org/proxy-send-timeout" "10s"
+      "nginx.org/proxy-read-timeout" "10s" -}}
+{{- else if and $health (regexMatch "(^|[-.])alb([-.]|$)" $class) -}}
+{{- $needed = dict
+      "alb.ingress.kubernetes.io/healthcheck-enabled" "true"
+      "alb.ingress.kubernetes.io/healthcheck-method" "GET"
+      "alb.ingress.kubernetes.io/healthcheck-path" $health -}}
+{{- end -}}
+{{- merge (deepCopy .Values.ingress.annotations) $needed | toYaml }}
+{{- end }}
+
+{{- define "bridge.bodyBytes" -}}
+{{- include "bridge.setting" (list . "limits" "body_bytes" 8388608) | float64 | int64 }}
+{{- end }}
+
+{{- /* The options of a Service that are set. Takes a dict of values and keys. */ -}}
+{{- define "bridge.serviceOptions" -}}
+{{- $set := dict -}}
+{{- range $key := .keys -}}
+{{- with get $.values $key -}}
+{{- $set = merge $set (dict $key .) -}}
+{{- end -}}
+{{- end -}}
+{{- if $set }}{{ toYaml $set }}{{ end }}
+{{- end }}
+
+{{- define "bridge.claimLabels" -}}
+{{- merge (include "bridge.bridgeSelector" . | fromYaml) (deepCopy .Values.spool.labels) | toYaml }}
+{{- end }}
+
+{{- /* How Prometheus shows the token of the admin port, where there is one. */ -}}
+{{- define "bridge.scrapeAuthorization" -}}
+{{- with .Values.metrics.tokenSecret | default (dig "server" "admin_token_file" dict .Values.secrets) -}}
+authorization:
+  type: Bearer
+  credentials: {name: {{ .name }}, key: {{ .key | quote }}}
+{{- end }}
+{{- end }}
+
 {{- /* preStop, then what is in flight is answered, then the rest is journalled and everything closed; a few seconds for the kubelet. */ -}}
 {{- define "bridge.stopSeconds" -}}
 {{- $answered := include "bridge.setting" (list . "delivery" "ack_deadline_seconds" 2.0) | float64 -}}

@@ -9,7 +9,11 @@
       (include "bridge.refusals.volumes" . | fromJsonArray)
       (include "bridge.refusals.replicas" . | fromJsonArray)
       (include "bridge.refusals.budget" . | fromJsonArray)
-      (include "bridge.refusals.routes" . | fromJsonArray) -}}
+      (include "bridge.refusals.routes" . | fromJsonArray)
+      (include "bridge.refusals.addresses" . | fromJsonArray)
+      (include "bridge.refusals.services" . | fromJsonArray)
+      (include "bridge.refusals.jobs" . | fromJsonArray)
+      (include "bridge.refusals.monitoring" . | fromJsonArray) -}}
 {{- if $refusals }}
 {{- fail (printf "\n\nthese values can't be used:\n  %s\n" (join "\n  " $refusals)) }}
 {{- end }}
@@ -18,7 +22,7 @@
 {{- define "bridge.refusals.config" -}}
 {{- $found := list -}}
 {{- $secrets := list "access.path_secrets" "kafka.sasl_plain_password" "kafka.ssl_password" "registry.password" "registry.token" "registry.ssl_password" -}}
-{{- $chart := list "server.host" "server.port" "server.admin_host" "server.admin_port" "spool.enabled" "spool.directory" "topics.file" "events.error_codes" -}}
+{{- $chart := list "server.port" "server.admin_port" "spool.enabled" "spool.directory" "topics.file" "events.error_codes" -}}
 {{- range $section, $keys := .Values.config -}}
 {{- range $key, $value := $keys -}}
 {{- $name := printf "%s.%s" $section $key -}}
@@ -124,13 +128,21 @@
 {{- $name := include "bridge.fullname" . -}}
 {{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace $name -}}
 {{- if and .Values.spool.enabled $there -}}
-{{- $claim := (first $there.spec.volumeClaimTemplates).spec -}}
+{{- $template := first $there.spec.volumeClaimTemplates -}}
+{{- $claim := $template.spec -}}
 {{- $has := dict "size" $claim.resources.requests.storage "accessModes" $claim.accessModes "storageClassName" (get $claim "storageClassName") -}}
 {{- range $key, $old := $has -}}
 {{- $new := get $.Values.spool $key -}}
 {{- $same := or (eq (toJson $new) (toJson $old)) (and (eq $key "size") (eq (include "bridge.bytes" $new) (include "bridge.bytes" $old))) -}}
 {{- if not (or $same (and (empty $new) (empty $old))) -}}
-{{- $found = append $found (printf "spool.%s: %v is not that of StatefulSet %s, %v, and Kubernetes lets it not be changed; see to the claims, then kubectl --namespace %s delete statefulset %s --cascade=orphan, which leaves the pods, and upgrade again (docs/operations.md, A larger volume)" $key (toJson $new | trimAll "\"") $name (toJson $old | trimAll "\"" | default "null") $.Release.Namespace $name) -}}
+{{- $found = append $found (printf "spool.%s: %v is not that of StatefulSet %s, %v, and Kubernetes never changes it; see to the claims, then kubectl --namespace %s delete statefulset %s --cascade=orphan, which leaves the pods, and upgrade again (docs/operations.md, A larger volume)" $key (toJson $new | trimAll "\"") $name (toJson $old | trimAll "\"" | default "null") $.Release.Namespace $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $now := dict "labels" (include "bridge.claimLabels" . | fromYaml) "annotations" .Values.spool.annotations -}}
+{{- range $key, $new := $now -}}
+{{- $old := dig "metadata" $key dict $template -}}
+{{- if ne (toJson ($new | default dict)) (toJson $old) -}}
+{{- $found = append $found (printf "spool.%s: the claims of StatefulSet %s have other %s, and Kubernetes never changes them; set the same ones on the claims there are (kubectl --namespace %s label or annotate pvc), then kubectl --namespace %s delete statefulset %s --cascade=orphan, which leaves the pods, and upgrade again" $key $name $key $.Release.Namespace $.Release.Namespace $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -139,6 +151,9 @@
 
 {{- define "bridge.refusals.replicas" -}}
 {{- $found := list -}}
+{{- if eq .Values.spool.persistentVolumeClaimRetentionPolicy.whenScaled "Delete" -}}
+{{- $found = append $found "spool.persistentVolumeClaimRetentionPolicy.whenScaled: Delete would remove a volume with the reports that wait on it, which were answered 200; keep Retain, and remove a claim by hand when `spool show` calls it empty (docs/operations.md, Scaling down)" -}}
+{{- end -}}
 {{- with .Values.autoscaling -}}
 {{- if .enabled -}}
 {{- if gt (int .minReplicas) (int .maxReplicas) -}}
@@ -194,6 +209,60 @@
 {{- if and (not .create) .annotations -}}
 {{- $found = append $found "serviceAccount.annotations: are for an account that the chart makes, and serviceAccount.create is false; remove one or the other" -}}
 {{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- /* Where the bridge listens. Probes and Services come from outside of the pod, and an IPv6 Service needs an IPv6 socket. */ -}}
+{{- define "bridge.refusals.addresses" -}}
+{{- $found := list -}}
+{{- range $key, $service := dict "host" "service" "admin_host" "adminService" -}}
+{{- $host := dig "server" $key "" $.Values.config -}}
+{{- if or (eq $host "localhost" "::1") (hasPrefix "127." $host) -}}
+{{- $found = append $found (printf "config.server.%s: %s is the pod's own loopback, where neither probes nor Services come; give 0.0.0.0 or ::, or remove it" $key $host) -}}
+{{- else if and (regexMatch "^[0-9.]+$" $host) (has "IPv6" (get $.Values $service).ipFamilies) -}}
+{{- $found = append $found (printf "config.server.%s: %s takes IPv4 only, and %s.ipFamilies has IPv6; give ::, or remove one of them" $key $host $service) -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.services" -}}
+{{- $found := list -}}
+{{- range $name := list "service" "adminService" -}}
+{{- $service := get $.Values $name -}}
+{{- if and (gt (len $service.ipFamilies) 1) (has $service.ipFamilyPolicy (list nil "SingleStack")) -}}
+{{- $found = append $found (printf "%s.ipFamilies: two families need %s.ipFamilyPolicy PreferDualStack or RequireDualStack; set it, or name one family" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.service -}}
+{{- if and .externalTrafficPolicy (eq .type "ClusterIP") -}}
+{{- $found = append $found "service.externalTrafficPolicy: is for service.type NodePort and LoadBalancer; choose one of them, or remove it" -}}
+{{- end -}}
+{{- range $key := list "loadBalancerClass" "loadBalancerSourceRanges" -}}
+{{- if and (get $.Values.service $key) (ne $.Values.service.type "LoadBalancer") -}}
+{{- $found = append $found (printf "service.%s: is for service.type LoadBalancer, which is %s; change the type, or remove it" $key $.Values.service.type) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.jobs" -}}
+{{- $found := list -}}
+{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (not .Values.spool.enabled) -}}
+{{- $found = append $found "hooks.phase: post makes the topics when the bridges are ready, and with spool.enabled=false they are not ready without topics; use pre, or topicsJob.enabled=false and `chatapp-bridge topics apply` by hand" -}}
+{{- end -}}
+{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
+{{- $found = append $found "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post topicsJob makes them only after the bridges; use warn, or hooks.phase pre" -}}
+{{- end -}}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "bridge.refusals.monitoring" -}}
+{{- $found := list -}}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
+{{- $found = append $found "metrics.podMonitor.enabled: with metrics.serviceMonitor.enabled each bridge would be scraped, and counted, twice; turn one of them off" -}}
 {{- end -}}
 {{- $found | toJson }}
 {{- end }}
