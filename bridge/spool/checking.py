@@ -17,7 +17,7 @@ _REPORT_SECONDS: Final = 10.0
 """Between two events about the progress."""
 _RETRY_SECONDS: Final = 1.0
 """After a failure of the disk."""
-_TAKE_BYTES: Final = 4 << 20
+_TAKE_BYTES: Final = 1 << 20
 """Bodies beyond which what was found is stored."""
 _ALMOST: Final = 0.99
 """The largest share before all is done."""
