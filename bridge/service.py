@@ -105,7 +105,9 @@ class Service:
         stop = _background("stop_requested", stop_requested.wait())
         await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
-            log.warning("stopped_before_the_start", remedy="if it had waited for long: look at the disk of spool.directory")
+            log.warning(
+                "stopped_before_the_start", remedy="if it had waited for long: look at the disk of spool.directory"
+            )
             return
         await starting
         self._callbacks = Callbacks(self._settings, self._access, self.delivery, CallbackStats(), self._catalogue)

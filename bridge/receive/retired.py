@@ -1,4 +1,4 @@
-"""Secrets that were valid and are not any more: a push with one of them is a push that is lost.
+"""Secrets that were valid until they were removed: a push with one of them is lost.
 
 The bridge knows them by a salted hash only. With a spool it keeps the hashes in a file there, so that a restart with other
 secrets knows the former ones.
@@ -43,7 +43,7 @@ class _Known(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RetiredSecrets:
-    """Tells a secret that was removed within the last 30 days from one that never was.
+    """Recognises a secret that was removed within the last 30 days.
 
     Args:
         file: where the hashes are kept; None: in memory only.
@@ -119,8 +119,8 @@ class RetiredSecrets:
 
 def _read(file: Path) -> _Known:
     known = msgspec.json.decode(file.read_bytes(), type=_Known)
+    for text in (known.salt, *known.valid, *known.retired):
+        bytes.fromhex(text)
     if not 0 < len(known.salt) <= hashlib.blake2b.MAX_KEY_SIZE:
         raise ValueError("its salt has the wrong length")
-    for hashed in (*known.valid, *known.retired):
-        bytes.fromhex(hashed)
     return known
