@@ -60,6 +60,11 @@ spec:
   ports: [{name: kafka, port: 9092}]
 ---
 apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: kafka}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 4Gi}}}
+---
+apiVersion: v1
 kind: Pod
 metadata: {name: kafka, labels: {app: kafka}}
 spec:
@@ -81,9 +86,12 @@ spec:
         - {name: KAFKA_CONTROLLER_LISTENER_NAMES, value: CONTROLLER}
         - {name: KAFKA_INTER_BROKER_LISTENER_NAME, value: INTERNAL}
         - {name: KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR, value: "1"}
+        - {name: KAFKA_LOG_DIRS, value: /var/lib/kafka/data}
         - {name: KAFKA_AUTO_CREATE_TOPICS_ENABLE, value: "false"}
       readinessProbe: {tcpSocket: {port: 9092}, periodSeconds: 1}
       resources: {limits: {memory: 1Gi}}
+      volumeMounts: [{name: data, mountPath: /var/lib/kafka/data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: kafka}}]
 """
 
 
@@ -133,21 +141,26 @@ class Namespace:
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
         return items
 
+    def claims(self) -> list[str]:
+        """The names of the bridges' claims."""
+        names = self.kubectl("get", "pvc", "-l", "app.kubernetes.io/name=chatapp-bridge", "--output", "name").split()
+        return [name.partition("/")[2] for name in names]
+
     def apply(self, text: str) -> None:
         """Create or change objects."""
         self.kubectl("apply", "--filename", "-", input_text=text)
 
     def start_kafka(self) -> None:
         """One broker, whose service's address it advertises, so that it can be reached from pods and from here."""
-        service, _, pod = _KAFKA.partition("---")
-        self.apply(service)
+        rest, _, pod = _KAFKA.rpartition("---")
+        self.apply(rest)
         address = self.get("service", "kafka")["spec"]["clusterIP"]
         self.apply(pod.replace("ADDRESS", address))
         self.kubectl("wait", "--for=condition=Ready", "pod/kafka", f"--timeout={WAIT}")
         self.kafka = f"{address}:9092"
 
     def stop_kafka(self) -> None:
-        """End it and all it held; returns when it is gone: forced, it might still acknowledge for a while."""
+        """End it; its topics stay for the next one. Returns when it is gone: forced, it might still acknowledge for a while."""
         self.kubectl("delete", "pod", "kafka", "--grace-period=1", "--ignore-not-found")
 
     def values(self, **more: Any) -> dict[str, Any]:
