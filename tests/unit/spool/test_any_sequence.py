@@ -354,7 +354,7 @@ def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_small_pieces")
-@pytest.mark.parametrize("seed", range(300 if LONG else 15))
+@pytest.mark.parametrize("seed", range(300 if LONG else 8))
 async def test_no_sequence_loses_changes_or_invents_a_row(tmp_path: Path, seed: int) -> None:
     """See the module's docstring."""
     chance = random.Random(seed)  # noqa: S311 - a test's dice
