@@ -109,17 +109,17 @@ class Salvage:
     def __init__(self, directory: Path, source: Source) -> None:
         self.source = source
         damaged = directory / source.path
-        database, wal, absent = damaged / DATABASE, damaged / f"{DATABASE}-wal", damaged / "absent"
-        self._all_pages = max(1, size_of(database) // PAGE_BYTES + size_of(wal) // PAGE_BYTES)
-        stale = _is_stale(database, WalFrames(wal))
-        parts = [(database, absent), (absent, wal)] if stale else [(database, wal)]
+        database, wal_path, absent = damaged / DATABASE, damaged / f"{DATABASE}-wal", damaged / "absent"
+        self._all_pages = max(1, size_of(database) // PAGE_BYTES + size_of(wal_path) // PAGE_BYTES)
+        wal = WalFrames(wal_path)
+        parts = [(database, WalFrames(absent)), (absent, wal)] if _is_stale(database, wal) else [(database, wal)]
         pages = (rows for number, part in enumerate(parts) for rows in raw_rows(*part, 0 if number else source.page))
         self._pages = islice(pages, source.page, None)
 
     @property
     def share(self) -> float:
-        """How much is done, from 0 to 1."""
-        return min(1.0, self.source.page / self._all_pages)
+        """About how much is done, from 0 to 1; above 1 for some steps that belong to no page."""
+        return self.source.page / self._all_pages
 
     def take(self, seconds: float, max_bytes: int) -> Found:
         """The rows of the next pages, none at the end. The caller moves ``source.page`` on when they are stored."""

@@ -182,12 +182,11 @@ class RawPages:
             free.clear()
 
 
-def raw_rows(database: Path, wal_path: Path, skip: int = 0) -> Iterator[list[list[Value]]]:
+def raw_rows(database: Path, wal: WalFrames, skip: int = 0) -> Iterator[list[list[Value]]]:
     """Every row of every table that can be parsed, ``[rowid, column, column, …]``; may repeat a row, may invent one.
 
     Yields the rows of one page after the other, perhaps none. The first ``skip`` of these steps are not read.
     """
-    wal = WalFrames(wal_path)
     pages = RawPages(database, wal)
     free: set[int] = set()
     steps = 0

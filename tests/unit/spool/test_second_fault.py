@@ -62,6 +62,15 @@ async def part_of_it(spool: Spool) -> None:
     assert spool.stats.rows < ROWS
 
 
+async def interrupted(house: House, monkeypatch: pytest.MonkeyPatch) -> tuple[Spool, Callable[[], None]]:
+    """A spool that has taken over a part of a damaged file, and what lets it go on."""
+    await with_a_damaged_file(house)
+    let_go = held_back(monkeypatch)
+    spool = await house.open()
+    await part_of_it(spool)
+    return spool, let_go
+
+
 async def test_a_damaged_file_that_cannot_be_read_for_a_while_is_salvaged_later(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,10 +119,7 @@ async def test_a_second_damage_during_a_salvage_costs_nothing_that_is_whole(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it takes the text that names the first file, and rows that had been taken over."""
-    await with_a_damaged_file(house)
-    let_go = held_back(monkeypatch)
-    spool = await house.open()
-    await part_of_it(spool)
+    spool, let_go = await interrupted(house, monkeypatch)
     await spool.append([row(2, 1)])
     await spool.close(TIMEOUT_SECONDS)
     os.truncate(house.directory / "spool.db", PAGE_BYTES)
@@ -137,10 +143,7 @@ async def test_reports_are_counted_once_when_a_salvage_of_the_start_begins_again
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the former process alone: not what was taken over twice, nor what this process appended."""
-    await with_a_damaged_file(house)
-    let_go = held_back(monkeypatch)
-    spool = await house.open()
-    await part_of_it(spool)
+    spool, let_go = await interrupted(house, monkeypatch)
     await spool.append([row(1, 1_000), row(2, 1)])
     house.gate.commit_errors = [sqlite_error(sqlite3.SQLITE_IOERR_WRITE)]
     spool.delete_through(3, 1)
@@ -269,5 +272,5 @@ async def test_a_circular_chain_of_overflow_pages_ends(house: House, monkeypatch
         return real(self, number)
 
     monkeypatch.setattr(RawPages, "page", page)
-    assert list(raw_rows(database, house.directory / "none"))
+    assert list(raw_rows(database, WalFrames(house.directory / "none")))
     assert read < 3 * len(data) // PAGE_BYTES
