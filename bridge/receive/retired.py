@@ -6,7 +6,6 @@ secrets knows the former ones.
 
 import asyncio
 import hashlib
-import hmac
 import secrets as random
 import time
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ import msgspec
 import structlog
 
 from bridge import durable
+from bridge.config.secrets import is_one_of
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +74,8 @@ class RetiredSecrets:
         retired = self._known.retired
         if not retired or len(secret) > _LONGEST:
             return False
-        hashed, since = self._hash(secret), time.time() - KEPT_SECONDS
-        return sum(hmac.compare_digest(hashed, each) for each, at in retired.items() if at > since) > 0
+        hashed, since = self._hash(secret).encode(), time.time() - KEPT_SECONDS
+        return is_one_of(hashed, (each.encode() for each, at in retired.items() if at > since))
 
     def _hash(self, secret: bytes) -> str:
         return hashlib.blake2b(secret, key=self._known.salt.encode(), digest_size=32).hexdigest()
