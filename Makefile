@@ -49,8 +49,10 @@ test-unit: $(READY) ## the tests that need no Kafka
 test-image: $(READY) ## build the container image and run it; needs a container engine
 	$(BIN)/python -m pytest tests/image $(ARGS)
 
+# The cluster needs the machine as well.
+test-kubernetes: WORKERS = 2
 test-kubernetes: $(READY) ## install, upgrade, roll back, remove the chart; needs a cluster, kubectl, helm and the image in it
-	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) tests/kubernetes $(ARGS)
 
 faults: $(READY) ## the fault tests in their long form
 	BRIDGE_LONG=1 $(BIN)/python -m pytest tests/faults tests/kafka/test_abuse.py $(ARGS)

@@ -55,9 +55,9 @@ def sync(path: Path) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put a whole new file, of mode 0600 or 0660, in the place of ``path``: whoever reads it sees the old one or the new one.
+    """Replace ``path`` by a new file of mode 0600 or 0660; a reader sees the old content or the new one.
 
-    What stands beside it as ``path.new`` in between is written over.
+    The new file is written as ``path.new`` first; one that exists is removed.
     """
     beside = path.with_name(f"{path.name}.new")
     beside.unlink(missing_ok=True)  # it may belong to another user

@@ -20,6 +20,8 @@ EVERY_ADDRESS = "::"
 _CONNECTIONS = 65_536
 # What says that the kernel has no IPv6.
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+# What says that the address is wrong; the last one, that it is an IPv4 address in IPv6's form.
+_NOT_THE_PORT = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EINVAL})
 
 
 def bind(host: str, port: int, host_key: str, port_key: str) -> socket.socket:
@@ -39,10 +41,12 @@ def bind(host: str, port: int, host_key: str, port_key: str) -> socket.socket:
             if host != EVERY_ADDRESS or error.errno not in _NO_IPV6:
                 raise
             return _bound("0.0.0.0", port)  # noqa: S104 - it is asked for
-    except OSError as error:
-        key = host_key if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else port_key
+    except (OSError, UnicodeError) as error:
+        key, why = port_key, getattr(error, "strerror", "not a host name")
+        if isinstance(error, socket.gaierror | UnicodeError) or error.errno in _NOT_THE_PORT:
+            key = host_key
         remedy = "free it or take another" if key == port_key else 'give an address of this machine, or "::" for all'
-        raise ConfigurationError(f"{key}: can't listen on {host}:{port}: {error.strerror}; {remedy}") from error
+        raise ConfigurationError(f"{key}: can't listen on {host}:{port}: {why}; {remedy}") from error
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -50,7 +54,7 @@ def _bound(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != EVERY_ADDRESS)
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != EVERY_ADDRESS)
         # Not SO_REUSEPORT, by which a second bridge would quietly take half of the callbacks.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

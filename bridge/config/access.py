@@ -25,7 +25,7 @@ def path_secrets(access: Access) -> list[str]:
     """All secrets in force, of both places.
 
     Raises:
-        ConfigurationError: none, and not told to run open; or one is too weak or can't stand in a path.
+        ConfigurationError: there is none and ``access.allow_unauthenticated`` is false; or one can't be used.
     """
     secrets = [(secret, "access.path_secrets") for secret in access.path_secrets]
     if access.path_secrets_file:

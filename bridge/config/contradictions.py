@@ -102,9 +102,7 @@ def _sasl_contradictions(kafka: Kafka) -> Iterator[str]:
 
 
 def _registry_contradictions(registry: Registry) -> Iterator[str]:
-    for url in registry.urls:
-        if problem := _url_problem(url):
-            yield f"registry.url: {problem}"
+    yield from _url_problems(registry)
     tls = any(url.startswith("https:") for url in registry.urls)
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         path = getattr(registry, key)
@@ -118,8 +116,7 @@ def _registry_contradictions(registry: Registry) -> Iterator[str]:
     if registry.proxy and not registry.urls:
         yield "registry.proxy: is set but registry.url is empty; set the address, or remove it"
     if registry.proxy and not _is_address(registry.proxy, {"http"}):
-        masked = without_credentials(registry.proxy)
-        yield f"registry.proxy: {masked} is not the address of an HTTP proxy; give http://host:port, or http://user:password@host:port"
+        yield f"registry.proxy: {_masked(registry.proxy)} is not the address of an HTTP proxy; give http://host:port, or http://user:password@host:port"
     yield from _registry_credentials(registry)
 
 
@@ -144,14 +141,26 @@ def _registry_credentials(registry: Registry) -> Iterator[str]:
         yield "registry.token: has a blank, a control character or one beyond ASCII, which no header can carry; correct it"
 
 
-def _url_problem(url: str) -> str:
-    """Why the address can't be used, or nothing; never shows what may be a secret in it."""
-    masked = without_credentials(url).partition("?")[0]
-    if masked != url.partition("?")[0]:
-        return f"{masked} carries credentials; set registry.username and registry.password, or registry.token"
-    if not _is_address(url, {"http", "https"}):
-        return f"{masked} is no address of a registry; give http://host:port or https://host:port, with a path if it has one"
-    return ""
+def _url_problems(registry: Registry) -> Iterator[str]:
+    """Never with what may be a secret in an address."""
+    # The whole text, as a password may hold the comma that separates two addresses.
+    if "@" in registry.url:
+        masked = _masked(registry.url).partition("?")[0]
+        yield f"registry.url: {masked} carries credentials; set registry.username and registry.password, or registry.token"
+        return
+    for url in registry.urls:
+        if not _is_address(url, {"http", "https"}):
+            address = url.partition("?")[0]
+            yield (
+                f"registry.url: {address} is not the address of a registry; give http://host:port or https://host:port, "
+                "with a path if it has one"
+            )
+
+
+def _masked(url: str) -> str:
+    """The address without what may be credentials in it, also where ``//`` is missing."""
+    before, at, host = url.rpartition("@")
+    return f"<masked>@{host}" if at and "//" not in before else without_credentials(url)
 
 
 def _is_address(url: str, schemes: Container[str]) -> bool:

@@ -397,6 +397,8 @@ class Delivery:
         window = max(_MIN_WINDOW_BYTES, self._settings.delivery.memory_bytes // (2 * total))
         stored = self.spool.stats.lanes if self.spool is not None else {}
         self._salvages = self.spool is not None and self.spool.stats.salvaging
+        # No process gives a number twice: a deleted row in an old page of a damaged file would be taken for one that waits.
+        last_seq = max([time.time_ns(), *(found.last_seq for found in stored.values())])
         for topic, count in layout.topics:
             self.lanes[topic] = []
             for index in range(count):
@@ -405,6 +407,7 @@ class Delivery:
                     topic,
                     index=index,
                     of=count,
+                    last_seq=last_seq,
                     spool_after_seconds=self._spool_after_seconds,
                     quarantine=topic == self._settings.topics.quarantine,
                     window_bytes=window,
@@ -418,7 +421,7 @@ class Delivery:
                 found = stored.get(lane.number)
                 if self._salvages or (found is None and self.spool is not None and not self.spool.stats.checked):
                     # The file may hold rows of this lane that nobody knows of yet: what is new comes behind any of them.
-                    lane.resume(0, time.time_ns(), 0)
+                    lane.resume(0, last_seq, 0)
                 elif found is not None:
                     lane.resume(found.first_seq, found.last_seq, found.reports)
                     self.counters.recovered += found.reports
@@ -438,8 +441,8 @@ class Delivery:
         if event.kind == "salvaged" and self._salvages:
             self._salvages = False
             for lane in self.all_lanes():
-                lane.depth += event.lanes.get(lane.number, 0)
-            self.counters.recovered += event.reports
+                lane.depth += (reports := event.lanes.get(lane.number, 0))
+                self.counters.recovered += reports
 
 
 def _callback_of(record: Record) -> str:

@@ -67,6 +67,7 @@ class Lane:
         number: the lane's number in the spool.
         topic: where its records go.
         of: how many lanes the topic has, ``index`` being this one's place among them.
+        last_seq: entries get larger sequence numbers. It is larger than any that a former process gave.
         quarantine: whether it is of the quarantine, which has links of its own.
         spool_after_seconds: a lane whose entry waited longer is degraded.
         window_bytes: memory for what is also on disk.
@@ -82,6 +83,7 @@ class Lane:
         *,
         index: int,
         of: int,
+        last_seq: int,
         quarantine: bool,
         spool_after_seconds: float,
         window_bytes: int,
@@ -109,7 +111,7 @@ class Lane:
         self._outcome = outcome
         self._loop = asyncio.get_running_loop()
         self._activity = Activity.IDLE
-        self._last_seq = 0
+        self._last_seq = last_seq
         self._queue: deque[LaneEntry] = deque()
         self._loaded_through = 0
         self._spilled = False
@@ -143,7 +145,7 @@ class Lane:
 
     def resume(self, first_seq: int, last_seq: int, reports: int) -> None:
         """Take over what a former process left in the spool."""
-        self._last_seq = self._journalled_through = self._stored_through = last_seq
+        self._journalled_through = self._stored_through = last_seq
         self._loaded_through = first_seq - 1
         self._spilled = self.degraded = True
         self.depth = reports
@@ -451,10 +453,13 @@ class Lane:
         read.add_done_callback(partial(self._on_read, self._stored_through))
 
     def _on_read(self, stored: int, done: "asyncio.Future[list[SpoolRow]]") -> None:
-        if self._activity is not Activity.READING or done.cancelled():
+        if done.cancelled():
+            return
+        error = done.exception()  # asked for also by a lane that was stopped: asyncio logs one that nobody asked for
+        if self._activity is not Activity.READING:
             return
         self._activity = Activity.IDLE
-        if (error := done.exception()) is not None:
+        if error is not None:
             log.error("lane_failed", lane=self.number, exc_info=error)
             self._pause(_BROKEN_SECONDS)
             return

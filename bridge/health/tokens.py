@@ -2,8 +2,9 @@
 
 import base64
 import binascii
-import hmac
 from collections.abc import Iterable, Sequence
+
+from bridge.config.secrets import is_one_of
 
 
 class AdminTokens:
@@ -27,7 +28,7 @@ class AdminTokens:
         given = [_token(value) for name, value in headers if name == b"authorization"]
         if len(given) != 1:
             return False
-        return sum(hmac.compare_digest(given[0], token) for token in self._tokens) > 0
+        return is_one_of(given[0], self._tokens)
 
 
 def _token(authorization: bytes) -> bytes:

@@ -21,6 +21,8 @@ from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 ANSWER_MS: Final = 15_000
 """How long an order may take; longer than an append: a cluster creates a topic in its own time."""
 _CONNECT_SECONDS: Final = 8.0
+# A server that does not answer must not hold up the next.
+_NOT_THE_LAST_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = ANSWER_MS / 1000 + 5.0
 _AGAIN_SECONDS: Final = 0.2
 _NOT_CONTROLLER: Final = 41
@@ -53,31 +55,47 @@ class Admin:
     async def order(self, request: Request[Any]) -> Any:
         """Send one of aiokafka's requests to the controller: brokers of Kafka 2 do not pass an order on.
 
+        While the controller moves, brokers name none, or one that is gone or not the controller any more: it is asked for
+        again until the time is over. An order whose answer was lost is not sent again.
+
         Raises:
             KafkaUnavailable, KafkaError, OSError, TimeoutError: as ``metadata``.
+            ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
         """
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            while True:
-                answer = await self._ask_controller(request)
-                if _NOT_CONTROLLER not in _codes(answer):
-                    return answer
-                await asyncio.sleep(_AGAIN_SECONDS)
+        unreachable: KafkaUnavailable | None = None
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                while True:
+                    found = await self._controller()
+                    unreachable = found if isinstance(found, KafkaUnavailable) else None
+                    if not isinstance(found, KafkaUnavailable):
+                        answer = await _asked_once(found, request)
+                        if _NOT_CONTROLLER not in _codes(answer):
+                            return answer
+                    await asyncio.sleep(_AGAIN_SECONDS)
+        except TimeoutError as error:
+            raise unreachable or error from error
 
-    async def _ask_controller(self, request: Request[Any]) -> Any:
+    async def _controller(self) -> Connection | KafkaUnavailable:
+        """A connection to the controller, or why there is none now."""
         cluster = await self.metadata([])
         addresses = {node: (host, port) for node, host, port, *_ in cluster.brokers}
         if cluster.controller_id not in addresses:
-            raise KafkaUnavailable("the cluster names no controller now")
+            return KafkaUnavailable("the cluster names no controller now")
         host, port = addresses[cluster.controller_id]
         try:
-            controller = await connect(host, port, client_arguments(self._settings), _CONNECT_SECONDS)
+            return await connect(host, port, client_arguments(self._settings), _CONNECT_SECONDS)
+        except ConfigurationError:
+            raise
         except CONNECTION_FAILURES as error:
-            why = f"broker {cluster.controller_id}, advertised as {host}:{port}: {reason(error)}"
-            raise KafkaUnavailable(why) from error
-        try:
-            return await controller.ask_aiokafka(request)
-        finally:
-            controller.abort("not used any more")
+            return KafkaUnavailable(f"broker {cluster.controller_id}, advertised as {host}:{port}: {reason(error)}")
+
+
+async def _asked_once(connection: Connection, request: Request[Any]) -> Any:
+    try:
+        return await connection.ask_aiokafka(request)
+    finally:
+        connection.abort("not used any more")
 
 
 @asynccontextmanager
@@ -89,9 +107,11 @@ async def connected(settings: Kafka) -> AsyncIterator[Admin]:
         ConfigurationError: a mounted secret can't be read, a certificate or key can't be used.
     """
     arguments, why = client_arguments(settings), []
-    for host, port, _ in collect_hosts(settings.bootstrap_servers, randomize=False):
+    servers = collect_hosts(settings.bootstrap_servers, randomize=False)
+    for number, (host, port, _) in enumerate(servers, 1):
+        seconds = _CONNECT_SECONDS if number == len(servers) else _NOT_THE_LAST_SECONDS
         try:
-            connection = await connect(host, port, arguments, _CONNECT_SECONDS)
+            connection = await connect(host, port, arguments, seconds)
         except ConfigurationError:
             raise
         except CONNECTION_FAILURES as error:

@@ -68,8 +68,10 @@ async def _reporting(server: config.Server, delivery: Delivery) -> AsyncIterator
 
     bound = bind(server.admin_host, server.admin_port, "server.admin_host", "server.admin_port")
     listener = await asyncio.start_server(answer, sock=bound)
-    async with listener:
+    try:
         yield
+    finally:
+        listener.close()  # not wait_closed: from Python 3.12 on it waits for connections, and an idle one may stay open
 
 
 async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int:
@@ -97,10 +99,6 @@ async def _until_empty(delivery: Delivery, timeout_seconds: float | None) -> int
         f"{_dead_letters(spool.stats, before)}"
     )
     return _say_what_is_kept(spool.stats, before, delivery.last_refusal)
-
-
-def _is_over(began: float, timeout_seconds: float | None) -> bool:
-    return timeout_seconds is not None and asyncio.get_running_loop().time() - began > timeout_seconds
 
 
 def _require_topics(delivery: Delivery, stats: SpoolStats) -> None:

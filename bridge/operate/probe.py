@@ -57,7 +57,9 @@ def callback_url(settings: config.Settings, base: str | None) -> str:
     secrets = config.path_secrets(settings.access)
     before, _, last = path.rpartition("/")
     if before.endswith(CALLBACK_PATH) and last not in secrets:
-        raise ConfigurationError("--url: its secret is none of access.path_secrets; leave it out, or add it there")
+        raise ConfigurationError(
+            "--url: its secret is not in access.path_secrets; remove it from the URL, or add it to the configuration"
+        )
     complete = not secrets or last in secrets
     return f"{parts.scheme}://{parts.netloc}{path}" + ("" if complete else f"/{secrets[0]}")
 
@@ -76,7 +78,7 @@ async def run(settings: config.Settings, url: str, timeout_seconds: float, ca_fi
         ProbeError: it did not come through; how far it came and where to look.
     """
     if not timeout_seconds > 0:
-        raise ConfigurationError(f"--timeout: {timeout_seconds:g} is no time; give more than 0 seconds")
+        raise ConfigurationError(f"--timeout: {timeout_seconds:g} must be greater than 0")
     try:
         tls = client_context(str(ca_file or ""))
     except OSError as error:

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -403,5 +404,5 @@ async def _queue_again(spool: Spool, row: DeadLetter) -> bool:
         await spool.set_meta(LAYOUT_KEY, layout.text)
     lane = layout.number_of(topic, placed(records[0], layout.lanes_of(topic)))
     waiting = spool.stats.lanes.get(lane)
-    await spool.requeue(row.id, lane, waiting.last_seq + 1 if waiting else 1)
+    await spool.requeue(row.id, lane, max(time.time_ns(), waiting.last_seq + 1 if waiting else 0))
     return True

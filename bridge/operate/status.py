@@ -70,9 +70,12 @@ def _token(file: str | None, server: config.Server | None) -> str | None:
 
 
 def _ask(url: str, token: str | None) -> dict[str, Any]:
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        parts = urllib.parse.urlsplit("")
     if parts.scheme not in {"http", "https"} or parts.hostname is None:
-        raise ConfigurationError(f"--url: {url} is no address; give one such as http://localhost:8081")
+        raise ConfigurationError(f"--url: {url} is not an address; give one such as http://localhost:8081")
     try:
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_ANSWER_SECONDS)
         if parts.scheme == "https":

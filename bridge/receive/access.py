@@ -1,8 +1,8 @@
 """The secrets of the callback address: which are valid, and which were."""
 
-import hmac
 from collections.abc import Sequence
 
+from bridge.config.secrets import is_one_of
 from bridge.receive.retired import RetiredSecrets
 
 
@@ -36,7 +36,7 @@ class Access:
         given = _given(rest)
         if self.open:
             return given == b""
-        return sum(hmac.compare_digest(given, secret) for secret in self._secrets) > 0
+        return is_one_of(given, self._secrets)
 
     def admitted(self, rest: str) -> bool:
         """Whether it would have been admitted by a secret that was removed within the last 30 days."""

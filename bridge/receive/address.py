@@ -12,6 +12,8 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 # Some proxies add the port: ``v4:port``, ``[v6]:port``.
 _WITH_PORT: Final = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?|([^:]*):[0-9]{1,5}")
+# Longer than any address with its port and the name of an interface: nothing longer is parsed, remembered or logged.
+_LONGEST: Final = 80
 
 
 class ClientAddress:
@@ -35,7 +37,7 @@ class ClientAddress:
             return address
         lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         for element in reversed(b",".join(lines).split(b",")):
-            further = _parsed(element.decode("latin-1").strip())
+            further = _parsed(element.decode("latin-1").strip()) if len(element) <= _LONGEST else None
             if further is None:
                 break
             address = further

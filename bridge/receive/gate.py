@@ -1,4 +1,4 @@
-"""Who may push now: whoever holds a secret, from an allowed network, within the rate.
+"""Who may push now: a client with a valid secret, from an allowed network, within the rate.
 
 secret? ─no─► 404, or 429 beyond limits.unauthenticated_per_second
   │
@@ -66,7 +66,7 @@ class Gate:
         return None
 
     def unknown(self, scope: dict[str, Any]) -> Answer:
-        """The answer to whoever does not hold a secret, on whatever path."""
+        """The answer to a request without a valid secret, on any path."""
         if self._unauthenticated is not None and (wait := self._unauthenticated.take(self._address.of(scope))):
             self._stats.unauthenticated_limited += 1
             return too_many(wait)

@@ -1,4 +1,4 @@
-"""Secrets that were valid and are not any more: a push with one of them is a push that is lost.
+"""Secrets that were valid until they were removed: a push with one of them is lost.
 
 The bridge knows them by a salted hash only. With a spool it keeps the hashes in a file there, so that a restart with other
 secrets knows the former ones.
@@ -6,7 +6,6 @@ secrets knows the former ones.
 
 import asyncio
 import hashlib
-import hmac
 import secrets as random
 import time
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ import msgspec
 import structlog
 
 from bridge import durable
+from bridge.config.secrets import is_one_of
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class _Known(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RetiredSecrets:
-    """Tells a secret that was removed within the last 30 days from one that never was.
+    """Recognises a secret that was removed within the last 30 days.
 
     Args:
         file: where the hashes are kept; None: in memory only.
@@ -74,8 +74,8 @@ class RetiredSecrets:
         retired = self._known.retired
         if not retired or len(secret) > _LONGEST:
             return False
-        hashed, since = self._hash(secret), time.time() - KEPT_SECONDS
-        return sum(hmac.compare_digest(hashed, each) for each, at in retired.items() if at > since) > 0
+        hashed, since = self._hash(secret).encode(), time.time() - KEPT_SECONDS
+        return is_one_of(hashed, (each.encode() for each, at in retired.items() if at > since))
 
     def _hash(self, secret: bytes) -> str:
         return hashlib.blake2b(secret, key=self._known.salt.encode(), digest_size=32).hexdigest()
@@ -119,8 +119,8 @@ class RetiredSecrets:
 
 def _read(file: Path) -> _Known:
     known = msgspec.json.decode(file.read_bytes(), type=_Known)
+    for text in (known.salt, *known.valid, *known.retired):
+        bytes.fromhex(text)
     if not 0 < len(known.salt) <= hashlib.blake2b.MAX_KEY_SIZE:
         raise ValueError("its salt has the wrong length")
-    for hashed in (*known.valid, *known.retired):
-        bytes.fromhex(hashed)
     return known

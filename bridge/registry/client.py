@@ -250,7 +250,9 @@ def _result(response: httpx.Response, content: bytes, name: str) -> Any:
     raise _refused(name, status, f"{status} {message}".strip(), answered_as_registry=spoken)
 
 
-def _refused(name: str, status: int, said: str, *, answered_as_registry: bool) -> RegistryError:
+def _refused(  # noqa: PLR0911 - an answer for each kind
+    name: str, status: int, said: str, *, answered_as_registry: bool
+) -> RegistryError:
     """The error that a status means, with the registry's words."""
     if status == httpx.codes.UNAUTHORIZED:
         return RegistryError(
@@ -258,6 +260,8 @@ def _refused(name: str, status: int, said: str, *, answered_as_registry: bool) -
         )
     if status == httpx.codes.FORBIDDEN:
         return RegistryError(f"{name}: these credentials may not do this ({said}); have them allowed it")
+    if status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        return RegistryUnavailable(f"{name}: the proxy refuses ({said}); look at registry.proxy")
     if status in _TROUBLED or status >= _FIRST_TROUBLE:
         return RegistryUnavailable(f"{name}: is in trouble ({said}); try again, and look at its log")
     if not answered_as_registry:

@@ -10,13 +10,14 @@ from typing import Final
 
 from bridge.spool.file import SpoolFile
 from bridge.spool.rebuild import Found, Salvage, Source
+from bridge.spool.rows import Ledger
 from bridge.spool.stats import SpoolEvent
 
 _REPORT_SECONDS: Final = 10.0
 """Between two events about the progress."""
 _RETRY_SECONDS: Final = 1.0
 """After a failure of the disk."""
-_TAKE_BYTES: Final = 4 << 20
+_TAKE_BYTES: Final = 1 << 20
 """Bodies beyond which what was found is stored."""
 _ALMOST: Final = 0.99
 """The largest share before all is done."""
@@ -52,6 +53,12 @@ class Checking:
             self._since_start = True
             self._reports = {lane: stats.reports for lane, stats in file.ledger.lanes.items()}
 
+    def exchanged(self, ledger: Ledger) -> None:
+        """The file with ``ledger`` was damaged, and its rows are taken over again: none is counted twice."""
+        known = {lane: stats.reports for lane, stats in ledger.lanes.items()} if self._since_start else self._reports
+        self._rows = 0
+        self._reports = {lane: self._reports.get(lane, 0) - known.get(lane, 0) for lane in self._reports.keys() | known}
+
     @property
     def is_due(self) -> bool:
         """Whether there is no pause after a failure."""
@@ -84,9 +91,16 @@ class Checking:
     def _take_over(self, file: SpoolFile, until: float) -> int:
         source = file.sources.files[0]
         if self._salvage is None or self._salvage.source is not source:
-            self._salvage, self._found = Salvage(self._directory, source), None
+            self._salvage = self._found = None
         if self._found is None:
-            self._found = self._salvage.take(until - time.monotonic(), _TAKE_BYTES)
+            try:
+                self._salvage = self._salvage or Salvage(self._directory, source)
+                self._found = self._salvage.take(until - time.monotonic(), _TAKE_BYTES)
+            except OSError as error:  # of the damaged file: the new one is well
+                self._salvage = None
+                self.failed()
+                self._report(SpoolEvent("failed", f"{self._directory / source.path}: {error}"))
+                return 0
         if self._found.pages:
             rows = file.ledger.rows
             for lane, reports in file.take_over(self._found).items():
@@ -101,7 +115,9 @@ class Checking:
         file.end_source()
         if file.sources.files:
             return
-        rows, lanes, self._rows, self._reports = self._rows, self._reports, 0, {}
+        rows, self._rows = self._rows, 0
+        # Below zero where rows of this process were lost: their lane counts these when it comes to its end.
+        lanes, self._reports = {lane: reports for lane, reports in self._reports.items() if reports > 0}, {}
         reports = sum(lanes.values())
         if self._since_start:
             self._since_start, self.salvaged_at_start = False, reports

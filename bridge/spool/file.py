@@ -13,9 +13,19 @@ from bridge.spool.disk import size_of
 from bridge.spool.failure import DISK_ERRORS, failure_of, malformed
 from bridge.spool.format import DATABASE, PAGE_BYTES, SUFFIXES
 from bridge.spool.index_check import IndexCheck
-from bridge.spool.reader import Rows, head_of, load_ledger, read_dead_letters, read_rows
-from bridge.spool.rebuild import SALVAGE, Found, Sources, exchange, make_ready
-from bridge.spool.rows import DeadLetter, EncodedRow, LaneStats, Ledger, SpoolRow, crc_of, crc_of_total, encode_row
+from bridge.spool.reader import Rows, head_of, load_ledger, load_texts, read_dead_letters, read_rows
+from bridge.spool.rebuild import SALVAGE, Found, Sources, exchange, make_ready, mark_taken_over
+from bridge.spool.rows import (
+    DeadLetter,
+    EncodedRow,
+    LaneStats,
+    Ledger,
+    SpoolRow,
+    crc_of,
+    crc_of_text,
+    crc_of_total,
+    encode_row,
+)
 
 SMALL_BYTES: Final = 1 << 20
 """A file of this size takes next to nothing."""
@@ -326,7 +336,7 @@ class SpoolFile:
         self.meta = {**self.meta, key: value}
 
     def _put_text(self, key: str, value: str) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, value, crc_of_text(key, value)))
 
     # ── what a damaged file held ──
 
@@ -359,7 +369,9 @@ class SpoolFile:
                 self._take_over_dead_letter(draft, row)
             for key, text in found.texts.items():
                 if key != SALVAGE:
-                    self._connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, text))
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO meta VALUES (?, ?, ?)", (key, text, crc_of_text(key, text))
+                    )
             self._put_text(SALVAGE, self.sources.text)
 
     def _has(self, row: EncodedRow) -> bool:
@@ -369,8 +381,9 @@ class SpoolFile:
     def _take_over_dead_letter(self, draft: Ledger, row: Sequence[object]) -> None:
         """Under its own id if that is free; a page may be found twice."""
         columns = "lane, seq, n, reason, at_ms, crc, body"
-        known = self._connection.execute("SELECT crc, at_ms FROM dead_letter WHERE id = ?", row[:1]).fetchone()
-        if known == (row[6], row[5]):
+        known = self._connection.execute("SELECT 1 FROM dead_letter WHERE id = ?", row[:1]).fetchone()
+        same = "SELECT 1 FROM dead_letter WHERE at_ms = ? AND crc = ? AND lane IS ? AND seq IS ?"
+        if known and self._connection.execute(same, (row[5], row[6], *row[1:3])).fetchone():
             return
         self._connection.execute(
             f"INSERT INTO dead_letter (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
@@ -381,6 +394,7 @@ class SpoolFile:
 
     def end_source(self) -> None:
         """The first of ``sources`` is done. After the last the lanes' heads are known, and the file has its bound again."""
+        mark_taken_over(self.directory / self.sources.files[0].path)
         if len(self.sources.files) > 1:
             sources = Sources(self.sources.files[1:])
             self.set_meta(SALVAGE, sources.text)
@@ -391,7 +405,7 @@ class SpoolFile:
                 draft.put(lane, self._lane_after(stats, 0, 0, 0, lane))
             self._connection.execute("DELETE FROM meta WHERE key = ?", (SALVAGE,))
         self.sources = Sources([])
-        self.meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        self.meta = load_texts(self._connection)
         self.bound()
 
     def check_until(self, until: float) -> None:
@@ -428,6 +442,6 @@ class SpoolFile:
     def shrink(self) -> None:
         """Give free pages back to the file system if little is in use: a rewrite of that little, then a truncation."""
         used = self.used_bytes()
-        if used <= _VACUUM_LIVE_BYTES and self.file_bytes() > 4 * used + SMALL_BYTES:
+        if self.checked and used <= _VACUUM_LIVE_BYTES and self.file_bytes() > 4 * used + SMALL_BYTES:
             self._connection.execute("VACUUM")
         self.checkpoint(truncate=True)

@@ -13,7 +13,8 @@ The directory
       ballast               random bytes, to be freed when the disk is full
       rebuild.partial       a new file being created; deleted at the next start
       rebuild.db            the same, complete: the next start finishes the exchange for a damaged one
-      damaged/<time>-<why>/ a damaged file with its -wal and -shm, unchanged; never deleted by the bridge
+      damaged/<time>-<why>/ a damaged file with its -wal and -shm, unchanged; never deleted by the bridge. ``taken-over``
+                            next to them, empty: its whole rows are in the spool
 
 If the directory's group may write it and it passes its group on (mode 2770: Kubernetes makes a volume so for fsGroup), new
 directories are 2770 and new files 0660: a bridge that runs as another user of that group can take over the volume. A mode
@@ -30,8 +31,8 @@ The tables
         body  msgpack of list[Record], each an array [topic, key, value, headers, timestamp_ms, schema]; a record with a
               schema lacks the id that the registry has for it
     dead_letter (id INTEGER PRIMARY KEY, lane, seq, n, reason TEXT, at_ms, crc, body)  at_ms: when it became a dead letter
-    meta  (key TEXT PRIMARY KEY, value TEXT)  the caller's texts, such as the lane layout; ``salvage`` while rows of a
-        damaged file are being taken over: where it is, and how far the salvage has come
+    meta  (key TEXT PRIMARY KEY, value TEXT, crc)  the caller's texts, such as the lane layout; ``salvage`` while rows of a
+        damaged file are being taken over: where it is, and how far the salvage has come. crc: CRC-32 over key, NUL, value
     totals (lane INTEGER PRIMARY KEY, rows, reports, bytes, first_seq, last_seq, oldest_at_ms, crc)  what the queue holds
         of each lane: written in the transaction that changes it, so that a start need not count. A lane without rows has
         zeros. Lane -1 has the sums of all lanes, and in first_seq and last_seq the rows and reports of ``dead_letter``.
@@ -70,13 +71,14 @@ SUFFIXES: Final = ("", "-wal", "-shm")
 """What follows `DATABASE` in the names of the file, its WAL and its shared memory."""
 REBUILD: Final = "rebuild.db"
 PARTIAL: Final = "rebuild.partial"
+TAKEN_OVER: Final = "taken-over"
 TABLES: Final = [
     "CREATE TABLE queue (lane INTEGER, seq INTEGER, n INTEGER, crc INTEGER, body BLOB, PRIMARY KEY (lane, seq))",
     (
         "CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, lane INTEGER, seq INTEGER, n INTEGER, reason TEXT, "
         "at_ms INTEGER, crc INTEGER, body BLOB)"
     ),
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT, crc INTEGER)",
     (
         "CREATE TABLE totals (lane INTEGER PRIMARY KEY, rows INTEGER, reports INTEGER, bytes INTEGER, first_seq INTEGER, "
         "last_seq INTEGER, oldest_at_ms INTEGER, crc INTEGER)"

@@ -17,7 +17,7 @@ from bridge.spool.disk import size_of
 from bridge.spool.failure import malformed
 from bridge.spool.format import DATABASE, TABLES, check_format
 from bridge.spool.index_check import IndexCheck
-from bridge.spool.rows import DeadLetter, Ledger, SpoolRow, Total, crc_of, crc_of_total, decode_body
+from bridge.spool.rows import DeadLetter, Ledger, SpoolRow, Total, crc_of, crc_of_text, crc_of_total, decode_body
 
 T = TypeVar("T")
 
@@ -74,7 +74,19 @@ def load_ledger(connection: sqlite3.Connection) -> tuple[Ledger, dict[str, str]]
         "SELECT EXISTS (SELECT 1 FROM queue), EXISTS (SELECT 1 FROM dead_letter)"
     ).fetchone() != (0, 0):
         raise malformed("there are rows and no totals")
-    return ledger, dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    return ledger, load_texts(connection)
+
+
+def load_texts(connection: sqlite3.Connection) -> dict[str, str]:
+    """The texts of ``meta``.
+
+    Raises:
+        sqlite3.DatabaseError: the file is malformed.
+    """
+    rows = connection.execute("SELECT key, value, crc FROM meta").fetchall()
+    if any(crc != crc_of_text(key, value) for key, value, crc in rows):
+        raise malformed("a text of meta fails its checksum")
+    return {key: value for key, value, _ in rows}
 
 
 def read_rows(connection: sqlite3.Connection, lane: int, after_seq: int, limit: int, max_bytes: int) -> Rows:
@@ -229,7 +241,7 @@ class SpoolReader:
 
     def meta(self) -> dict[str, str]:
         """The texts that `set_meta` stored."""
-        return self._steady(lambda connection: dict(connection.execute("SELECT key, value FROM meta").fetchall()))
+        return self._steady(load_texts)
 
     def read(
         self, lane: int, after_seq: int, *, max_bytes: int, limit: int = READ_ROWS

@@ -4,6 +4,7 @@ The damaged file is moved to ``damaged/``. The new one names it in its ``meta``,
 a salvage goes on after a restart. New rows go into the new file meanwhile.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
@@ -15,12 +16,14 @@ from typing import Final, Self
 
 import msgspec
 
+from bridge import durable
 from bridge.durable import sync
 from bridge.spool.connection import create
 from bridge.spool.disk import make_directory, size_of
-from bridge.spool.format import DATABASE, PAGE_BYTES, PARTIAL, REBUILD
-from bridge.spool.rows import EncodedRow, crc_of
-from bridge.spool.salvage import RawPages, Value, WalFrames, raw_rows, rows_of
+from bridge.spool.format import DATABASE, PAGE_BYTES, PARTIAL, REBUILD, TAKEN_OVER
+from bridge.spool.reader import load_texts
+from bridge.spool.rows import EncodedRow, crc_of, crc_of_text
+from bridge.spool.salvage import RawPages, Value, WalFrames, raw_rows, rows_of, rows_of_leaf
 
 SALVAGE: Final = "salvage"
 """The key of `Sources` in ``meta``."""
@@ -40,7 +43,7 @@ class Source(msgspec.Struct):
     path: str
     page: int = 0
     first_seqs: dict[int, int] = {}
-    unwanted: list[tuple[int, int]] = []
+    unwanted: set[tuple[int, int]] = set()
 
     def wants(self, lane: int, seq: int) -> bool:
         """Whether the row is to be taken over."""
@@ -91,7 +94,7 @@ class Found:
                 case [rowid, None, int(), int(), int(), str(), int(), int(), bytes(body)]:
                     self.dead_letters.append([rowid, *row[2:]])
                     self.size += len(body)
-                case [_, str(key), str(value)]:
+                case [_, str(key), str(value), int(crc)] if crc == crc_of_text(key, value):
                     self.texts[key] = value
 
 
@@ -106,17 +109,17 @@ class Salvage:
     def __init__(self, directory: Path, source: Source) -> None:
         self.source = source
         damaged = directory / source.path
-        database, wal, absent = damaged / DATABASE, damaged / f"{DATABASE}-wal", damaged / "absent"
-        self._all_pages = max(1, size_of(database) // PAGE_BYTES + size_of(wal) // PAGE_BYTES)
-        stale = _is_stale(database, WalFrames(wal))
-        parts = [(database, absent), (absent, wal)] if stale else [(database, wal)]
+        database, wal_path, absent = damaged / DATABASE, damaged / f"{DATABASE}-wal", damaged / "absent"
+        self._all_pages = max(1, size_of(database) // PAGE_BYTES + size_of(wal_path) // PAGE_BYTES)
+        wal = WalFrames(wal_path)
+        parts = [(database, WalFrames(absent)), (absent, wal)] if _is_stale(database, wal) else [(database, wal)]
         pages = (rows for number, part in enumerate(parts) for rows in raw_rows(*part, 0 if number else source.page))
         self._pages = islice(pages, source.page, None)
 
     @property
     def share(self) -> float:
-        """How much is done, from 0 to 1."""
-        return min(1.0, self.source.page / self._all_pages)
+        """About how much is done, from 0 to 1; above 1 for some steps that belong to no page."""
+        return self.source.page / self._all_pages
 
     def take(self, seconds: float, max_bytes: int) -> Found:
         """The rows of the next pages, none at the end. The caller moves ``source.page`` on when they are stored."""
@@ -154,37 +157,59 @@ def exchange(directory: Path, reason: str, source: Source | None = None, others:
         source: what is known of the damaged file's rows; its path is set here.
         others: files that the damaged one had not taken over wholly.
     """
+    if not (directory / REBUILD).exists():  # else an earlier attempt failed between its steps
+        _prepare(directory, reason, source or Source(""), others)
+    return _finish(directory) or exchange(directory, reason, source, others)
+
+
+def _prepare(directory: Path, reason: str, source: Source, others: Iterable[Source]) -> None:
+    """Have a whole ``rebuild.db``."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    path = f"damaged/{stamp}-{time.time_ns() % 10**9:09d}-{reason}"
-    source = source or Source("")
-    source.path = path
+    source.path = f"damaged/{stamp}-{time.time_ns() % 10**9:09d}-{reason}"
     texts = _texts(directory / DATABASE, directory / f"{DATABASE}-wal")
-    known = {each.path: each for each in [source, *others, *Sources.of(texts).files]}
+    known: dict[str, Source] = {}
+    for each in (source, *others, *Sources.of(texts).files, *_not_taken_over(directory)):
+        known.setdefault(each.path, each)
+        each.page = 0  # the rows that were taken over already were in the damaged file alone
     texts[SALVAGE] = Sources(list(known.values())).text
     partial = directory / PARTIAL
     try:
         with closing(create(partial)) as connection:
             for text in texts.items():
-                connection.execute("INSERT INTO meta VALUES (?, ?)", text)
+                connection.execute("INSERT INTO meta VALUES (?, ?, ?)", (*text, crc_of_text(*text)))
         sync(partial)
     except BaseException:
-        partial.unlink()  # its room may be what is missing
+        partial.unlink(missing_ok=True)  # its room may be what is missing
         raise
     partial.rename(directory / REBUILD)
     sync(directory)
-    _finish(directory)
-    return directory / path
 
 
-def _finish(directory: Path) -> None:
-    """Move the damaged file away and the new one to its place; after a crash this may begin again."""
+def mark_taken_over(damaged: Path) -> None:
+    """Note that the whole rows of a damaged file are in the spool, should the file that says so be damaged as well."""
+    if damaged.exists():
+        os.close(durable.create(damaged / TAKEN_OVER, os.O_WRONLY))
+        sync(damaged)
+
+
+def _not_taken_over(directory: Path) -> list[Source]:
+    paths = sorted((directory / "damaged").glob("*/"), reverse=True)
+    return [Source(f"damaged/{path.name}") for path in paths if not (path / TAKEN_OVER).exists()]
+
+
+def _finish(directory: Path) -> Path | None:
+    """Move the damaged file away and the new one to its place; after a crash this may begin again.
+
+    Returns:
+        Where the damaged file is; None if ``rebuild.db`` was damaged and is gone.
+    """
     try:
         with closing(sqlite3.connect(f"{(directory / REBUILD).absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+            meta = load_texts(connection)
         moved_to = directory / Sources.of(meta).files[0].path
     except (sqlite3.DatabaseError, msgspec.MsgspecError, IndexError):
         (directory / REBUILD).unlink()  # it holds no row yet, and does not say where the damaged file goes
-        return
+        return None
     make_directory(moved_to)
     for suffix in ("-wal", "-shm", ""):  # the file last: while it is in place a restart finds the exchange undone
         path = directory / (DATABASE + suffix)
@@ -193,6 +218,7 @@ def _finish(directory: Path) -> None:
     sync(moved_to)
     (directory / REBUILD).rename(directory / DATABASE)
     sync(directory)
+    return moved_to
 
 
 def _texts(database: Path, wal_path: Path) -> dict[str, str]:
@@ -204,6 +230,8 @@ def _texts(database: Path, wal_path: Path) -> dict[str, str]:
         numbers = [*range(1, _FIRST_PAGES + 1), *(number for number in wal.pages if number > _FIRST_PAGES)]
         for number in numbers:
             found.add(rows_of(number, pages), Source(""))
+        for _, offset in wal.lost:
+            found.add(rows_of_leaf(wal.page(offset), 0, pages), Source(""))
     finally:
         pages.close()
     return found.texts

@@ -31,6 +31,11 @@ def crc_of_total(total: Sequence[object]) -> int:
     return zlib.crc32(",".join(map(str, total)).encode())
 
 
+def crc_of_text(key: str, value: str) -> int:
+    """CRC-32 over a row of ``meta``: the key, NUL, the value."""
+    return zlib.crc32(f"{key}\0{value}".encode())
+
+
 class SpoolRow(msgspec.Struct, frozen=True):
     """One lane entry: ``n`` reports encoded as ``records``; ``seq`` is unique in the lane and orders it."""
 

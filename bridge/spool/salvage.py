@@ -48,7 +48,7 @@ class WalFrames:
         self.lost: list[tuple[int, int]] = []
         self.broken = False
         self.page_one_offset: int | None = None
-        self._data = path.read_bytes() if path.exists() else b""
+        self._data = _bytes_of(path) if path.exists() else b""
         if len(self._data) >= _WAL_HEADER.size:
             self._walk()
 
@@ -68,9 +68,11 @@ class WalFrames:
         for start in range(_WAL_HEADER.size, len(self._data) - _FRAME_BYTES + 1, _FRAME_BYTES):
             number, commit, *salts_and_sums = _FRAME_HEADER.unpack_from(self._data, start)
             image = start + _FRAME_HEADER.size
+            if salts_and_sums[:2] != [salt_one, salt_two]:
+                # Left over from before the WAL was last restarted, and so is all that follows. Or this frame is damaged: then
+                # frames with the right salts follow.
+                intact = False
             if intact:
-                if salts_and_sums[:2] != [salt_one, salt_two]:
-                    break  # left over from before the WAL was last restarted
                 sums = _sums(self._data[start : start + 8], order or "<", *sums)
                 sums = _sums(self.page(image), order or "<", *sums)
                 intact = list(sums) == salts_and_sums[2:]
@@ -83,6 +85,27 @@ class WalFrames:
                 self.lost.append((number, image))
                 self.broken = self.broken or commit > 0
         self.page_one_offset = self.pages.get(1)
+
+
+def _bytes_of(path: Path) -> bytes:
+    """What is in a file; zeroes where a bad sector does not let it be read."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        return b"".join(_piece_of(fd, at, min(_CHUNK_BYTES, size - at)) for at in range(0, size, _CHUNK_BYTES))
+    finally:
+        os.close(fd)
+
+
+def _piece_of(fd: int, at: int, size: int) -> bytes:
+    try:
+        return os.pread(fd, size, at)
+    except OSError:
+        if size <= PAGE_BYTES:
+            return bytes(size)
+    return b"".join(
+        _piece_of(fd, start, min(PAGE_BYTES, at + size - start)) for start in range(at, at + size, PAGE_BYTES)
+    )
 
 
 def _sums(data: bytes, order: str, one: int, two: int) -> tuple[int, int]:
@@ -137,9 +160,15 @@ class RawPages:
         return self._chunk[at : at + PAGE_BYTES]
 
     def find_free(self, free: set[int]) -> Iterator[None]:
-        """Add the numbers of the free pages to ``free``, as far as the freelist can be followed; yields at each trunk."""
+        """Add the numbers of the free pages to ``free``, if the freelist is whole; yields at each trunk.
+
+        A list that contradicts the header may name pages that are in use: then none counts as free. Rows that were deleted
+        may come back, but none is lost.
+        """
         first = self.page(1)
-        trunk = int.from_bytes(first[32:36]) if first and first.startswith(b"SQLite format 3\0") else 0
+        trunk, count = (
+            struct.unpack_from(">2I", first, 32) if first and first.startswith(b"SQLite format 3\0") else (0, 0)
+        )
         while trunk and trunk not in free:
             page = self.page(trunk)
             if page is None:
@@ -149,14 +178,15 @@ class RawPages:
             trunk, leaves = struct.unpack_from(">2I", page)
             if leaves <= PAGE_BYTES // 4 - 2:
                 free.update(struct.unpack_from(f">{leaves}I", page, 8))
+        if len(free) != count:
+            free.clear()
 
 
-def raw_rows(database: Path, wal_path: Path, skip: int = 0) -> Iterator[list[list[Value]]]:
+def raw_rows(database: Path, wal: WalFrames, skip: int = 0) -> Iterator[list[list[Value]]]:
     """Every row of every table that can be parsed, ``[rowid, column, column, …]``; may repeat a row, may invent one.
 
     Yields the rows of one page after the other, perhaps none. The first ``skip`` of these steps are not read.
     """
-    wal = WalFrames(wal_path)
     pages = RawPages(database, wal)
     free: set[int] = set()
     steps = 0
@@ -169,7 +199,7 @@ def raw_rows(database: Path, wal_path: Path, skip: int = 0) -> Iterator[list[lis
             yield rows_of(number, pages) if steps > skip and number not in free else []
         wal.pages.update(wal.lost)  # where their long rows go on
         for _, offset in wal.lost:
-            yield list(_rows_of_leaf(wal.page(offset), 0, pages))
+            yield list(rows_of_leaf(wal.page(offset), 0, pages))
     finally:
         pages.close()
 
@@ -177,10 +207,11 @@ def raw_rows(database: Path, wal_path: Path, skip: int = 0) -> Iterator[list[lis
 def rows_of(number: int, pages: RawPages) -> list[list[Value]]:
     """The rows of one page that can be parsed; none where it can't be read or is not the leaf of a table."""
     page = pages.page(number)
-    return [] if page is None else list(_rows_of_leaf(page, 100 if number == 1 else 0, pages))
+    return [] if page is None else list(rows_of_leaf(page, 100 if number == 1 else 0, pages))
 
 
-def _rows_of_leaf(page: bytes, start: int, pages: RawPages) -> Iterator[list[Value]]:
+def rows_of_leaf(page: bytes, start: int, pages: RawPages) -> Iterator[list[Value]]:
+    """The rows of an image of a page that can be parsed; ``start``: where its header is."""
     if page[start] != _TABLE_LEAF:
         return
     cells = int.from_bytes(page[start + 3 : start + 5])
@@ -203,10 +234,12 @@ def _row_of_cell(page: bytes, at: int, pages: RawPages) -> list[Value]:
     local = local if local <= _MAX_LOCAL else _MIN_LOCAL
     parts, rest = [page[at : at + local]], size - local
     following = int.from_bytes(page[at + local : at + local + 4])
+    followed: set[int] = set()
     while rest > 0:
         overflow = pages.page(following)
-        if overflow is None:
+        if overflow is None or following in followed:
             raise ValueError("the overflow chain is broken")
+        followed.add(following)
         parts.append(overflow[4 : 4 + rest])
         rest -= PAGE_BYTES - 4
         following = int.from_bytes(overflow[:4])

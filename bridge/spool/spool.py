@@ -17,6 +17,7 @@ Invariants
 - Appends are taken only while the ballast stands; deletes, reads and checkpoints go on without.
 - Every future is answered, whatever fails; one ``call_soon_threadsafe`` a commit, not a row.
 - Disk in use, except for ``damaged/``, stays within ``max_bytes``: pages in use, ballast, and twice the WAL's bound.
+  The rows of a damaged file are taken over beyond that bound, if the disk has room; appends are refused then.
 """
 
 import asyncio

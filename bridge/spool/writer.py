@@ -161,6 +161,7 @@ class Writer:
             message = f"the spool's thread: {type(error).__name__}: {error}"
             self._mailbox.report(SpoolEvent("failed", message))
             self._reads.clear()
+            self._checking.failed()
             self._mailbox.fail_unanswered(SpoolFailed(message))
             self._deletes.note_unplanned()
         self._post()
@@ -183,14 +184,14 @@ class Writer:
     def _has_work(self) -> bool:
         """Whether the next round reads."""
         file = self._file
-        if file is not None and not file.checked:
-            return self._checking.is_due or bool(self._reads and not file.sources.files)
-        return bool(self._reads)
+        return bool(self._reads and not self._salvages) or (
+            file is not None and not file.checked and self._checking.is_due
+        )
 
     def _read_for_a_moment(self) -> None:
         """Do reads first, then what is to be checked. While rows are taken over from a damaged file, reads wait for them."""
         until = time.monotonic() + _READ_SECONDS
-        while self._reads and not (self._file is not None and self._file.sources.files):
+        while self._reads and not self._salvages:
             self._read_piece(self._reads[0])
             if time.monotonic() >= until:
                 return
@@ -202,7 +203,8 @@ class Writer:
         except DISK_ERRORS as failure:
             self._checking.failed()
             self._failed(failure)
-        self._ledger, self._meta = file.ledger, file.meta
+        if self._file is not None:
+            self._ledger, self._meta = self._file.ledger, self._file.meta
 
     def _write(self, ops: Sequence[Append | Delete]) -> None:
         """Commit appends and deletes, and retry deletes that are left; on failure all these appends fail."""
@@ -211,7 +213,8 @@ class Writer:
         if not appends and not self._deletes:
             return
         error = self._refusal(sum([op.cost_bytes for op in appends])) if appends else None
-        if error is None:
+        if error is None and self._file is not None:  # without one deletes wait, and are no failure: it would
+            # put off the next attempt to open one
             try:
                 self._commit([row for _, rows in planned for row in rows])
             except _RULES as wrong:
@@ -376,8 +379,9 @@ class Writer:
         if file is None:
             return
         firsts = {lane: stats.first_seq for lane, stats in file.ledger.lanes.items()}
-        source = Source("", 0, firsts, [(row.lane, row.seq) for row in file.doubtful])
+        source = Source("", 0, firsts, {(row.lane, row.seq) for row in file.doubtful})
         self._untrusted = reason, source, file.sources.files
+        self._checking.exchanged(file.ledger)
         file.abandon()
         self._open_or_note()
 

@@ -13,7 +13,7 @@ from bridge.topics.inspect import Finding, inspect_all, missing
 log = structlog.get_logger(__name__)
 
 # For topics.check = refuse: a Kafka that takes longer to answer doesn't answer.
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
 # Between attempts while no Kafka answers; no longer than topics.check_seconds.
 _AGAIN_SECONDS = 10.0
 

@@ -91,6 +91,7 @@ async def test_the_example_works(kafka_bootstrap: str, tmp_path: Path) -> None:
         assert record.key.decode() == report["MessageId"]
         assert json.loads(record.value)["provider_status"] == report["Status"]
         for path in re.findall(r"`(/\w+z?)`", SECTION):
+            port = f"http://127.0.0.1:{bridge.port}" if path == defaults.health_path else bridge.admin_url
             async with httpx.AsyncClient() as client:
-                assert (await client.get(bridge.admin_url + path)).status_code == httpx.codes.OK
+                assert (await client.get(port + path)).status_code == httpx.codes.OK
         assert (await bridge.stop()).code == 0

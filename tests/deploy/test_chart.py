@@ -69,7 +69,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "image": [{"image": {"digest": "sha256:" + "0" * 64}}, {"image": {"tag": "2.0"}, "imagePullSecrets": [{"name": "x"}]}],
     "spool": [
         {"spool": {"enabled": False}},
-        {"spool": {"storageClassName": "fast", "drain": [6, 7]}},
+        {"spool": {"storageClassName": "fast", "drain": [6, 7]}, "drainJob": {"timeoutSeconds": 60}},
         {
             "spool": {
                 "labels": {"team": "crm"},
@@ -577,13 +577,13 @@ def test_orphaned_volumes_are_drained_by_name(objects: list[Object], values: dic
     assert all(spec["containers"][0]["args"][:2] == ["spool", "drain"] for spec in drains)
 
 
-def test_a_drain_that_leaves_something_ends_as_a_failed_job(objects: list[Object]) -> None:
+def test_a_drain_that_leaves_something_ends_as_a_failed_job(objects: list[Object], values: dict[str, Any]) -> None:
     """No attempt lasts for ever, there are few of them, and each one's pod stays, with the log that says why."""
     jobs = [each["spec"] for each in of(objects, "Job") if "-drain-" in each["metadata"]["name"]]
     for job in jobs:
         spec = job["template"]["spec"]
         assert spec["restartPolicy"] == "Never"
-        assert spec["containers"][0]["args"][2] == "--timeout=3600"
+        assert spec["containers"][0]["args"][2] == f"--timeout={values['drainJob']['timeoutSeconds']}"
         assert 1 <= job["backoffLimit"] <= 3
         assert "podFailurePolicy" not in job
         assert "ttlSecondsAfterFinished" not in job

@@ -59,7 +59,12 @@ def test_the_application_of_the_page_is_complete() -> None:
     source = application["spec"]["source"]
     (file,) = source["helm"]["valueFiles"]
     assert yaml.safe_load((helm.ROOT / source["path"] / file).read_text()) == VALUES
-    assert helm.refusal(helm.overlaid(VALUES, source["helm"]["valuesObject"]), over={}) == ""
+    given = source["helm"]["valuesObject"]
+    assert helm.refusal(helm.overlaid(VALUES, given), over={}) == ""
+    assert given["image"]["repository"].startswith("REGISTRY/")
+    # The Secret that the values name is made before the first sync, in the namespace of the release.
+    namespace, secret = application["spec"]["destination"]["namespace"], given["secrets"]["access"]["path_secrets_file"]
+    assert f"--namespace {namespace} create secret generic {secret['name']} --from-literal={secret['key']}=" in text
 
 
 @pytest.mark.parametrize("own", [{}, {"annotations": {"team": "crm"}}], ids=["as they are", "with more"])

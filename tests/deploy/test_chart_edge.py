@@ -33,6 +33,8 @@ def test_nginx_takes_every_body_that_the_bridge_takes() -> None:
     for given, body in ((8_388_608, "16777216"), (20_000_000, "40000000")):
         found = annotations("nginx", config={"limits": {"body_bytes": given}})
         assert found[f"{NGINX}/proxy-body-size"] == found[f"{F5}/client-max-body-size"] == body
+        # A body in a file is a warning in nginx's error log, with the path, and so with the secret.
+        assert found[f"{NGINX}/client-body-buffer-size"] == found[f"{F5}/client-body-buffer-size"] == body
     assert annotations("nginx-public")[f"{NGINX}/proxy-body-size"] == "16777216"
 
 

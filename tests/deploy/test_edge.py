@@ -102,22 +102,30 @@ def test_manifests_fit_together() -> None:
     classes = {each["metadata"]["name"] for each in MANIFESTS if each["kind"] == "IngressClass"}
     used = {values["ingress"].get("className") for values in VALUES.values() if "ingress" in values}
     assert classes == {"callbacks-alb"}
+    made = {each["metadata"]["name"] for each in MANIFESTS if each["kind"] == "GatewayClass"}
+    wanted = {each["spec"]["gatewayClassName"] for each in MANIFESTS if each["kind"] == "Gateway"}
+    # What NGINX Gateway Fabric and GKE install themselves.
+    assert wanted - made == {"nginx", "gke-l7-global-external-managed"}
     assert used == {None, "nginx", "alb", *classes}
 
 
+PATH_VARIABLES = {"$request", "$request_uri", "$uri", "$document_uri", "$args", "$http_referer"}
+
+
 def test_no_access_log_has_the_path() -> None:
-    """Envoy's format names no path; nginx's has the masked one; where a cloud's can't be changed, it is off."""
+    """Envoy's and nginx's formats name no path; where a cloud's can't be changed, it is off."""
     (proxy,) = (each for each in MANIFESTS if each["kind"] == "EnvoyProxy")
     settings = proxy["spec"]["telemetry"]["accessLog"]["settings"]
     logged = [field for each in settings for field in each["format"]["json"].values()]
     assert len(logged) > 5
     assert not [field for field in logged if "PATH" in field or "REFERER" in field.upper()]
     (nginx,) = blocks("nginx").values()
-    (format_,) = re.findall(r"log_format masked '(.*)';", nginx)
-    assert not {"$request", "$request_uri", "$uri", "$http_referer"} & set(re.findall(r"\$\w+", format_))
-    assert "access_log /var/log/nginx/callbacks.log masked;" in nginx
-    (pattern,) = re.findall(r'"~(\S+)"', nginx)
-    assert re.match(pattern, f"{CALLBACK_PATH}/a-secret-of-the-tests")
+    (format_,) = re.findall(r"log_format without_path '(.*)';", nginx)
+    (fabric,) = (each for each in MANIFESTS if each["kind"] == "NginxProxy")
+    assert fabric["spec"]["logging"]["accessLog"] == {"format": format_}
+    assert "$status" in format_
+    assert not PATH_VARIABLES & set(re.findall(r"\$\w+", format_))
+    assert re.findall(r"access_log (.*);", nginx) == ["/var/log/nginx/callbacks.log without_path"]
     objects = {name: yaml.safe_dump_all(helm.render(values)) for name, values in VALUES.items()}
     off = {
         "Gateway 1": "logging:\n      enabled: false",
@@ -126,6 +134,47 @@ def test_no_access_log_has_the_path() -> None:
         "ingress-nginx 0": "enable-access-log: 'false'",
     }
     assert {name for name, words in off.items() if words not in objects[name]} == set()
+
+
+def test_no_error_log_of_nginx_has_the_path() -> None:
+    """Its lines of the levels warn and error contain the first line of the request."""
+    (nginx,) = blocks("nginx").values()
+    (fabric,) = (each for each in MANIFESTS if each["kind"] == "NginxProxy")
+    assert re.findall(r"error_log \S+ (\w+);", nginx) == [fabric["spec"]["logging"]["errorLevel"]] == ["crit"]
+    assert '{"error-log-level": "crit"}' in TEXT.partition("\n## ingress-nginx\n")[2].partition("\n## ")[0]
+    # A body in a file is a warning.
+    (body,) = re.findall(r"client_max_body_size (\w+);", nginx)
+    assert re.findall(r"client_body_buffer_size (\w+);", nginx) == [body]
+
+
+@pytest.mark.parametrize("name", [name for name, values in VALUES.items() if "10.244." in str(values)])
+def test_nobody_else_connects_from_a_trusted_network_of_pods(name: str) -> None:
+    """Whoever connects from a trusted network chooses the client's address: of all pods only those of the edge may connect."""
+    (policy,) = (
+        each for each in helm.render(VALUES[name]) if each["kind"] == "NetworkPolicy" and each["spec"].get("ingress")
+    )
+    (callbacks,) = (rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 8080)
+    edge, probe = callbacks["from"]
+    assert edge["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert "probe" in str(probe)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_chart_reports_an_https_address(name: str) -> None:
+    """The provider is given what NOTES print; a load balancer for TCP has no name yet."""
+    done = helm.run(
+        "install", helm.RELEASE, helm.CHART, "--dry-run=client", values=helm.overlaid(helm.MINIMAL, VALUES[name])
+    )
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert (f"https://{HOST}{CALLBACK_PATH}/SECRET" in notes) is not name.startswith("Load balancers")
+
+
+def test_the_commands_of_the_page_name_what_is_there() -> None:
+    """The Secret of the certificate has one name everywhere, and the namespaces are those of the manifests."""
+    assert set(re.findall(r"(?:secretName|certificateRefs:\n\s+- name): (\S+)", TEXT)) == {"callbacks-tls"}
+    assert "--namespace edge create secret tls callbacks-tls " in TEXT
+    assert {each["metadata"].get("namespace", "edge") for each in MANIFESTS} == {"edge"}
 
 
 def test_nginx_takes_what_the_bridge_takes_and_waits_for_it() -> None:

@@ -50,7 +50,7 @@ async def test_a_record_that_the_broker_closes_on_becomes_a_dead_letter(make_pro
     assert (await arena.bridge.post(no_json(size))).status == 200
     proxied.proxy.max_request_bytes = 300_000
     proxied.on_produce = None
-    before = await arena.until(lambda _: proxied.proxy.done["max_request_bytes"] > 0, 10)
+    before = await arena.until(lambda _: proxied.proxy.done["max_request_bytes"] > 0, 30)
     # What is left is the record, and what came in the last moment.
     seen = await arena.until(lambda scrape: scrape.waiting < 50, 20)
     assert seen.total("reports_dead_lettered") == 0

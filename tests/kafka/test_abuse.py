@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.apart import run_apart
+from support.apart import run_apart, running_apart
 from support.bridge_process import BridgeProcess
 from support.callbacks import SUCCESS, body, kept_of, make_topics, mark, report
 from support.raw_http import HOST, Answer, chunked, connection, exchange, read_answer, request
@@ -61,14 +61,8 @@ def bridge(
         "limits.body_read_seconds": BODY_SECONDS,
     }
     process = BridgeProcess(kafka_bootstrap, tmp_path_factory.mktemp("bridge"), settings, topics)
-    try:
-        run_apart(process.start())
+    with running_apart(process, "callback_failed", "request_failed"):
         yield process
-        assert process.running, process.log()
-        assert "callback_failed" not in process.log()
-        assert "request_failed" not in process.log()
-    finally:
-        process.close()
 
 
 @asynccontextmanager

@@ -179,6 +179,7 @@ async def test_a_registry_that_is_away_at_the_first_start_costs_nothing(
             await push(bridge, "Deleted", message="m-1")
             await eventually(counts(bridge, "reports_waiting", 0))
         assert (await bridge.metrics())['chatapp_bridge_schema_ids{state="known"}'] == 1
+        await eventually(counts(bridge, 'lanes{state="degraded"}', 0))
         await bridge.stop()
         await bridge.start()
         await push(bridge, "Read", message="m-2")

@@ -14,7 +14,7 @@ from hypothesis import given
 from litestar import Litestar
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
-from support.apart import run_apart
+from support.apart import run_apart, running_apart
 from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import make_topics
 from support.fuzzing import DECODER_SHARE, few_or_many, while_budget_lasts
@@ -43,13 +43,8 @@ def bridge(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> It
     process = BridgeProcess(
         kafka_bootstrap, tmp_path_factory.mktemp("bridge"), settings, run_apart(make_topics(kafka_bootstrap))
     )
-    try:
-        run_apart(process.start())
+    with running_apart(process, "_failed"):
         yield process
-        assert process.running, process.log()
-        assert "_failed" not in process.log()
-    finally:
-        process.close()
 
 
 def routes(app: Litestar) -> set[str]:

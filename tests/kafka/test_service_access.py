@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.apart import run_apart
+from support.apart import running_apart
 from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import SUCCESS, eventually
 from support.raw_http import Answer, connection, exchange, read_answer, request
@@ -56,12 +56,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
         "limits.callbacks_per_second": 0.2,
     }
     process = BridgeProcess(NOWHERE, tmp_path_factory.mktemp("bridge"), settings)
-    try:
-        run_apart(process.start())
+    with running_apart(process):
         yield process
-        assert process.running, process.log()
-    finally:
-        process.close()
 
 
 async def test_the_health_path_answers_whoever_asks_and_costs_nothing(strict: BridgeProcess) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.apart import run_apart
+from support.apart import run_apart, running_apart
 from support.bridge_process import SECRET, BridgeProcess
 from support.callbacks import SUCCESS, Kept, body, eventually, kept_of, make_topics, mark, report
 from support.raw_http import Answer, chunked, connection, exchange, read_answer, request
@@ -47,12 +47,8 @@ def bridge(
     (directory / "secrets").write_text(f"# for the rotation\n{THIRD}\n")
     settings = {"spool.enabled": False, "access.path_secrets_file": directory / "secrets", **LIMITS}
     process = BridgeProcess(kafka_bootstrap, directory, settings, topics, secrets=(SECRET, SECOND))
-    try:
-        run_apart(process.start())
+    with running_apart(process):
         yield process
-        assert process.running, process.log()
-    finally:
-        process.close()
 
 
 @pytest.fixture

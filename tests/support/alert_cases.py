@@ -60,6 +60,7 @@ HEALTHY = {
     'chatapp_bridge_reports_published_total{topic="chatapp.status.v1"}': growing(6000),
     'chatapp_bridge_reports_published_total{topic="chatapp.status.quarantine.v1"}': steady(0),
     'chatapp_bridge_reports_quarantined_total{reason="no_status"}': steady(0),
+    'chatapp_bridge_reports_quarantined_total{reason="too_many_items"}': steady(0),
     "chatapp_bridge_reports_waiting": steady(0),
     "chatapp_bridge_reports_dead_lettered_total": steady(0),
     "chatapp_bridge_reports_refused_total": steady(0),
@@ -257,6 +258,10 @@ CASES = {
         },
         {"ChatappBridgeQuarantine"},
         not_yet=BEGINS + 4,
+    ),
+    "ChatappBridgeTooManyItems": Case(
+        {'chatapp_bridge_reports_quarantined_total{reason="too_many_items"}': counting(1)},
+        {"ChatappBridgeTooManyItems"},
     ),
     "ChatappBridgeRestarting": Case(
         {

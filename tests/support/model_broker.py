@@ -28,7 +28,7 @@ from bridge.kafka.cluster import Broker, Cluster, ProducerId
 from bridge.kafka.producer import Producer
 from bridge.kafka.wire import Connection
 from support.kafka_frames import Partition, PartitionAnswer, ProduceAnswer, Request, read_request
-from support.scripted import LANES, QUARANTINE, STATUS, Stage, in_loop, settings
+from support.scripted import LANES, QUARANTINE, STATUS, Found, Stage, in_loop, settings
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _SEQUENCES = 1 << 31
@@ -429,9 +429,9 @@ class ModelStage(Stage):
         producer.start()
         return producer
 
-    def begin(self) -> None:
+    def begin(self, found: Found = "whole") -> None:
         """See ``Stage``."""
-        super().begin()
+        super().begin(found)
         self.learn()
 
     @property
@@ -518,6 +518,8 @@ class ModelStage(Stage):
         kafka.silent.clear()
         kafka.leaders = {where: kafka.brokers[0] if at is None else at for where, at in kafka.leaders.items()}
         self.learn()
+        self.salvage()
+        self.disk.checked = True
         for _ in range(400):
             self.serve()
             self.commit()

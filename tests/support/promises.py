@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bridge.delivery.entry import PendingAck
-from support.scripted import FAILED, Stage, numbers
+from support.scripted import FAILED, Found, Stage, numbers
 
 
 class Promises(RuleBasedStateMachine):
@@ -43,12 +43,29 @@ class Promises(RuleBasedStateMachine):
         self.stage.disk.work(FAILED, kept=kept)
         self.stage.settle()
 
-    @rule(unheard=st.integers(0, 3))
-    def crash(self, unheard: int) -> None:
-        """``kill -9`` and a new start."""
+    @rule(unheard=st.integers(0, 3), found=st.sampled_from(["whole", "unchecked", "damaged"]))
+    def crash(self, unheard: int, found: Found) -> None:
+        """``kill -9`` and a new start, which may find the file damaged."""
         self.note_answers()
         self.open.clear()
-        self.stage.crash(unheard)
+        self.stage.crash(unheard, found)
+
+    @rule()
+    def damage(self) -> None:
+        """The file is damaged while the process uses it."""
+        self.stage.disk.damage()
+
+    @precondition(lambda self: self.stage.disk.salvaging)
+    @rule(most=st.sampled_from([1, 2, None]))
+    def salvage(self, most: int | None) -> None:
+        """A piece of it, or all."""
+        self.stage.salvage(most)
+
+    @precondition(lambda self: not self.stage.disk.checked)
+    @rule()
+    def checked(self) -> None:
+        """The file is whole."""
+        self.stage.disk.checked = True
 
     @invariant()
     def balances(self) -> None:
@@ -70,7 +87,8 @@ class Promises(RuleBasedStateMachine):
             if Stage.answer(ack) == 503:
                 continue
             self.promised += records
-            on_disk = {n for row in self.stage.disk.rows.values() for n in numbers(row.records)}
+            rows = [*self.stage.disk.rows.values(), *self.stage.disk.damaged.values()]
+            on_disk = {n for row in rows for n in numbers(row.records)}
             missing = set(numbers(records)) - on_disk - self.given_away() - set(self.stage.log)
             assert not missing, f"answered 200 and nowhere: {missing}"
 

@@ -27,7 +27,7 @@ from bridge.errors import SpoolFailed
 from bridge.kafka.errors import NOT_SENT, Action, ProduceError
 from bridge.record import Record
 from bridge.spool.rows import LaneStats, SpoolRow
-from bridge.spool.stats import SpoolStats
+from bridge.spool.stats import SpoolEvent, SpoolStats
 
 if TYPE_CHECKING:
     from bridge.kafka.producer import Producer
@@ -267,11 +267,28 @@ class Scripted:
         self.log += self.late.pop(number).records
 
 
-class Disk:
-    """The Spool's interface over a dictionary; works off its queue, in order, when told."""
+Found = Literal["whole", "unchecked", "damaged"]
+"""How a start finds the file; of a damaged one no row is known before it is salvaged."""
 
-    def __init__(self, former: "Disk | None" = None) -> None:
+
+class Disk:
+    """The Spool's interface over a dictionary; works off its queue, in order, when told. So it salvages and checks."""
+
+    def __init__(self, former: "Disk | None" = None, found: Found = "whole") -> None:
         self.rows: dict[tuple[int, int], SpoolRow] = former.rows if former else {}
+        self.damaged: dict[tuple[int, int], SpoolRow] = former.damaged if former else {}
+        """Rows that are to be taken over; a read waits for them."""
+        self.checked = found == "whole"
+        self.on_event: Callable[[SpoolEvent], None] = lambda _: None
+        self._held: list[tuple[str, Callable[[], Any], asyncio.Future[Any] | None]] = []
+        self.salvaging = bool(self.damaged)
+        if found == "damaged":
+            self.damage()
+        self._salvaged: Counter[int] = Counter()
+        """Reports by lane, of former processes."""
+        for row in self.rows.values():
+            self._salvaged[row.lane] += row.n
+        self._since_start = self.salvaging
         self.dead_letters: list[SpoolRow] = former.dead_letters if former else []
         self.queue: deque[tuple[str, Callable[[], Any], asyncio.Future[Any] | None]] = deque()
         self.deletes: list[tuple[int, int]] = []
@@ -285,7 +302,15 @@ class Disk:
             rows = [row for (lane, _), row in self.rows.items() if lane == number]
             seqs, reports = [row.seq for row in rows], sum(row.n for row in rows)
             lanes[number] = LaneStats(len(rows), reports, 0, min(seqs), max(seqs), None)
-        return SpoolStats(lanes=lanes, rows=len(self.rows), writable=True, checked=True, checked_share=1.0)
+        checked = self.checked and not self.salvaging
+        return SpoolStats(
+            lanes=lanes,
+            rows=len(self.rows),
+            writable=True,
+            checked=checked,
+            salvaging=self.salvaging,
+            checked_share=0.5,
+        )
 
     # --- the Spool's interface ----------------------------------------------------------------------------------------
 
@@ -318,6 +343,9 @@ class Disk:
             answered: False: done, and the process dies before it hears of it.
         """
         kind, run, future = self.queue.popleft()
+        if kind == "read" and self.salvaging:
+            self._held.append((kind, run, future))
+            return kind
         fails = error is not None and kind == "append"
         result = run() if not fails or kept else None
         if future is not None and answered and not future.done():
@@ -327,6 +355,27 @@ class Disk:
                 future.set_result(result)
         return kind
 
+    def damage(self) -> None:
+        """An empty file takes the place of the one with all the rows, which is salvaged."""
+        self.damaged = self.rows | self.damaged
+        self.rows = {}
+        self.salvaging = True
+
+    def salvage(self, most: int | None = None) -> None:
+        """Take over some rows, all if None; after the last say so, and do the reads that waited."""
+        for place in list(self.damaged)[:most]:
+            row = self.damaged.pop(place)
+            assert place not in self.rows, "a number was given twice"
+            self.rows[place] = row
+            self._salvaged[row.lane] += row.n
+        if self.damaged or not self.salvaging:
+            return
+        self.salvaging = False
+        self.queue.extendleft(reversed(self._held))
+        self._held = []
+        lanes = dict(self._salvaged) if self._since_start else {}
+        self.on_event(SpoolEvent("salvaged", "", None, 0, sum(lanes.values()), lanes))
+
     def _ask(self, kind: str, run: Callable[[], Any]) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.queue.append((kind, run, future))
@@ -334,12 +383,13 @@ class Disk:
 
     def _insert(self, rows: Sequence[SpoolRow]) -> None:
         for row in rows:
-            assert (row.lane, row.seq) not in self.rows, "a row twice"
+            assert (row.lane, row.seq) not in self.rows | self.damaged, "a row twice"
             self.rows[row.lane, row.seq] = row
 
     def _delete(self, lane: int, seq: int) -> None:
-        for each in [key for key in self.rows if key[0] == lane and key[1] <= seq]:
-            del self.rows[each]
+        for rows in (self.rows, self.damaged):
+            for each in [key for key in rows if key[0] == lane and key[1] <= seq]:
+                del rows[each]
 
     def _read(self, lane: int, after_seq: int, max_bytes: int) -> list[SpoolRow]:
         rows = sorted((r for (n, seq), r in self.rows.items() if n == lane and seq > after_seq), key=lambda r: r.seq)
@@ -369,9 +419,9 @@ class Stage:
         """The cluster behind all processes."""
         return Scripted()
 
-    def begin(self) -> None:
-        """Start a process."""
-        self.disk = Disk(self.disk)
+    def begin(self, found: Found = "whole") -> None:
+        """Start a process, which finds the file so."""
+        self.disk = Disk(self.disk, found)
         self.cluster.begin()
         self.run(self._begin())
         self.settle()
@@ -379,6 +429,7 @@ class Stage:
     async def _begin(self) -> None:
         self.delivery = Delivery(settings(), self.ids)
         self.delivery.spool = cast("Spool", self.disk) if self._spool else None
+        self.disk.on_event = self.delivery._on_spool_event
         self.delivery.producer = self.producer()
         self.delivery.counters.published = {STATUS: 0, QUARANTINE: 0}
         self.delivery._make_lanes(Layout([(STATUS, LANES), (QUARANTINE, 1)]))
@@ -389,12 +440,12 @@ class Stage:
         """The process's."""
         return cast("Producer", self.cluster)
 
-    def crash(self, unheard: int = 0) -> None:
+    def crash(self, unheard: int = 0, found: Found = "whole") -> None:
         """``kill -9``; the disk did ``unheard`` more of its queue. Then the next process."""
         for _ in range(min(unheard, len(self.disk.queue))):
             self.disk.work(answered=False)
         self.end()
-        self.begin()
+        self.begin(found)
 
     def end(self) -> None:
         """No process runs."""
@@ -458,6 +509,11 @@ class Stage:
             self.disk.work(error, kept=kept)
             self.settle()
 
+    def salvage(self, most: int | None = None) -> None:
+        """See ``Disk.salvage``."""
+        self.run(in_loop(partial(self.disk.salvage, most)))
+        self.settle()
+
     # --- what is seen -------------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -480,6 +536,12 @@ class Stage:
     def log(self) -> list[int]:
         """Numbers of the records on the cluster's status topic, as they came."""
         return numbers([each for each in self.cluster.log if each.topic == STATUS])
+
+    @property
+    def on_disk(self) -> list[int]:
+        """Numbers of the records in the spool, in its order."""
+        rows = [self.disk.rows[place] for place in sorted(self.disk.rows)]
+        return [number for row in rows for number in numbers(row.records)]
 
     @property
     def quarantined(self) -> list[int]:
@@ -513,6 +575,8 @@ class Stage:
         """Everything is well from now on, until nothing waits."""
         self.cluster.reachable = True
         self.cluster.leaderless.clear()
+        self.salvage()
+        self.disk.checked = True
         for _ in range(200):
             self.advance(0.5)
             self.acknowledge()

@@ -93,28 +93,37 @@ def _knows(address: str, topic: str, partitions: int) -> bool:
     return len(known) == partitions and all(each.is_whole for each in known)
 
 
-async def consume_all(bootstrap: str, topic: str, **settings: Any) -> list[Any]:
+async def consume_all(
+    bootstrap: str,
+    topic: str,
+    *,
+    keep: Callable[[Any], Any] = lambda record: record,
+    seconds: float = READ_SECONDS,
+    **settings: Any,
+) -> list[Any]:
     """Every record that the topic holds now, by partition and offset, read with no group.
 
     Args:
         bootstrap: ``host:port``, comma-separated.
         topic: Its name.
+        keep: What is kept of a record, where all of them are too large; it has its ``partition`` and ``offset``.
+        seconds: What reading may take.
         settings: Of the consumer besides, such as ``isolation_level`` or what SASL needs.
 
     Returns:
-        aiokafka's ``ConsumerRecord``, keys and values in bytes.
+        aiokafka's ``ConsumerRecord``, keys and values in bytes, or what was kept of it.
 
     Raises:
-        TimeoutError: The end, as it was at the beginning, is not reached within a minute.
+        TimeoutError: The end, as it was at the beginning, is not reached in that time.
     """
     # Without a group, every partition of the topic is assigned at the start, for certain and at once.
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings)
     records: list[Any] = []
-    async with asyncio.timeout(READ_SECONDS), consumer:
+    async with asyncio.timeout(seconds), consumer:
         ends = await consumer.end_offsets(consumer.assignment())
         for partition, end in ends.items():
             while await consumer.position(partition) < end:
                 batches = await consumer.getmany(timeout_ms=200)
-                records += [record for batch in batches.values() for record in batch]
+                records += [keep(record) for batch in batches.values() for record in batch]
     records = [each for each in records if each.offset < ends[TopicPartition(topic, each.partition)]]
     return sorted(records, key=lambda each: (each.partition, each.offset))

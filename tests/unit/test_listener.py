@@ -39,7 +39,13 @@ def reached(on: socket.socket, host: str) -> bool:
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize(
     ("host", "found"),
-    [("::", [True, True]), ("0.0.0.0", [True, False]), ("127.0.0.1", [True, False]), ("::1", [False, True])],  # noqa: S104
+    [
+        ("::", [True, True]),
+        ("0:0:0:0:0:0:0:0", [True, True]),
+        ("0.0.0.0", [True, False]),  # noqa: S104
+        ("127.0.0.1", [True, False]),
+        ("::1", [False, True]),
+    ],
 )
 def test_every_address_is_of_both_families_and_an_explicit_one_of_its_own(host: str, found: list[bool]) -> None:
     """Whatever net.ipv6.bindv6only says."""
@@ -47,7 +53,8 @@ def test_every_address_is_of_both_families_and_an_explicit_one_of_its_own(host: 
         on.listen()
         assert [reached(on, "127.0.0.1"), reached(on, "::1")] == found
         said = [address.rpartition(":")[0] for address in listener.addresses(on)]
-        assert said == {"::": ["[::]", "0.0.0.0"], "::1": ["[::1]"]}.get(host, [host])  # noqa: S104
+        every = ["[::]", "0.0.0.0"]  # noqa: S104
+        assert said == {"::": every, "0:0:0:0:0:0:0:0": every, "::1": ["[::1]"]}.get(host, [host])
 
 
 @pytest.mark.parametrize("lacking", ["python", errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
@@ -69,10 +76,11 @@ def test_without_ipv6_every_address_is_ipv4(lacking: int | str, monkeypatch: pyt
         assert listener.addresses(on) == [f"0.0.0.0:{on.getsockname()[1]}"]
 
 
-def test_an_address_of_ipv6_that_is_not_here_is_refused() -> None:
-    """Only the one that stands for all may become another."""
-    with pytest.raises(ConfigurationError, match=r"server\.host: can't listen on 2001:db8::1:0: .* \"::\" for all"):
-        bound("2001:db8::1")
+@pytest.mark.parametrize("host", ["2001:db8::1", "::ffff:127.0.0.1", "[::]", "not..a.name", "x" * 64, ""])
+def test_what_is_not_an_address_of_this_machine_is_refused(host: str) -> None:
+    """In words that name the key; only the address of every interface may become another."""
+    with pytest.raises(ConfigurationError, match=r"^server\.host: can't listen on .*:0: .+ \"::\" for all"):
+        bound(host)
 
 
 @pytest.mark.parametrize("host", ["::", "0.0.0.0", "127.0.0.1"])  # noqa: S104

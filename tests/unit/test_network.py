@@ -68,6 +68,18 @@ async def test_the_registry_is_asked_through_the_proxy_that_is_configured() -> N
             assert await client.lookup("subject", SCHEMA) == 7
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_wants_other_credentials_is_named_by_its_key(scheme: str) -> None:
+    """Whether it is asked for a page or for a tunnel; nothing shows the credentials."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with answering(refusal) as url:
+        proxy = url.replace("http://", "http://kim:pass-word@")
+        async with RegistryClient(registry(f"{scheme}://registry.test:8081", proxy=proxy)) as client:
+            with pytest.raises(RegistryUnavailable, match=r"proxy refuses \(407.*; look at registry\.proxy") as failed:
+                await client.lookup("subject", SCHEMA)
+    assert "pass-word" not in str(failed.value)
+
+
 async def test_a_proxy_that_cannot_be_reached_is_named_by_its_key() -> None:
     """Nobody looks for the fault at the registry."""
     async with RegistryClient(registry("http://registry.test:8081", proxy=f"http://{HOST}:1")) as client:
@@ -76,13 +88,35 @@ async def test_a_proxy_that_cannot_be_reached_is_named_by_its_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["socks5://proxy.test:1080", "proxy.test:3128", "http://", "http://kim:pass-word@proxy.test:0"]
+    "proxy",
+    [
+        "socks5://proxy.test:1080",
+        "proxy.test:3128",
+        "http://",
+        "http://kim:pass-word@proxy.test:0",
+        "kim:pass-word@proxy.test:3128",
+        "http:/kim:pass-word@proxy.test:3128",
+    ],
 )
 def test_what_is_no_proxy_is_refused_without_its_password(proxy: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By its key; socks would need another package."""
     assert main(["config", "--set", "registry.url=http://registry.test", "--set", f"registry.proxy={proxy}"]) in {1, 2}
     said = "".join(capsys.readouterr())
     assert "registry.proxy: " in said
+    assert "pass-word" not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["kim:pass-word@registry.test:8081", "http:/kim:pass-word@registry.test", "http://kim:pass-word,2@registry.test"],
+)
+def test_credentials_in_the_registrys_address_are_refused_and_not_shown(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the address is wrong in another way, or the password has a comma."""
+    assert main(["config", "--set", f"registry.url={url}"]) in {1, 2}
+    said = "".join(capsys.readouterr())
+    assert "registry.test carries credentials" in said.replace(":8081", "")
     assert "pass-word" not in said
 
 

@@ -55,7 +55,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{- /* Annotations of the Ingress: what its class needs, below the user's own. ingress-nginx and F5's controller both have the class
        nginx, AWS and Alibaba Cloud both alb; an annotation of the other one is ignored.
-       nginx takes twice limits.body_bytes, so that the bridge itself refuses, and counts, what is somewhat too large. */ -}}
+       nginx takes twice limits.body_bytes, so that the bridge itself refuses, and counts, what is somewhat too large. It buffers that in
+       memory: when it writes a body to a file, its error log has a warning with the path, and so the secret. */ -}}
 {{- define "bridge.ingressAnnotations" -}}
 {{- $class := .Values.ingress.className | default "" -}}
 {{- $body := include "bridge.bodyBytes" . | int64 | mul 2 | toString -}}
@@ -64,11 +65,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if contains "nginx" $class -}}
 {{- $needed = dict
       "nginx.ingress.kubernetes.io/proxy-body-size" $body
+      "nginx.ingress.kubernetes.io/client-body-buffer-size" $body
       "nginx.ingress.kubernetes.io/proxy-connect-timeout" "1"
       "nginx.ingress.kubernetes.io/proxy-send-timeout" "10"
       "nginx.ingress.kubernetes.io/proxy-read-timeout" "10"
       "nginx.ingress.kubernetes.io/enable-access-log" "false"
       "nginx.org/client-max-body-size" $body
+      "nginx.org/client-body-buffer-size" $body
       "nginx.org/proxy-connect-timeout" "1s"
       "nginx.org/proxy-send-timeout" "10s"
       "nginx.org/proxy-read-timeout" "10s" -}}

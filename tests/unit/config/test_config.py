@@ -546,3 +546,9 @@ def test_a_secrets_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
         said = str(refused.value)
         assert said.startswith(f"access.path_secrets_file: can't read {path}: {words}")
         assert SECRET not in said
+
+
+def test_the_largest_body_of_real_reports_has_no_more_items_than_the_default_allows() -> None:
+    """A real report has more than 210 bytes; a body with too many items is quarantined whole, and consumers miss it."""
+    limits = config.load(environment={}).settings.limits
+    assert limits.body_bytes / 210 < limits.body_items

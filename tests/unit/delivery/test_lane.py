@@ -8,7 +8,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from support.promises import Promises
-from support.scripted import FAILED, LANES, QUARANTINE, STATUS, Sent, Stage, in_loop, kind_of, numbers, record
+from support.scripted import (
+    FAILED,
+    LANES,
+    LOOK_SECONDS,
+    QUARANTINE,
+    STATUS,
+    Sent,
+    Stage,
+    in_loop,
+    kind_of,
+    numbers,
+    record,
+)
 
 from bridge.delivery.entry import PendingAck
 from bridge.delivery.layout import placed
@@ -247,14 +259,15 @@ def test_deletes_are_prefixes_of_what_was_acknowledged(stage: Stage) -> None:
 
     stage.acknowledge()
     stage.commit()
-    assert sorted(row.seq for row in stage.disk.rows.values()) == [2, 3, 4]
+    assert stage.on_disk == [2, 3, 4]
     assert stage.flying == [[2, 3]]
     stage.acknowledge()
     stage.commit()
-    assert sorted(row.seq for row in stage.disk.rows.values()) == [4]
+    assert stage.on_disk == [4]
     stage.finish()
+    first = stage.disk.deletes[0][1]
     number = stage.lane(A).number
-    assert stage.disk.deletes == [(number, 1), (number, 3), (number, 4)]
+    assert stage.disk.deletes == [(number, first), (number, first + 2), (number, first + 3)]
 
 
 # --- more than memory holds ---------------------------------------------------------------------------------------------
@@ -793,6 +806,110 @@ def test_a_leader_that_is_away_holds_its_lane_alone(stage: Stage) -> None:
     assert stage.log == [2, 1]
 
 
+# --- a start, and what is behind it -------------------------------------------------------------------------------------
+
+
+def journalled(stage: Stage, *keys: str) -> None:
+    """Callbacks that a former process stored and did not publish."""
+    stage.cluster.reachable = False
+    pushed = [stage.push(key) for key in keys]
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.commit()
+    assert answers(*pushed) == [200] * len(keys)
+    stage.cluster.reachable = True
+
+
+def test_what_comes_while_a_file_is_salvaged_waits_behind_what_is_in_it(stage: Stage) -> None:
+    """It is stored and answered at once; nothing is sent before the last row is there; each report is counted once."""
+    journalled(stage, A, A2, B)
+    stage.crash(found="damaged")
+    pushed = stage.push(A, B)
+    stage.commit()
+    assert answers(pushed) == [200]
+    stage.salvage(2)
+    stage.advance(1.0)
+    stage.commit()
+    assert stage.flying == []
+
+    stage.salvage()
+    stage.commit()
+    assert min(stage.flying)[0] == 1
+    counters = stage.delivery.counters
+    assert (counters.recovered, counters.received, stage.delivery.waiting) == (3, 2, 5)
+    stage.check_accounting()
+    stage.disk.checked = True
+    stage.finish()
+    assert stage.first_occurrences() == {A: [1, 4], A2: [2], B: [3, 5]}
+
+
+def test_a_salvage_that_a_crash_interrupts_is_counted_once(stage: Stage) -> None:
+    """What was taken over before the crash, and what after it, are of a former process."""
+    journalled(stage, A, A, B)
+    stage.crash(found="damaged")
+    stage.salvage(1)
+    stage.push(A)
+    stage.commit()
+    stage.crash()
+    stage.finish()
+    assert stage.delivery.counters.recovered == 4
+    assert stage.first_occurrences() == {A: [1, 2, 4], B: [3]}
+
+
+def test_a_file_damaged_while_it_is_used_changes_no_order_and_no_count() -> None:
+    """What memory holds is sent meanwhile; what is on disk alone waits for the salvage."""
+    stage = Stage(window_bytes=4_000)
+    spilled(stage, 6)
+    stage.disk.damage()
+    stage.commit()
+    stage.acknowledge()
+    stage.push(A)
+    stage.commit()
+    stage.check_accounting()
+    stage.finish()
+    assert stage.log == sorted(stage.log)
+    assert len(stage.log) == len(set(stage.log)) == stage.delivery.counters.received
+    stage.close()
+
+
+def test_rows_that_a_salvage_does_not_find_are_counted_as_lost(stage: Stage) -> None:
+    """They were waiting; a lane that comes to its end without them says so, and is healthy."""
+    journalled(stage, A, B)
+    stage.crash()
+    stage.disk.damage()
+    stage.disk.damaged.clear()
+    stage.finish()
+    counters = stage.delivery.counters
+    assert (counters.recovered, counters.dead_lettered, stage.log) == (2, 2, [])
+
+
+def test_a_lane_is_not_called_empty_before_the_file_is_checked(stage: Stage) -> None:
+    """The index may lack its rows. What comes meanwhile goes on behind them, and is published without waiting for the check."""
+    stage.crash(found="unchecked")
+    pushed = stage.push(A)
+    stage.commit()
+    assert answers(pushed) == [200]
+    stage.advance(LOOK_SECONDS)
+    stage.commit()
+    stage.acknowledge()
+    stage.commit()
+    assert stage.log == [1]
+    assert all(lane.degraded for lane in stage.delivery.all_lanes())
+    stage.disk.checked = True
+    stage.finish()
+
+
+def test_no_process_gives_a_number_twice(stage: Stage) -> None:
+    """An old page of a damaged file may hold the row that had the number before."""
+    given: set[int] = set()
+    for _ in range(3):
+        journalled(stage, A, B)
+        seqs = {seq for _, seq in stage.disk.rows}
+        assert not seqs & given
+        given |= seqs
+        stage.finish()
+        stage.crash()
+
+
 # --- any interleaving ---------------------------------------------------------------------------------------------------
 
 
@@ -875,6 +992,8 @@ class AnyInterleaving(Promises):
         stage = self.stage
         stage.cluster.reachable = True
         stage.cluster.leaderless.clear()
+        stage.salvage()
+        stage.disk.checked = True
         for _ in range(100):
             reject(stage)
             stage.advance(1.0)

@@ -66,6 +66,22 @@ async def test_an_empty_spool_is_reported_to_prometheus(tmp_path: Path) -> None:
     assert found == "# TYPE chatapp_bridge_spool_rows gauge\nchatapp_bridge_spool_rows 0\n"
 
 
+async def test_a_connection_that_stays_open_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.12 on ``wait_closed`` waits for the clients."""
+
+    async def wait_for_clients(_server: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("asyncio.base_events.Server.wait_closed", wait_for_clients)
+    directory = await asyncio.to_thread(made, tmp_path / "spool", 0)
+    assignments = [NOWHERE, f"spool.directory={directory}", "server.admin_port=0", "server.admin_host=127.0.0.1"]
+    settings = config.load(environment={}, assignments=assignments).settings
+    async with asyncio.timeout(20):
+        assert await drain_of(settings, RegisteredIds.of, 10, 0.01) == 0
+
+
 def test_dead_letters_of_before_fail_a_drain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They would be lost with the volume: exit code 1, their number, and nothing calls the spool empty."""
     directory = made(tmp_path / "spool", 2)

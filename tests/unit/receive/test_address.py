@@ -47,6 +47,9 @@ def address(peer: str, *lines: str, proxies: Any = PROXIES) -> str:
         (PROXY, ["203.0.113.7/32"], PROXY),
         (PROXY, ["\xff"], PROXY),
         (PROXY, [""], PROXY),
+        # What is too long for an address isn't parsed: it would be remembered, and logged.
+        (PROXY, ["fe80::1%eth0"], "fe80::1%eth0"),
+        (PROXY, ["fe80::1%" + "x" * 80], PROXY),
         (PROXY, [], PROXY),
         # Who is not a proxy says nothing about others.
         (CLIENT, ["198.51.100.1"], CLIENT),

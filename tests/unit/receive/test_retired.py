@@ -127,7 +127,15 @@ async def test_a_change_while_it_runs_is_on_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b'{"salt":"","valid":[],"retired":{}}', b'{"salt":"x","valid":["y"],"retired":{}}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"salt":"","valid":[],"retired":{}}',
+        b'{"salt":"ab","valid":["y"],"retired":{}}',
+        f'{{"salt":"{"é" * 60}","valid":[],"retired":{{}}}}'.encode(),
+        b"\xff",
+    ],
 )
 async def test_a_file_that_can_t_be_read_is_said_and_replaced(tmp_path: Path, text: bytes) -> None:
     """It never stops a start."""

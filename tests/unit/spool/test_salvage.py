@@ -359,6 +359,17 @@ async def test_a_broken_frame_in_the_wal_does_not_cost_what_stands_behind_it(kil
     await spool.close(20)
 
 
+async def test_a_frame_of_zeroes_in_the_wal_does_not_cost_what_stands_behind_it(killed: Path) -> None:
+    """Its salts are gone too, as those of a frame are that is left over from before the WAL was restarted."""
+    overwrite(killed / "spool.db-wal", 32 + 10 * (PAGE + 24), bytes(PAGE + 24))
+    spool = await open_spool(killed)
+    found = await everything(spool)
+    assert 1 == spool.stats.damaged_files
+    assert found == {key: ROWS[key] for key in found}
+    assert len(found) >= len(ROWS) - 5
+    await spool.close(20)
+
+
 async def test_a_wal_without_its_file_is_not_lost(killed: Path) -> None:
     """SQLite would delete it; its rows are taken over."""
     (killed / "spool.db").unlink()
