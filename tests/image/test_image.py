@@ -169,6 +169,7 @@ def test_a_rollback_to_an_older_bridge_touches_nothing_of_a_newer_spool(image: s
     with sqlite3.connect(spool / "spool.db") as empty:
         empty.execute("PRAGMA user_version = 99")
         empty.execute("CREATE TABLE of_a_newer_bridge (body BLOB)")
+    (spool / "spool.db").chmod(0o666)  # as writable as the newer bridge, of the same user, left it
     before = {path.name: path.read_bytes() for path in spool.iterdir()}
     for command in (["serve", *settings, "--set", "spool.directory=/spool"], make):
         said = docker(*run, *command, succeed=False)
