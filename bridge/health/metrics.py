@@ -139,6 +139,8 @@ class MetricsCollector:
         yield counter("kafka_producer_ids", text, producer.cluster.producer_ids)
         idempotent = producer.cluster.producer_id not in {None, NO_PRODUCER_ID}
         yield gauge("kafka_idempotent", "1 if batches carry a producer id of Kafka's.", float(idempotent))
+        text = "Times that Kafka turned out to be another cluster, or a topic to be created again, by the ids in its metadata."
+        yield counter("kafka_identity_changes", text, producer.cluster.identity.changes)
         text = "Times that a partition got a new producer epoch, with sequence numbers from 0."
         yield counter("kafka_epochs_raised", text, producer.sequences.epochs_raised)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."
