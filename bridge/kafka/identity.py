@@ -1,13 +1,13 @@
 """The ids by which the bridge recognises the cluster and its topics.
 
-A producer id belongs to the cluster that gave it. A Kafka that was rebuilt without its data gives producer ids from 0
-again, so it may give one bridge the id that another bridge still holds from the former cluster. Brokers would take the
-records of one bridge for repeats of the other's. A rebuilt Kafka may have the former address and, where the cluster id is
-configured, the former cluster id. Its topics always have other ids.
+A producer id belongs to the cluster that gave it. A Kafka that was created again without its data gives producer ids
+from 0 again, so it may give one bridge the id that another bridge still holds from the former cluster. Brokers would take
+the records of one bridge for repeats of the other's. A recreated Kafka may have the former address and, where the cluster
+id is configured, the former cluster id. Its topics always have other ids.
 
-So it is the same cluster if the cluster id is the same and at least one topic still has the id that it had. A topic that
-alone was deleted and created again needs nothing: the cluster goes on with its producer ids, and the new partitions take
-any first sequence number.
+So it is the same cluster if at least one topic still has the id that it had. The cluster id decides only where a broker
+gives no topic ids. A topic that alone was deleted and created again needs nothing: the cluster goes on with its producer
+ids, and the new partitions take any first sequence number.
 """
 
 import structlog
@@ -54,7 +54,7 @@ class Identity:
         return is_other
 
     def _is_other(self, metadata: Metadata) -> bool:
-        if self._cluster_id and metadata.cluster_id and self._cluster_id != metadata.cluster_id:
-            return True
         shown = metadata.topic_ids
-        return bool(self._topic_ids and shown) and not self._topic_ids.items() & shown.items()
+        if self._topic_ids and shown:
+            return not self._topic_ids.items() & shown.items()
+        return bool(self._cluster_id and metadata.cluster_id) and self._cluster_id != metadata.cluster_id

@@ -208,8 +208,8 @@ class ModelKafka:
         for where in [each for each in self._known if each[0] == topic]:
             self.forget(where)
 
-    def rebuild(self) -> None:
-        """Build the cluster again without its data; ``log`` keeps what was in it.
+    def recreate(self, *, hang_up: bool = True) -> None:
+        """Create the cluster again without its data; ``log`` keeps what was in it.
 
         Another bridge is there first: it gets all the producer ids that this one had, and writes to every partition.
         """
@@ -224,7 +224,7 @@ class ModelKafka:
                 for producer_id in range(1, self._others_ids + 1):
                     first = Produced(where, producer_id, 0, 0, ((b"other", b"-1"),))
                     self._known[where][producer_id] = _Known(0, first.end, [first])
-        for connection in list(self.connections):
+        for connection in list(self.connections) if hang_up else ():
             connection.hang_up()
 
     def metadata(self) -> Metadata:

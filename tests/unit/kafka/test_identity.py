@@ -1,4 +1,4 @@
-"""Whether an answer is of the cluster that was known before: by its id, and by at least one topic that has the id that it had."""
+"""Whether an answer is of the cluster that was known before: one topic has the id that it had, or the cluster has, without those."""
 
 import pytest
 import structlog.testing
@@ -22,6 +22,7 @@ KNOWN = of("c1", status="s1", quarantine="q1")
 SAME = [
     KNOWN,
     of("", status="s1", quarantine="q1"),
+    of("c2", status="s1", quarantine=MISSING),
     of("c1", status="s1", quarantine=MISSING),
     of("c1", status="s1", quarantine=NOT_ALLOWED),
     # one topic alone was created again
@@ -31,8 +32,8 @@ SAME = [
     of("c1", status=""),
 ]
 OTHER = [
-    of("c2", status="s1", quarantine="q1"),
     of("c2", status="", quarantine=""),
+    of("c2", status="s2", quarantine="q2"),
     of("c1", status="s2", quarantine="q2"),
     of("c1", status="s2", quarantine=MISSING),
     of("c1", status=MISSING, other="o1"),
@@ -58,6 +59,7 @@ def test_the_same_cluster_is_recognised(identity: Identity, metadata: Metadata) 
     assert identity.is_confirmed_by(metadata)
     assert not identity.take(metadata)
     assert identity.is_confirmed_by(KNOWN)
+    assert not identity.is_confirmed_by(of("c1", status="s3", quarantine="q3"))
 
 
 @pytest.mark.parametrize("metadata", OTHER)
@@ -76,14 +78,14 @@ def test_another_cluster_is_recognised(identity: Identity, metadata: Metadata) -
 
 @pytest.mark.parametrize("metadata", SHOWS_NOTHING)
 def test_an_answer_without_a_topic_confirms_nothing_and_changes_nothing(identity: Identity, metadata: Metadata) -> None:
-    """A rebuilt cluster lacks its topics at first, or nobody has given the rights to them yet."""
+    """A recreated cluster lacks its topics at first, or nobody has given the rights to them yet."""
     assert not identity.is_confirmed_by(metadata)
     assert not identity.take(metadata)
     assert identity.is_confirmed_by(KNOWN)
     assert not identity.is_confirmed_by(OTHER[2])
 
 
-def test_topics_that_come_one_after_another_in_a_rebuilt_cluster_prove_nothing_for_each_other(
+def test_topics_that_come_one_after_another_in_a_recreated_cluster_prove_nothing_for_each_other(
     identity: Identity,
 ) -> None:
     """The second one has another id than in the former cluster, which is known of the whole cluster by then."""
@@ -105,8 +107,8 @@ def test_a_topic_that_alone_was_created_again_is_logged_once(identity: Identity)
 
 def test_a_broker_of_the_former_cluster_that_still_answers_is_another_cluster_again(identity: Identity) -> None:
     """Each answer counts: numbers of one never go to the other."""
-    rebuilt = OTHER[2]
-    assert [identity.take(each) for each in (rebuilt, KNOWN, KNOWN, rebuilt)] == [True, True, False, True]
+    recreated = OTHER[2]
+    assert [identity.take(each) for each in (recreated, KNOWN, KNOWN, recreated)] == [True, True, False, True]
 
 
 def test_ids_that_were_unknown_make_no_other_cluster() -> None:

@@ -1,4 +1,4 @@
-"""A Kafka that is built again without its data, under the same address, while bridges run.
+"""A Kafka that is created again without its data, under the same address, while bridges run.
 
 It gives producer ids from 0 again, so two bridges may hold the same one: the id that one kept, and the id that the other was
 given. A broker would take the records of one for a repeat of the other's, and they would be lost though they were acknowledged.
