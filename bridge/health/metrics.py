@@ -135,7 +135,7 @@ class MetricsCollector:
         yield gauge("kafka_refused_lanes", text, len(self._delivery.refusals))
         text = "Connections for Produce that the bridge began to open."
         yield counter("kafka_connections_opened", text, producer.connections_opened)
-        text = "Producer ids received from Kafka: one at the start, another when a broker no longer knows it or the cluster is another one."
+        text = "Producer ids received from Kafka: one at the start, another when a broker forgot it or the cluster changed."
         yield counter("kafka_producer_ids", text, producer.cluster.producer_ids)
         idempotent = producer.cluster.producer_id not in {None, NO_PRODUCER_ID}
         yield gauge("kafka_idempotent", "1 if batches carry a producer id of Kafka's.", float(idempotent))

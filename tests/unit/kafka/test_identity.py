@@ -1,4 +1,4 @@
-"""Whether an answer is of the cluster that was known before: one topic has the id that it had, or the cluster has, without those."""
+"""Whether an answer is of the cluster that was known before: a topic has its former id or, without those, the cluster has."""
 
 import pytest
 import structlog.testing

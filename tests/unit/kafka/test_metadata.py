@@ -61,9 +61,12 @@ async def test_a_broker_is_asked_in_a_version_that_it_offers(offered: tuple[int,
 
     async def answer(request: Asked, writer: asyncio.StreamWriter) -> None:
         asked.append(request.version)
-        brokers, topics = [(1, "one", 9092, None)], [(0, "status", False, [(0, 0, 1, [1], [1], [])])]
         old = MetadataResponse_v5(
-            throttle_time_ms=0, brokers=brokers, cluster_id="id", controller_id=1, topics=topics
+            throttle_time_ms=0,
+            brokers=[(1, "one", 9092, None)],
+            cluster_id="id",
+            controller_id=1,
+            topics=[(0, "status", False, [(0, 0, 1, [1], [1], [])])],
         ).encode()
         writer.write(frame(request.correlation_id, METADATA_ANSWER if request.version == 10 else old))
 
