@@ -186,8 +186,11 @@ class Cluster:
         """Ask for everything that is needed; return whether all of it was answered."""
         self._asked_at = self._loop.time()
         try:
-            self._take(await self._metadata())
+            metadata, known = await self._metadata(), len(self._leaders)
+            self._take(metadata)
             self._on_change()
+            if len(self._leaders) > known and self.producer_id == NO_PRODUCER_ID:
+                self.want_producer_id()  # rights that were missing may be why there is none
             if self._id_wanted or self._loop.time() >= self._ask_id_at:
                 if not await self._ask_producer_id():
                     return False

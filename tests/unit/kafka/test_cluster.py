@@ -170,6 +170,7 @@ class Refusing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, idempotence: str, *, offered: bool = True) -> None:
         self.cluster = Cluster(settings(f"kafka.idempotence={idempotence}").kafka, [STATUS], lambda: None)
         self.code, self.asked, self.closes = 31, 0, False
+        self.topics: list[Any] = []
         self.cluster._connection = connection = Connection("tests")
         connection.versions = {messages.INIT_PRODUCER_ID: (0, 4)} if offered else {}
         monkeypatch.setattr(connection, "ask", self._answer)
@@ -182,7 +183,7 @@ class Refusing:
         return struct.pack(">ihqh", 0, self.code, -1 if self.code else 7, -1 if self.code else 0)
 
     async def _metadata(self) -> Any:
-        return SimpleNamespace(brokers=[], topics=[])
+        return SimpleNamespace(brokers=[], topics=self.topics)
 
 
 @pytest.mark.parametrize("offered", [True, False])
@@ -206,6 +207,18 @@ async def test_a_cluster_that_gives_no_producer_ids_is_done_without(
     if offered:
         assert await cluster._learn()
         assert cluster.producer_id == ProducerId(7, 0)
+
+
+async def test_a_topic_that_comes_into_sight_is_reason_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without any right sees no topic, and gets no producer id either. One that is in sight already is none."""
+    refusing = Refusing(monkeypatch, "auto")
+    for _ in range(5):
+        await refusing.cluster._learn()
+    assert refusing.asked == 3
+    refusing.topics = [(0, STATUS, False, [(0, 0, 1, [1], [1])])]
+    for _ in range(2):
+        await refusing.cluster._learn()
+    assert refusing.asked == 4
 
 
 async def test_refusals_far_apart_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
