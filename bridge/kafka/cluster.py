@@ -36,10 +36,8 @@ _SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
 # A broker that has just started has no producer ids yet, and answers with one of these codes for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
-# CLUSTER_AUTHORIZATION_FAILED and UNSUPPORTED_VERSION: what a cluster without idempotent producers answers.
-_NOT_IDEMPOTENT: Final = {31, 35}
-# So many of them, or of refusals of any kind, within a minute are believed. The bridge asks again after an hour.
-_NOT_IDEMPOTENT_REFUSALS, _REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 15, 60.0, 3600.0
+# Three of these refusals within half a minute are believed. The bridge asks again after an hour.
+_REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 3600.0
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -197,11 +195,13 @@ class Cluster:
         """Ask for everything that is needed; return whether all of it was answered."""
         self._asked_at = self._loop.time()
         try:
-            metadata = await self._metadata()
+            metadata, known = await self._metadata(), len(self._leaders)
             if self._kept_answer is not None and self._kept_answer is not metadata:
                 raise KafkaUnavailable("two brokers answered at once")
             self._take(metadata)
             self._on_change()
+            if len(self._leaders) > known and self.producer_id == NO_PRODUCER_ID:
+                self.want_producer_id()  # rights that were missing may be why there is none
             if self._id_wanted or self._loop.time() >= self._ask_id_at:
                 if not await self._ask_producer_id():
                     return False
@@ -334,14 +334,14 @@ class Cluster:
         try:
             version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
         except UnsupportedBroker as error:
-            return self._no_producer_id(str(error), _NOT_IDEMPOTENT_REFUSALS)
+            return self._no_producer_id(str(error), counts=True)
         try:
             given = await self._init_producer_id(connection, version)
         except ConnectionEnded as error:
-            return self._no_producer_id(f"InitProducerId was not answered: {error}", _REFUSALS)
+            return self._no_producer_id(f"InitProducerId was not answered: {error}", counts=False)
         if given.code:
-            enough = _NOT_IDEMPOTENT_REFUSALS if given.code in _NOT_IDEMPOTENT else _REFUSALS
-            return self._no_producer_id(f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}", enough)
+            why = f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}"
+            return self._no_producer_id(why, counts=given.code in _REMEDIES)
         self._id_wanted, self._ask_id_at = False, float("inf")
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
@@ -357,17 +357,20 @@ class Cluster:
                     return given
                 await asyncio.sleep(_INTERVAL_SECONDS)
 
-    def _no_producer_id(self, why: str, enough: int) -> bool:
-        """Count a refusal. After ``enough`` go on without a producer id, if that is allowed; return whether the bridge does."""
-        now, required = self._loop.time(), self._settings.idempotence == "true"
-        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now]
-        if self.producer_id != NO_PRODUCER_ID and (required or len(self._refused_ids) < enough):
-            way_out = 'kafka.idempotence is "true"; with "auto"' if required else 'with kafka.idempotence = "false"'
-            self._failed(
-                KafkaUnavailable(f"the broker gives no producer id: {why}; {way_out} the bridge publishes without one")
-            )
-            return False
+    def _no_producer_id(self, why: str, *, counts: bool) -> bool:
+        """The cluster gave no producer id; return whether the bridge goes on without one.
+
+        Args:
+            why: in words.
+            counts: whether this is how a cluster without idempotent producers refuses.
+        """
+        now, idempotence = self._loop.time(), self._settings.idempotence
+        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now] * counts
         if self.producer_id != NO_PRODUCER_ID:
+            if idempotence == "true" or len(self._refused_ids) < _REFUSALS:
+                way_out = f'kafka.idempotence is "{idempotence}"; with "false" the bridge publishes without one'
+                self._failed(KafkaUnavailable(f"the broker gives no producer id: {why}; {way_out}"))
+                return False
             log.warning(
                 "idempotence_not_available", error=why,
                 remedy='a batch that is sent again may be in the log twice; kafka.idempotence = "true" waits for a producer id',
@@ -388,6 +391,7 @@ class Cluster:
                 self._largest[topic] = int(values[0])
 
 
+# CLUSTER_AUTHORIZATION_FAILED and UNSUPPORTED_VERSION: what a cluster without idempotent producers answers.
 _REMEDIES: Final = {
     31: "; no ACL lets this user write to a topic (see `chatapp-bridge topics acls`), or the service has no idempotent producers",
     35: "; the service has no idempotent producers",

@@ -218,12 +218,6 @@ async def test_a_socket_notices_that_its_other_end_is_gone(server: WireServer) -
     assert [sock.getsockopt(socket.IPPROTO_TCP, each) for each in probes] == [30, 10, 3]
 
 
-def read_to_the_end(sock: socket.socket) -> None:
-    """Raises whatever ends the connection, unless that is its orderly end."""
-    while sock.recv(1 << 20):
-        pass
-
-
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_what_an_abandoned_connection_has_not_sent_is_never_sent(
     make_loop: Callable[[], asyncio.AbstractEventLoop],
@@ -243,9 +237,15 @@ def test_what_an_abandoned_connection_has_not_sent_is_never_sent(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         runner.run(abandon(listener.getsockname()[1]))
         other, _ = listener.accept()
-        other.settimeout(WAIT_SECONDS)
         with other, pytest.raises(ConnectionResetError):
             read_to_the_end(other)
+
+
+def read_to_the_end(sock: socket.socket) -> None:
+    """All that comes."""
+    sock.settimeout(WAIT_SECONDS)
+    while sock.recv(1 << 20):
+        pass
 
 
 # --- how it begins ------------------------------------------------------------------------------------------------------
