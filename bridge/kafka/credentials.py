@@ -8,6 +8,7 @@ the old one as long as it is valid.
 import asyncio
 import base64
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote_plus, urlsplit
 
 import msgspec
-import structlog
 from aiokafka.abc import AbstractTokenProvider
 
 from bridge.config import Kafka, read_secret_file
@@ -30,14 +30,15 @@ from bridge.threads import in_daemon_thread
 if TYPE_CHECKING:
     import httpx
 
-log = structlog.get_logger(__name__)
+# The standard library's, which writes to standard error in commands too, where nobody configures structlog.
+log = logging.getLogger(__name__)
 
 # The file is read again after this time at the latest, whatever its token's own end is.
 _FILE_SECONDS: Final = 60.0
 # After this share of its life, a token is replaced.
 _RENEW_SHARE: Final = 0.8
 # A token that ends sooner is not used: its login would end at once.
-_LEAST_SECONDS: Final = 2.0
+_LEAST_SECONDS: Final = 1.0
 # The shortest and the longest pause after a failed fetch.
 _BACKOFF_SECONDS: Final = (0.5, 10.0)
 # The limit for each step of a request to the endpoint, and for all of a fetch.
@@ -129,7 +130,7 @@ class TokenSource:
             return
         self._failure, self._pause = None, _BACKOFF_SECONDS[0]
         self._renew_at = began + (self._token.ends_at - began) * _RENEW_SHARE
-        log.info("kafka_token_fetched", valid_seconds=round(self._token.seconds_left))
+        log.info("kafka_token_fetched", extra={"valid_seconds": round(self._token.seconds_left)})
 
     def _failed(self, error: BridgeError) -> None:
         self._failure = error
@@ -137,7 +138,7 @@ class TokenSource:
         self._pause = min(2 * self._pause, _BACKOFF_SECONDS[1])
         if self._token.usable:
             left = round(self._token.seconds_left)
-            log.warning("kafka_token_not_renewed", error=str(error), valid_seconds=left)
+            log.warning("kafka_token_not_renewed", extra={"error": str(error), "valid_seconds": left})
 
 
 class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped

@@ -10,6 +10,7 @@ again meanwhile.
 
 import asyncio
 import functools
+import logging
 import socket
 import struct
 import time
@@ -17,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
-import structlog
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
@@ -33,7 +33,8 @@ from bridge.kafka.errors import code_name
 from bridge.kafka.login import Login
 from bridge.network import no_dns_answer, why_unresolved
 
-log = structlog.get_logger(__name__)
+# The standard library's, which writes to standard error in commands too, where nobody configures structlog.
+log = logging.getLogger(__name__)
 
 # The kernel closes a connection if the peer does not confirm sent data for this long. On an idle connection it sends a
 # probe after 30 s, and closes the connection after three probes without an answer.
@@ -299,7 +300,7 @@ class Connection(asyncio.Protocol):
         pause = _RENEW_BACKOFF[0]
         while why := await self._not_renewed(login):
             if pause == _RENEW_BACKOFF[0]:
-                log.warning("kafka_login_not_renewed", error=why)
+                log.warning("kafka_login_not_renewed", extra={"error": why})
             left = last - self._loop.time()
             if left <= 0 and not self.end:
                 with suppress(*CONNECTION_FAILURES):

@@ -1,8 +1,8 @@
 """A token endpoint of an OIDC provider: client credentials for tokens that may live for seconds, and all the ways to refuse.
 
-    with TokenEndpoint(lambda seconds: token("kim", seconds)) as endpoint:
-        settings = {"kafka.sasl_oauth_token_endpoint": endpoint.url, ...}
-        endpoint.answer = 503, b"busy"
+with TokenEndpoint(lambda seconds: token("kim", seconds)) as endpoint:
+settings = {"kafka.sasl_oauth_token_endpoint": endpoint.url, ...}
+endpoint.answer = 503, b"busy"
 """
 
 import base64

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from structlog.testing import capture_logs
 from support.certificates import Authority
 from support.token_endpoint import CLIENT, SECRET, TokenEndpoint
 
@@ -58,7 +57,9 @@ def of(endpoint: TokenEndpoint, **keys: Any) -> TokenProvider:
 
 async def test_a_token_is_fetched_once_for_all_clients_of_the_process(endpoint: TokenEndpoint) -> None:
     """By client credentials; the service's and librdkafka's."""
-    provider = of(endpoint, sasl_oauth_scope="kafka write", sasl_oauth_extensions="logicalCluster=lkc-1,identityPoolId=p")
+    provider = of(
+        endpoint, sasl_oauth_scope="kafka write", sasl_oauth_extensions="logicalCluster=lkc-1,identityPoolId=p"
+    )
     assert await provider.token() == "token-1"
     text, ends_at, _, extensions = of(
         endpoint, sasl_oauth_scope="kafka write", sasl_oauth_extensions="logicalCluster=lkc-1,identityPoolId=p"
@@ -159,7 +160,9 @@ def test_the_endpoints_certificate_is_checked(tmp_path: Path) -> None:
     """By ``kafka.sasl_oauth_cafile``."""
     authority, other = Authority(tmp_path, "the-authority"), Authority(tmp_path, "another")
     with TokenEndpoint(lambda _: "token", authority.server_context(authority.server())) as endpoint:
-        with pytest.raises(ConfigurationError, match="certificate is not trusted: .*; look at kafka.sasl_oauth_cafile"):
+        with pytest.raises(
+            ConfigurationError, match=r"certificate is not trusted: .*; look at kafka.sasl_oauth_cafile"
+        ):
             of(endpoint, sasl_oauth_cafile=other.cafile).current()
         assert of(endpoint, sasl_oauth_cafile=authority.cafile).current().text == "token"
 
@@ -168,7 +171,7 @@ def test_an_endpoint_that_cannot_be_reached_is_named() -> None:
     """With its key."""
     with TokenEndpoint(lambda _: "") as endpoint:
         gone = of(endpoint)
-    with pytest.raises(KafkaUnavailable, match="can't be reached: .*; look at kafka.sasl_oauth_token_endpoint"):
+    with pytest.raises(KafkaUnavailable, match=r"can't be reached: .*; look at kafka.sasl_oauth_token_endpoint"):
         gone.current()
 
 
@@ -191,6 +194,7 @@ class Fetch:
         self.failure: BridgeError | None = None
 
     def __call__(self) -> Token:
+        """One."""
         self.count += 1
         if self.failure is not None:
             raise self.failure
@@ -208,18 +212,20 @@ def test_a_token_is_renewed_after_four_fifths_of_its_life(monkeypatch: pytest.Mo
     assert said == ["token-1", "token-1", "token-2"]
 
 
-def test_a_failing_endpoint_is_a_warning_while_the_token_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_endpoint_is_a_warning_while_the_token_is_good(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Then it is an error; and it is asked less and less often, every 10 s at least."""
     clock, fetch = Clock(monkeypatch), Fetch()
     source = TokenSource(fetch)
     source.token()
     fetch.failure = KafkaUnavailable("the token endpoint is in trouble (503)")
-    with capture_logs() as logs:
-        for tenth in range(17_250, 18_975):
-            clock.now = tenth / 10
-            assert source.token().text == "token-1"
+    for tenth in range(17_250, 18_985):
+        clock.now = tenth / 10
+        assert source.token().text == "token-1"
     assert 15 <= fetch.count <= 25
-    assert {(each["event"], each["error"]) for each in logs} == {("kafka_token_not_renewed", str(fetch.failure))}
+    said = {(each.message, vars(each)["error"]) for each in caplog.records}
+    assert said == {("kafka_token_not_renewed", str(fetch.failure))}
     clock.now = 1899.0
     for _ in range(3):
         with pytest.raises(KafkaUnavailable, match="in trouble"):
@@ -269,7 +275,7 @@ def test_a_fetch_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyP
         gate.wait(20)
         return Token("", 0.0)
 
-    with pytest.raises(KafkaUnavailable, match="no token came within 0.05 s"):
+    with pytest.raises(KafkaUnavailable, match=r"no token came within 0.05 s"):
         TokenSource(fetch).token()
     gate.set()
 
@@ -286,7 +292,7 @@ def test_a_token_file_is_read_for_each_login(tmp_path: Path) -> None:
         assert provider.current().text == text
     assert provider.extensions() == {"a": "b=c"}
     file.write_text("\n")
-    with pytest.raises(ConfigurationError, match="sasl_oauth_token_file: .* is empty; write the token there"):
+    with pytest.raises(ConfigurationError, match=r"sasl_oauth_token_file: .* is empty; write the token there"):
         provider.current()
 
 
