@@ -41,7 +41,7 @@ _RENEW_SHARE: Final = 0.8
 _LEAST_SECONDS: Final = 1.0
 # The shortest and the longest pause after a failed fetch.
 _BACKOFF_SECONDS: Final = (0.5, 10.0)
-# The limit for each step of a request to the endpoint, and for all of a fetch.
+# The limit for each step of a request to the endpoint, and for a fetch while a valid token is left; and for any fetch.
 _STEP_SECONDS, _FETCH_SECONDS = 10.0, 20.0
 # The life of a token if neither the endpoint nor the token says it.
 _UNKNOWN_SECONDS: Final = 300.0
@@ -119,14 +119,14 @@ class TokenSource:
             self._lock.release()
 
     def _renew(self) -> None:
-        began = time.monotonic()
+        began, limit = time.monotonic(), _STEP_SECONDS if self._token.usable else _FETCH_SECONDS
         try:
-            self._token = in_daemon_thread(self._fetch, "kafka-token").result(_FETCH_SECONDS)
+            self._token = in_daemon_thread(self._fetch, "kafka-token").result(limit)
         except BridgeError as error:
             self._failed(error)
             return
         except TimeoutError:
-            self._failed(KafkaUnavailable(f"no token came within {_FETCH_SECONDS:g} s"))
+            self._failed(KafkaUnavailable(f"no token came within {limit:g} s"))
             return
         self._failure, self._pause = None, _BACKOFF_SECONDS[0]
         self._renew_at = began + (self._token.ends_at - began) * _RENEW_SHARE

@@ -599,8 +599,9 @@ async def test_commands_that_ask_nothing_for_longer_than_a_token_lives_go_on(sec
         kafka = kafka_of(secured.by_client(endpoint))
 
         def work() -> None:
-            arguments = {"batch_bytes": 1000, "beginning": "beginning", "fenced": ""}
-            transactions = Transactions(kafka, f"chatapp-bridge-{user}", timeout_seconds=5, **arguments)
+            transactions = Transactions(
+                kafka, f"chatapp-bridge-{user}", batch_bytes=1000, beginning="beginning", fenced="", timeout_seconds=5
+            )
             with ClusterInspector(kafka, 5) as inspector:
                 assert inspector.partitions(topics[0]) == [0]
                 deadline, expected = time.monotonic() + 30, len(endpoint.issued) + 2

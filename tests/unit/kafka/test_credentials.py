@@ -183,7 +183,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(credentials.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 class Fetch:
@@ -198,7 +198,7 @@ class Fetch:
         self.count += 1
         if self.failure is not None:
             raise self.failure
-        return Token(f"token-{self.count}", credentials.time.monotonic() + 900)
+        return Token(f"token-{self.count}", time.monotonic() + 900)
 
 
 def test_a_token_is_renewed_after_four_fifths_of_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
