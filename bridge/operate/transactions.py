@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from bridge.config import Kafka
 from bridge.errors import BridgeError, KafkaUnavailable, ReplayError
-from bridge.operate.reading.client import TIMEOUT_SECONDS, Stuck, bounded, client_configuration, make
+from bridge.operate.reading.client import TIMEOUT_SECONDS, Stuck, TokenKeeper, bounded, client_configuration, make
 from bridge.operate.reading.errors import error_of, hopeless, in_words, more_telling
 
 T = TypeVar("T")
@@ -86,6 +86,7 @@ class Transactions:
         }
         self._producer: Final = make(Producer, configuration)
         self._until_done(lambda: self._producer.init_transactions(_CALL_SECONDS), beginning)
+        self._tokens = TokenKeeper(configuration, self._producer)
 
     def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
         """Add records to the transaction at hand, each as the arguments of ``Producer.produce`` beside the topic.
@@ -153,6 +154,7 @@ class Transactions:
 
     def close(self) -> None:
         """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this id aborts it."""
+        self._tokens.stop()
         if self._stuck:
             return
         if self._open:
