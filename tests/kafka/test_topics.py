@@ -239,8 +239,8 @@ async def test_topics_that_others_manage_are_looked_at_and_never_changed(
     assert f"{names.status}: left as it is\n" in said
     names.own = tmp_path / "topics.toml"
     names.own.write_text('[status.config]\n"retention.ms" = 3024000000\n')
-    for command in ("check", "plan", "apply"):
-        assert await names.run(command) == 1
+    for each in ("check", "plan", "apply"):
+        assert await names.run(each) == 1
     assert before == await described(kafka_bootstrap, names.status, names.quarantine)
 
 
@@ -284,6 +284,24 @@ async def test_a_topic_that_kafka_refuses_is_named_with_its_reason(kafka_bootstr
         with pytest.raises(TopicsError, match=f"topic {refused.name} could not be created: .*soon") as refusal:
             await create(client, [refused])
         assert 'write "retention.ms" = "" under the topic' in str(refusal.value)
+
+
+async def test_a_setting_that_kafka_refuses_is_found_where_its_words_do_not_name_it(
+    kafka_bootstrap: str,
+    topic: MakeTopic,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is tried alone, without a change; the line that leaves it to the cluster is said."""
+    names = Names(kafka_bootstrap)
+    names.own = tmp_path / "topics.toml"
+    await topic(names.status)
+    names.own.write_text('[status.config]\n"compression.zstd.level" = 999\n"segment.ms" = 3600000\n')
+    monkeypatch.setattr("bridge.topics.refusals.settings_in", lambda _reason, _config: [])
+    assert await names.run("apply", "--single-broker") == 1
+    assert 'write "compression.zstd.level" = "" under' in capsys.readouterr().err
+    assert (await described(kafka_bootstrap, names.status))[names.status][2]["segment.ms"] != "3600000"
 
 
 async def test_topics_are_deleted_by_name(kafka_bootstrap: str, topic: MakeTopic) -> None:
