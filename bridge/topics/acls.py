@@ -23,7 +23,7 @@ _OWN: Final = "chatapp-bridge-"
 # Kafka's name of the one resource of this kind.
 _CLUSTER: Final = "kafka-cluster"
 # Kafka's "User:", "Group:" and the types of an authorizer of one's own; not "spiffe://…", nor the "CN=" of a certificate.
-_TYPED: Final = re.compile(r"([A-Z][A-Za-z]*):(?!//).")
+_TYPED: Final = re.compile(r"([A-Z][A-Za-z]*):.")
 _ROLES: Final = {
     BRIDGE: "the service, and `spool drain`: writes both topics; DescribeConfigs is for topics.check, which warns without it",
     OPERATOR: "`topics check|plan|apply`: makes the topics and their settings",
