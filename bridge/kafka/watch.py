@@ -167,7 +167,7 @@ class Watch:
         limit = max(_ANSWER_SECONDS, _OF_OPENING * (link.connection.opening_seconds if link.connection else 0.0))
         try:
             async with asyncio.timeout(limit):
-                connection = await self._producer.open(link.node)
+                connection = await self._producer.connect(link.node)
             connection.abort("it answers")
         except CONNECTION_FAILURES as failed:
             error = reason(failed)
