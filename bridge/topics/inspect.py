@@ -25,7 +25,9 @@ from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
-_TOPIC_ALREADY_EXISTS, _POLICY_VIOLATION = 36, 44
+_TOPIC_ALREADY_EXISTS, _INVALID_CONFIG, _POLICY_VIOLATION = 36, 40, 44
+# Every version of Apache Kafka says so of a setting that is newer than the version.
+_UNKNOWN_SETTING = re.compile(r"Unknown topic config name: (\S+)")
 # Unknown, or this user may not describe it.
 _NOT_THERE = {3, 29}
 # A topic that is being created has no leader at first, and may have no partitions yet.
@@ -153,14 +155,18 @@ async def brokers(client: Admin) -> int:
     return len((await client.metadata([])).brokers)
 
 
-async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> None:
-    """Create ``topics``; one that has come into being meanwhile is fine.
+async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[DeclaredTopic]:
+    """Create ``topics``, without the settings that are newer than this Kafka; one that exists already is fine.
+
+    Returns:
+        the topics as they were created.
 
     Raises:
         TopicsError: Kafka refused; names the topic, its reason, and what to do.
     """
+    topics = [await _of_this_kafka(client, topic) for topic in topics]
     if not topics:
-        return
+        return []
     configs = {topic.name: topic.config for topic in topics}
     wanted: list[Any] = [(t.name, t.partitions, t.replication_factor, [], list(t.config.items())) for t in topics]
     response = await client.order(CreateTopicsRequest(wanted, ANSWER_MS, False))
@@ -169,6 +175,20 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> None:
             reason = message or code_name(code)
             todo = remedy(reason, configs[name]) or (_ANY_SETTING if code == _POLICY_VIOLATION else "")
             raise TopicsError(f"topic {name} could not be created: {reason}{todo}")
+    return topics
+
+
+async def _of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
+    """The topic without the settings that Kafka does not know; of several it names one at a time."""
+    while True:
+        wanted: list[Any] = [(topic.name, topic.partitions, topic.replication_factor, [], list(topic.config.items()))]
+        response = await client.order(CreateTopicsRequest(wanted, ANSWER_MS, validate_only=True))
+        ((_, code, message, *_),) = response.topic_errors
+        unknown = _UNKNOWN_SETTING.fullmatch(message or "") if code == _INVALID_CONFIG else None
+        if unknown is None or unknown[1] not in topic.config:
+            return topic
+        kept = {option: value for option, value in topic.config.items() if option != unknown[1]}
+        topic = msgspec.structs.replace(topic, config=kept)
 
 
 _ANY_SETTING = (

@@ -21,6 +21,7 @@ from bridge.operate.reading.client import (
     make,
 )
 from bridge.operate.reading.errors import IGNORED_WITHOUT_A_GROUP, error_of, hopeless, in_words, more_telling
+from bridge.operate.reading.reader import first_as_young
 
 # Untyped in the library.
 OffsetSpec: Any = administration.OffsetSpec
@@ -47,7 +48,7 @@ class ClusterInspector:
     """
 
     def __init__(self, kafka: Kafka, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        self._timeout = timeout_seconds
+        self._kafka, self._timeout = kafka, timeout_seconds
         self._last: KafkaError | None = None
         configuration = client_configuration(kafka)
         self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._on_error})
@@ -94,14 +95,22 @@ class ClusterInspector:
         """An offset of each before which no record is as young as the time; None where all records are older.
 
         Where records were deleted within segments that are still there, brokers may say that all are older though some are
-        not: they look into the first segment only that has one. There the oldest offset is given.
+        not: they look into the first segment only that has one. There the oldest offset is given. Kafka 2 names the oldest
+        record, or none, where it is asked for the youngest one, so partitions that lost records are read there.
         """
-        found = self.list_offsets(topic, dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)))
-        doubtful = [partition for partition, offset in found.items() if offset < 0]
+        listed = self.list_offsets(topic, dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)))
+        found: dict[int, int | None] = {partition: None if at < 0 else at for partition, at in listed.items()}
+        doubtful = [partition for partition, at in found.items() if at is None]
+        oldest = self.list_offsets(topic, dict.fromkeys(doubtful, OffsetSpec.earliest()))
         youngest = self._listed(topic, dict.fromkeys(doubtful, OffsetSpec.max_timestamp()))
-        contradicted = [partition for partition in doubtful if youngest[partition].timestamp >= time_ms]
-        oldest = self.list_offsets(topic, dict.fromkeys(contradicted, OffsetSpec.earliest()))
-        return {partition: oldest.get(partition) if offset < 0 else offset for partition, offset in found.items()}
+        found |= {p: oldest[p] for p in doubtful if youngest[p].timestamp >= time_ms}
+        unproven = [p for p in doubtful if found[p] is None and oldest[p] > 0 and youngest[p].offset <= oldest[p]]
+        offsets = self.offsets(topic, unproven) if unproven else {}
+        ranges = {p: (each.earliest, each.end) for p, each in offsets.items() if each.earliest < each.end}
+        if ranges:
+            console.say(f"topic {topic}: reading partitions {', '.join(map(str, ranges))} for the first record of that time")
+            found |= first_as_young(self._kafka, topic, ranges, time_ms, timeout_seconds=self._timeout)
+        return found
 
     def list_offsets(self, topic: str, specs: Mapping[int, Any], *, committed: bool = False) -> dict[int, int]:
         """The offset for each specification, by partition."""
