@@ -13,9 +13,8 @@ from typing import Any
 
 from bridge.errors import EmbeddedError
 from bridge.lab.embedded import EmbeddedKafka
-from bridge.lab.embedded.download import ClassPath, ensure_class_path
-from bridge.lab.embedded.java import java_command, spawn
-from bridge.lab.embedded.download import Libraries
+from bridge.lab.embedded.download import ClassPath, Libraries, ensure_class_path
+from bridge.lab.embedded.java import java_command
 from bridge.lab.embedded.ports import HOST, Port
 from bridge.lab.embedded.process import POLL_SECONDS, START_SECONDS, Process
 
@@ -63,7 +62,9 @@ class ZooKeeperKafka(EmbeddedKafka):
             deadline = time.monotonic() + wait_seconds
             while b"/brokers/ids/1" in (said := await asyncio.to_thread(_dump, self._port.number)) or not said:
                 if time.monotonic() > deadline:
-                    raise EmbeddedError(f"ZooKeeper is not ready for the broker; its log:\n{self._zookeeper.log_tail()}")
+                    raise EmbeddedError(
+                        f"ZooKeeper is not ready for the broker; its log:\n{self._zookeeper.log_tail()}"
+                    )
                 await asyncio.sleep(POLL_SECONDS)
         await super().start(new_addresses=new_addresses, wait_seconds=wait_seconds)
 

@@ -24,7 +24,7 @@ def main() -> None:
             chosen = resolve(context, f"org.apache.kafka:kafka_2.13:{version}")
             binding = f"org.slf4j:slf4j-simple:{chosen[LOGGING].version}"
             chosen["org.slf4j", "slf4j-simple"] = context.create_dependency(binding).artifact
-            head = f"# Apache Kafka {version} and a logging binding, with all they need. Written by `python tests/versions/pin.py`.\n"
+            head = f"# Apache Kafka {version} and a logging binding, with all they need. Written by tests/versions/pin.py.\n"
             lines = [f"{each.line()}\n" for each in all_pinned(chosen.values())]
             (PLACE / f"kafka-{version}.lock").write_text(head + "".join(lines), encoding="ascii")
 

@@ -108,7 +108,9 @@ class ClusterInspector:
         offsets = self.offsets(topic, unproven) if unproven else {}
         ranges = {p: (each.earliest, each.end) for p, each in offsets.items() if each.earliest < each.end}
         if ranges:
-            console.say(f"topic {topic}: reading partitions {', '.join(map(str, ranges))} for the first record of that time")
+            console.say(
+                f"topic {topic}: reading partitions {', '.join(map(str, ranges))} for the first record of that time"
+            )
             found |= first_as_young(self._kafka, topic, ranges, time_ms, timeout_seconds=self._timeout)
         return found
 
