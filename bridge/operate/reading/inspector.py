@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import msgspec
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 
@@ -141,6 +148,35 @@ class ClusterInspector:
 
         return self.until_answered(ask, doing) if specs else {}
 
+    def group_offsets(self, group: str, *, stable: bool = False) -> list[TopicPartition]:
+        """The offsets that a group has committed, of all topics; none where there is no such group.
+
+        librdkafka crashes if it asks for offsets a broker that is not the group's coordinator, or not yet after its start
+        (https://github.com/confluentinc/librdkafka/issues/5040). Such a broker refuses to describe the group as well, which
+        does no harm, so that is asked first.
+
+        Args:
+            group: its name.
+            stable: wait for transactions that are being committed.
+
+        Raises:
+            ReplayError: it may not be asked for.
+            KafkaUnavailable: no broker answers in time.
+        """
+
+        def ask() -> list[TopicPartition]:
+            # Also not found: a group of the new protocol.
+            _found(self.admin.describe_consumer_groups([group], request_timeout=self.request_seconds))
+            request = ConsumerGroupTopicPartitions(group)
+            result = _found(self.admin.list_consumer_group_offsets([request], require_stable=stable))
+            places: list[TopicPartition] = [] if result is None else result.topic_partitions
+            for place in places:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+            return places
+
+        return self.until_answered(ask, f"asking for the offsets of group {group}")
+
     def topic_configuration(self, topic: str) -> dict[str, str]:
         """The topic's settings that Kafka shows with a value; none where they may not be read.
 
@@ -196,3 +232,14 @@ class ClusterInspector:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() not in IGNORED_WITHOUT_A_GROUP:
             self._last = more_telling(self._last, error)
+
+
+def _found(futures: Mapping[Any, Any]) -> Any:
+    """What Kafka says of the one group that it was asked about; None where it does not find the group."""
+    (future,) = futures.values()
+    try:
+        return future.result()
+    except KafkaException as error:
+        if error_of(error).code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+        return None
