@@ -178,6 +178,13 @@ class Link:
             self.connection.abort(why)
             self._on_end()
 
+    def drop_all(self, why: str) -> None:
+        """As ``drop``, and close a replacement that is open already."""
+        if self._next is not None:
+            self._next.abort(why)
+            self._next = None
+        self.drop(why)
+
     def close(self, why: str) -> None:
         """Close the link permanently."""
         self.closed = True
@@ -185,9 +192,7 @@ class Link:
             self._opening.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        if self._next is not None:
-            self._next.abort(why)
-        self.drop(why)
+        self.drop_all(why)
 
     # --- events -----------------------------------------------------------------------------------------------------
 

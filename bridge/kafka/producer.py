@@ -21,6 +21,7 @@ from bridge.kafka.errors import (
     DUPLICATE_SEQUENCE_NUMBER,
     NOT_SENT,
     OUT_OF_ORDER_SEQUENCE_NUMBER,
+    TOPIC_AUTHORIZATION_FAILED,
     Action,
     ProduceError,
 )
@@ -38,6 +39,8 @@ _OPEN_SECONDS: Final = 30.0
 _SILENT_SECONDS: Final = 6.0
 # A refusal by the cluster, or a missing right: it costs one small request to look again.
 _SHORT_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
+# After a batch without numbers was sent again: a broker reads what came before on another connection within milliseconds.
+_REST_SECONDS: Final = 1.0
 # One line of the log for each error and topic in so many seconds.
 _TELL_SECONDS: Final = 10.0
 _REFUSALS: Final = {Action.REFUSE, Action.CLOCK, Action.RETRY, Action.RESEND}
@@ -81,6 +84,7 @@ class Producer:
         self._codecs: dict[str, Codec] = {}
         self._old_formats: set[str] = set()
         self._logged: dict[tuple[str, str], float] = {}
+        self._right_missing = False
         self._mounted = MountedFiles(settings)
         self._watcher: asyncio.Task[None] | None = None
 
@@ -157,11 +161,12 @@ class Producer:
     def may_begin(self, topic: str, partition: int, batch: Batch | None = None) -> bool:
         """Whether a batch could go to the partition now; ``batch``: this one, which was sent before.
 
-        The partition has a leader, and no other batch is on its way to it, or may be in its log.
+        The partition has a leader, and no other batch is on its way to it, or may be in its log, or may have a late copy.
         """
         return (
             self.cluster.leader(topic, partition) is not None
             and self.sequences.of(topic, partition).batch in {None, batch}
+            and self._loop.time() >= self.sequences.of(topic, partition).rests_until
             and self.sequences.usable(topic, partition)
         )
 
@@ -201,7 +206,18 @@ class Producer:
         self._watch.acknowledged(node, sent_at)
 
     async def open(self, node: int) -> Connection:
-        """See ``Resolver``."""
+        """See ``Resolver``. Nothing is sent over a connection before its other end is known to be of the cluster."""
+        connection = await self.connect(node)
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                await self.cluster.confirm(connection)
+        except BaseException:
+            connection.abort("not used")
+            raise
+        return connection
+
+    async def connect(self, node: int) -> Connection:
+        """A new connection to the broker, over which nothing may be produced."""
         broker = self.cluster.brokers.get(node)
         if broker is None:
             raise OSError(f"broker {node} is no longer in the cluster's metadata")
@@ -209,6 +225,10 @@ class Producer:
         return await connect(broker.host, broker.port, client_arguments(self._settings), _OPEN_SECONDS)
 
     def _cluster_changed(self) -> None:
+        if self.cluster.is_other:
+            self.cluster.is_other = False
+            self.rounds.drop_connections("it is another cluster")
+            self.sequences.forget_all()
         self.sequences.use(self.cluster.producer_id)
         self.rounds.cluster_changed()
         self._on_change(self)
@@ -217,16 +237,22 @@ class Producer:
 
     def resolve(self, batch: Batch, error: ProduceError | None) -> None:
         """See ``Resolver``."""
-        if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
+        numbers = self.sequences.of(batch.topic, batch.partition)
+        if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved and batch.numbered:
             error = None  # the broker has it from an attempt before
         if error is None:
+            if batch.unresolved and not batch.numbered:
+                numbers.rests_until = self._loop.time() + _REST_SECONDS
             batch.unresolved = False
             self.sequences.acknowledged(batch)
+            if self._right_missing:
+                # The right may be why there is no producer id. It is there now, so the bridge does not wait for an hour.
+                self._right_missing = False
+                self.cluster.want_producer_id()
             self.rounds.pacing.accepted()
             self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
         else:
             self._account(batch, error)
-        numbers = self.sequences.of(batch.topic, batch.partition)
         numbers.batch = batch if batch.unresolved else None
         self.rounds.batch_resolved()
         try:
@@ -241,6 +267,7 @@ class Producer:
                 batch.numbers = None
             return
         action = error.action
+        self._right_missing |= error.code == TOPIC_AUTHORIZATION_FAILED and not batch.numbered
         self.batches_failed[action.value, error.name] += 1
         if _can_try_otherwise(batch, action):
             self.rounds.pacing.admit(batch.source)

@@ -382,6 +382,12 @@ class Rounds:
                 self._link(node, Role.HEALTHY).prepare()
         self._look_again()
 
+    def drop_connections(self, why: str) -> None:
+        """Close every connection; afterwards no batch is on its way, and none waits at a link."""
+        for link in self.links():
+            link.drop_all(why)
+            self._give_back(link)
+
     def batch_resolved(self) -> None:
         """A partition is free for the next batch: perhaps somebody waits for just that."""
         if self._parked:

@@ -144,8 +144,9 @@ async def test_the_rights_printed_for_the_bridge_are_enough_and_each_is_needed(
     async with BridgeProcess("", tmp_path, settings) as bridge:
         await push(bridge, "before")
         await eventually(
-            partial(said, bridge, "no ACL lets this user write to a topic; see `chatapp-bridge topics acls`")
+            partial(said, bridge, "no ACL lets this user write to a topic (see `chatapp-bridge topics acls`)")
         )
+        await eventually(partial(said, bridge, "idempotence_not_available"))
 
         asked = {**named(topics), "kafka.bootstrap_servers": secured.internal}
         _, text = await command(asked, "acls", "--bridge", f"User:{user}")
@@ -158,6 +159,7 @@ async def test_the_rights_printed_for_the_bridge_are_enough_and_each_is_needed(
         await push(bridge, "allowed")
         assert (await bridge.post(b"[1]")).status == 200
         await eventually(partial(published, bridge, 3))
+        await eventually(partial(metric, bridge, "kafka_idempotent", lambda value: value == 1))
         await eventually(partial(metric, bridge, "topics_checked_timestamp_seconds", lambda at: at > 0))
 
         rules = await printed(topics, "--bridge", f"User:{user}")

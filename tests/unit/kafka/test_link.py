@@ -162,6 +162,24 @@ def test_a_connection_that_has_ended_takes_no_request_with_it(make: MakeStage) -
     stage.finish()
 
 
+def test_connections_to_a_former_cluster_take_no_further_request(make: MakeStage) -> None:
+    """Its brokers still live. What is on its way goes to the recreated cluster too, with numbers of that one."""
+    stage = make()
+    stage.push(A)
+    for link in stage.produce.rounds.links():
+        stage.do(link.renew)
+    former = list(stage.kafka.connections)
+    assert len(former) > len(stage.produce.rounds.links())  # a replacement is open, and waits for the answer
+    stage.do(stage.kafka.recreate, hang_up=False)
+    stage.learn()
+    stage.advance(0.2)
+    assert all(connection.end == "it is another cluster" for connection in former)
+    [request] = stage.kafka.requests
+    assert [(batch.producer_id, batch.epoch, batch.first) for batch in request.batches] == [(2, 0, 0)]
+    stage.finish()
+    assert stage.log == [1]
+
+
 # --- roles --------------------------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,23 @@ def test_an_id_that_a_broker_does_not_know_is_not_taken_again_there(sequences: S
     assert sent(sequences, partition=1).numbers == Numbers(7, 0, 1)
 
 
+def test_nothing_is_kept_for_another_cluster(sequences: Sequences) -> None:
+    """It may give the same producer id: also one that was spent before counts as new."""
+    sequences.acknowledged(sent(sequences, 3))
+    unresolved, spent = sent(sequences, 2), sent(sequences, partition=1)
+    unresolved.unresolved, sequences.of("t", 0).batch = True, unresolved
+    sequences.forget_id(spent)
+
+    sequences.forget_all()
+
+    assert (unresolved.numbers, unresolved.unresolved) == (None, False)
+    assert not any(sequences.usable("t", partition) for partition in range(3))
+    sequences.use(GIVEN)
+    for partition in range(2):
+        assert sequences.usable("t", partition)
+        assert sent(sequences, partition=partition).numbers == Numbers(7, 0, 0)
+
+
 def test_without_a_producer_id_nothing_can_be_sent() -> None:
     """Until there is one."""
     sequences = Sequences()
@@ -150,6 +167,7 @@ def test_without_a_producer_id_a_batch_has_no_numbers() -> None:
     batch = sent(sequences, 3)
     assert batch.numbers == nothing
     sequences.acknowledged(batch)
+    assert not sequences.of("t", 0).acknowledged
     batch = sent(sequences)
     batch.unresolved = True
     sequences.raise_epoch(batch)
@@ -159,5 +177,21 @@ def test_without_a_producer_id_a_batch_has_no_numbers() -> None:
     assert sequences.usable("t", 0)
     assert sent(sequences).numbers == nothing
     sequences.use(GIVEN)
+    assert sent(sequences).numbers == Numbers(7, 0, 0)
+    assert sent(sequences, partition=1).numbers == Numbers(7, 0, 0)
+
+
+def test_a_batch_that_was_sent_without_numbers_stays_without() -> None:
+    """Though an id was given since; its acknowledgement spends none, nor does it raise an epoch when it is taken apart."""
+    sequences = Sequences()
+    sequences.use(NO_PRODUCER_ID)
+    batch, other = sent(sequences), sent(sequences, partition=1)
+    other.unresolved = True
+    sequences.use(GIVEN)
+    sequences.give(batch)
+    assert not batch.numbered
+    sequences.acknowledged(batch)
+    sequences.raise_epoch(other)
+    assert sequences.epochs_raised == 0
     assert sent(sequences).numbers == Numbers(7, 0, 0)
     assert sent(sequences, partition=1).numbers == Numbers(7, 0, 0)
