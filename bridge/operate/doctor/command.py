@@ -6,6 +6,8 @@ configuration; 3 Kafka can't be reached, or refuses the login; 130, 143 stopped 
 
 import argparse
 import asyncio
+import gc
+import os
 import signal
 
 import msgspec
@@ -24,12 +26,16 @@ def main(options: argparse.Namespace) -> int:
     """
     settings = config.load(options.config, assignments=options.set).settings
     taken: list[int] = []
+    gc.disable()  # it would close clients of confluent_kafka in the thread of the loop, which stands still meanwhile
     try:
         report = asyncio.run(_examined(settings, options, taken))
     except Interrupted as interrupted:
         left = [f"{each.kind} {each.name}: {each.why}" for each in interrupted.report.left]
         console.say(f"stopped; left on Kafka: {'; '.join(left) or 'nothing'}")
-        return console.exit_code_of(taken[0])
+        # Clients of confluent_kafka in other threads may take a second to close, for which nobody has to wait.
+        os._exit(console.exit_code_of(taken[0]))
+    finally:
+        gc.enable()
     _print(report, options.format)
     return report.exit_code
 

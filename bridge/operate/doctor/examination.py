@@ -11,6 +11,7 @@ from bridge.kafka.wire import CONNECTION_FAILURES
 from bridge.operate import console
 from bridge.operate.doctor import publishing, reach, replaying, sizes, topics
 from bridge.operate.doctor.findings import Finding, Outcome, Report
+from bridge.operate.doctor.removal import clean_up
 from bridge.operate.doctor.session import NotTried, Session, not_tried
 
 _CLEAN_UP_SECONDS: Final = 10.0
@@ -62,30 +63,28 @@ async def examine(settings: Settings, topic: str | None, seconds: float) -> Repo
         Interrupted: the task was cancelled.
     """
     session, findings = Session(settings, topic), list[Finding]()
-    until = asyncio.get_running_loop().time() + seconds
-    reached = True
+    until, reached = asyncio.get_running_loop().time() + seconds, True
     try:
-        for check in CHECKS:
-            finding = await _performed(check, session, until)
-            session.apply(finding.set)
-            findings.append(finding)
-    except reach.UnreachableError as error:
-        reached = False
-        findings.append(error.finding)
+        try:
+            for check in CHECKS:
+                finding = await _performed(check, session, until)
+                session.apply(finding.set)
+                findings.append(finding)
+        except reach.UnreachableError as error:
+            reached = False
+            findings.append(error.finding)
+        finally:
+            if not _cancelled():
+                await clean_up(session, _CLEAN_UP_SECONDS)
     except asyncio.CancelledError as cancelled:
-        await _removed(session, _INTERRUPTED_SECONDS)
+        await clean_up(session, _INTERRUPTED_SECONDS)
         raise Interrupted(_report(session, findings)) from cancelled
-    except BaseException:
-        await _removed(session, _CLEAN_UP_SECONDS)
-        raise
-    await _removed(session, _CLEAN_UP_SECONDS)
     return _report(session, findings, reached=reached)
 
 
-async def _removed(session: Session, seconds: float) -> None:
-    """Remove what the checks made."""
-    await topics.clean_up(session, seconds)
-    session.close()
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _report(session: Session, findings: list[Finding], *, reached: bool = True) -> Report:

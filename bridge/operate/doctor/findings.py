@@ -85,10 +85,12 @@ class Report(msgspec.Struct, frozen=True):
     def toml(self) -> str:
         """What to set, as the bridge's configuration takes it; empty if nothing is to be set."""
         sections: dict[str, list[str]] = {}
+        whys = {key: finding.why for finding in self.findings for key in finding.set}
         for key, value in self.set.items():
             section, name = key.split(".", 1)
             lines = sections.setdefault(section, [])
-            lines += [f"# {line}" for finding in self.findings if key in finding.set for line in _wrapped(finding.why)]
+            why = [f"# {line}" for line in _wrapped(whys[key])]
+            lines += [] if why and why[-1] in lines else why  # once for several keys
             lines.append(f"{name} = {_toml(value)}")
         return "\n\n".join("\n".join((f"[{section}]", *lines)) for section, lines in sections.items())
 
@@ -141,7 +143,7 @@ class Report(msgspec.Struct, frozen=True):
         parts = [f"broken: {', '.join(wrong)}"] if wrong else []
         parts += [f"not tried: {', '.join(missing)}"] if missing else []
         parts += ["something must be set, see above"] if self.set or self.topics_toml else []
-        return f"{'; '.join(parts)}."
+        return f"{'; '.join(parts)}.".capitalize()
 
 
 def _wrapped(text: str, width: int = _WIDTH) -> Iterable[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from bridge.errors import UnsupportedBroker
@@ -57,12 +57,12 @@ def _judged(configured: str, refusals: list[str], *, given: bool, facts: dict[st
         seen = f"the cluster gives one{before}; the bridge does not use it, by {key}"
         return Finding(name, Outcome.GOOD, seen, facts=facts)
     if given and configured == "auto" and len(refusals) >= _BELIEVED:
-        why = 'with "auto" the bridge stops asking after three refusals, for an hour; "true" waits for a producer id'
+        why = 'With "auto" the bridge stops asking after three refusals, for an hour; "true" waits for a producer id.'
         return Finding(name, Outcome.ADVICE, f"the cluster gives one{before}", why, {key: "true"}, facts=facts)
     if given:
         return Finding(name, Outcome.GOOD, f"the cluster gives one{before}", facts=facts)
     seen = f"the cluster gives none: {refusals[-1]}"
-    why = "a batch that is sent again after a lost answer may then be in the log twice, with the same ce_id"
+    why = "A batch that is sent again after a lost answer may then be in the log twice, with the same ce_id."
     if configured == "false":
         return Finding(name, Outcome.GOOD, f"{seen}; the bridge does without, by {key}", why, facts=facts)
     return Finding(name, Outcome.ADVICE, seen, why, {key: "false"}, facts=facts)
@@ -99,14 +99,14 @@ async def write(session: Session) -> Finding:
         again = {partition: await _sent_with_some_codec(session, partition) for partition in partitions}
         if not all(sent.error is not None for sent in again.values()):
             results, advice = again, {"kafka.idempotence": "false"}
-    failed = {partition: sent.error.text for partition, sent in results.items() if sent.error is not None}
+    failed = {partition: sent.why for partition, sent in results.items() if sent.error is not None}
     facts = {"partitions": len(partitions), "failed": {str(key): text for key, text in failed.items()}}
     if failed:
         seen = "; ".join(f"partition {partition}: {text}" for partition, text in failed.items())
-        why = "the bridge's user needs Write on its topics: `chatapp-bridge topics acls`"
+        why = "The bridge's user needs Write on its topics: `chatapp-bridge topics acls`."
         return Finding(name, Outcome.BROKEN, seen, why if _denied(results.values()) else "", advice, facts=facts)
     if advice:
-        why = "brokers refuse batches with a producer id, and take them without"
+        why = "Brokers refuse batches with a producer id, and take them without."
         return Finding(name, Outcome.ADVICE, "records are taken without a producer id only", why, advice, facts=facts)
     return Finding(name, Outcome.GOOD, f"a record was written on each of {len(partitions)} broker(s)", facts=facts)
 
@@ -133,7 +133,7 @@ async def codecs(session: Session) -> Finding:
             if sent.error is None or sent.error.action is Action.CODEC:
                 break
         if sent.error is not None:
-            refused[codec] = sent.error.text
+            refused[codec] = sent.why
     taken = [codec for codec in _ADVISED if codec not in refused]
     facts = {"taken": taken, "refused": refused}
     if configured in taken:
@@ -144,7 +144,7 @@ async def codecs(session: Session) -> Finding:
     if not taken:
         return Finding(name, Outcome.BROKEN, f"no codec is taken: {refused[configured]}", facts=facts)
     seen = f"{configured} is refused: {refused[configured]}; taken: {', '.join(taken)}"
-    why = "the bridge would find this out with its first records after each start"
+    why = "Without this the bridge finds it out with its first records, after each start."
     return Finding(name, Outcome.ADVICE, seen, why, {key: taken[0]}, facts=facts)
 
 
@@ -164,7 +164,7 @@ async def latency(session: Session) -> Finding:
             session, partitions[number % len(partitions)], records, session.settings.kafka.compression_type
         )
         if sent.error is not None:
-            return Finding(name, Outcome.BROKEN, f"record {number + 1} was not acknowledged: {sent.error.text}")
+            return Finding(name, Outcome.BROKEN, f"record {number + 1} was not acknowledged: {sent.why}")
         times.append(1000 * sent.seconds)
     times.sort()
     usual, most = times[math.ceil(0.9 * len(times)) - 1], times[-1]
@@ -184,8 +184,8 @@ def _judged_latency(session: Session, usual_ms: float, seen: str, facts: dict[st
     most = int(delivery.ack_deadline_seconds * 1000 * 2 / 3) // _ROUND_MS * _ROUND_MS
     wanted = math.ceil(usual_ms * _ADVISED_TIMES / _ROUND_MS) * _ROUND_MS
     advised = min(wanted, most)
-    why = "with less, reports go by way of the disk although Kafka is well"
+    why = "With less, reports go by way of the disk although Kafka is well."
     if usual_ms >= most or advised <= delivery.spool_after_ms:
-        why = "nothing is lost: some or all reports go by way of the disk, as Kafka is slower than a callback can wait"
+        why = "Nothing is lost: some or all reports go by way of the disk, as Kafka is slower than a callback can wait."
         return Finding(name, Outcome.ADVICE, seen, why, facts=facts)
     return Finding(name, Outcome.ADVICE, seen, why, {"delivery.spool_after_ms": advised}, facts=facts)

@@ -46,7 +46,9 @@ async def connection(session: Session) -> Finding:
             answers = await _asked(session.settings.kafka)
         if all(isinstance(answer, str) for answer in answers.values()):
             why = (
-                f"the listener {listener}: compare kafka.security_protocol and kafka.sasl_mechanism" if listener else ""
+                f"The listener {listener}. Compare kafka.security_protocol and kafka.sasl_mechanism."
+                if listener
+                else ""
             )
             raise UnreachableError(
                 Finding(name, Outcome.BROKEN, _reasons(answers), why, advice, facts={"servers": answers})
@@ -56,10 +58,10 @@ async def connection(session: Session) -> Finding:
     facts = {"servers": dict(answers)}
     seen = f"{len(answers) - len(failed)} of {len(answers)} bootstrap servers answer, within {1000 * slowest:.0f} ms"
     if failed:
-        why = "the others are used meanwhile; correct kafka.bootstrap_servers, or start that server"
+        why = "The others are used meanwhile. Correct kafka.bootstrap_servers, or start that server."
         return Finding(name, Outcome.BROKEN, f"{seen}; {_reasons(failed)}", why, advice, facts=facts)
     if advice:
-        why = "the listener speaks another protocol, or offers another mechanism, than what is configured"
+        why = "The listener speaks another protocol, or offers other mechanisms, than is configured."
         return Finding(name, Outcome.ADVICE, seen, why, advice, facts=facts)
     return Finding(name, Outcome.GOOD, seen, facts=facts)
 
@@ -176,8 +178,8 @@ async def brokers(session: Session) -> Finding:
     seen = f"{len(session.brokers) - len(failed)} of {len(session.brokers)} advertised brokers answer"
     if failed:
         why = (
-            "the bridge has to reach each broker by the name that it advertises: look at the brokers' "
-            "advertised.listeners, and at the network between here and there"
+            "The bridge has to reach each broker by the name that it advertises. Look at the brokers' "
+            "advertised.listeners, and at the network between here and there."
         )
         return Finding(name, Outcome.BROKEN, f"{seen}; {_reasons(failed)}", why, facts=facts)
     return Finding(name, Outcome.GOOD, seen, facts=facts)

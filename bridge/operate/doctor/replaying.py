@@ -9,7 +9,7 @@ from bridge.config import Kafka
 from bridge.errors import KafkaUnavailable, ReplayError
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.sending import records_of, send_patiently
-from bridge.operate.doctor.session import NotTried, Session
+from bridge.operate.doctor.session import GROUP, TRANSACTIONAL_ID, NotTried, Session
 from bridge.operate.reading.client import client_configuration, consumer_configuration, make
 from bridge.operate.reading.errors import error_of, in_words
 from bridge.operate.reading.inspector import ClusterInspector
@@ -41,31 +41,33 @@ async def read(session: Session) -> Finding:
         for partition, records in zip(partitions, written, strict=True):
             sent = await send_patiently(session, partition, records, kafka.compression_type)
             if sent.error is not None:
-                raise NotTried(f"the record to read back was not written: {sent.error.text}")
+                raise NotTried(f"the record to read back was not written: {sent.why}")
         after = await session.in_thread(ends)
         found = await session.in_thread(lambda: keys({each: (before[each], after[each]) for each in partitions}))
     except (ReplayError, KafkaUnavailable) as error:
-        return Finding(name, Outcome.ADVICE, str(error), f"the bridge needs no right to read; replay does: {_RIGHTS}")
+        return Finding(
+            name, Outcome.ADVICE, str(error), f"The bridge needs no right to read, but replay does: {_RIGHTS}."
+        )
     missing = [record.key for records in written for record in records if record.key not in found]
     if missing:
         seen = f"{len(missing)} of {len(written)} acknowledged records were not read back"
-        return Finding(name, Outcome.BROKEN, seen, "look at the brokers: they lost, or hide, what they acknowledged")
+        return Finding(name, Outcome.BROKEN, seen, "Look at the brokers: they lost, or hide, what they acknowledged.")
     return Finding(name, Outcome.GOOD, f"{len(written)} record(s) written and read back")
 
 
 async def transaction(session: Session) -> Finding:
     """A transaction can be committed, with a group's offsets in it: so replay and redrive write to a topic."""
     name = "transaction"
-    session.leave("transactional id", session.name, "Kafka forgets it by itself, after seven days by default")
+    session.leave(TRANSACTIONAL_ID, session.name, "Kafka forgets it by itself, after seven days by default")
     place = _place(session)
     if place is not None:
-        session.leave("group", session.name, "it was not confirmed that Kafka has deleted it")
+        session.leave(GROUP, session.name, "it was not confirmed that Kafka has deleted it")
     try:
         await session.in_thread(lambda: _commit(session.settings.kafka, session.name, place))
     except (ReplayError, KafkaUnavailable) as error:
         why = (
             "replay --to-topic and redrive need transactions, or the option --at-least-once, with which a record may come "
-            f"twice; if rights are missing, {_RIGHTS}"
+            f"twice. If rights are missing, {_RIGHTS}."
         )
         return Finding(name, Outcome.ADVICE, str(error), why, facts={"committed": False})
     did = (
@@ -97,11 +99,11 @@ async def groups(session: Session) -> Finding:
     """A group's offsets can be kept and read, and the groups listed."""
     name, place, kafka = "groups", _place(session), session.settings.kafka
     if place is not None:
-        session.leave("group", session.name, "it was not confirmed that Kafka has deleted it")
+        session.leave(GROUP, session.name, "it was not confirmed that Kafka has deleted it")
     try:
         listed = await session.in_thread(lambda: _use_group(kafka, session.name, place))
     except (ReplayError, KafkaUnavailable) as error:
-        why = f"replay and redrive keep how far they are in groups that begin with chatapp-bridge-; {_RIGHTS}"
+        why = f"Replay and redrive keep how far they are in groups that begin with chatapp-bridge-; {_RIGHTS}."
         return Finding(name, Outcome.ADVICE, str(error), why)
     did = "offsets were committed and read" if place is not None else "without a test topic no offsets were committed"
     return Finding(name, Outcome.GOOD, f"{did}; {listed} group(s) can be listed", facts={"listed": listed})

@@ -24,13 +24,20 @@ class Sent(NamedTuple):
 
     error: ProduceError | None
     seconds: float
-    request_bytes: int
-    """Of the request without the four bytes of its length, as brokers count it."""
 
     @property
     def lost(self) -> bool:
         """Whether the connection was closed, or no answer came."""
         return self.error is not None and self.error.code is None
+
+    @property
+    def why(self) -> str:
+        """Why it was not acknowledged, in words; empty if it was."""
+        if self.error == CLOSED:
+            return "the broker closed the connection"
+        if self.error == TIMED_OUT:
+            return f"no answer within {ANSWER_SECONDS:g} s"
+        return self.error.text if self.error is not None else ""
 
 
 def records_of(session: Session, *values: bytes) -> list[Record]:
@@ -51,8 +58,6 @@ async def send(session: Session, partition: int, records: Sequence[Record], code
     version = messages.common_version(messages.PRODUCE, connection.versions)
     timeout_ms = session.settings.kafka.request_timeout_ms
     body = messages.produce_request([(batch.topic, partition, batch.encoded())], timeout_ms)
-    client_id = messages.string(session.settings.kafka.client_id)
-    size = sum(map(len, body)) + len(messages.request_head(messages.PRODUCE, version, 0, client_id))
     began, throttle = time.perf_counter(), 0.0
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -64,7 +69,7 @@ async def send(session: Session, partition: int, records: Sequence[Record], code
         error = TIMED_OUT
     except ConnectionEnded:
         error = CLOSED
-    sent = Sent(error, time.perf_counter() - began, size)
+    sent = Sent(error, time.perf_counter() - began)
     if error is None:
         session.sequences.acknowledged(batch)
     elif not error.not_appended:

@@ -1,6 +1,7 @@
 """One run of the doctor: the settings with its advice so far, its connections, and what it made on Kafka."""
 
 import asyncio
+import gc
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ T = TypeVar("T")
 CONNECT_SECONDS: Final = 8.0
 PREFIX: Final = "chatapp-bridge-doctor-"
 """What every name on Kafka that the doctor makes begins with; ``topics acls --replay`` allows such groups and ids."""
+TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional id"
+"""The kinds of what it makes."""
 
 
 class NotTried(Exception):  # noqa: N818 - a result, not a failure
@@ -64,7 +67,7 @@ class Session:
         self.largest_status: int | None = None
         self.topics_as_declared = False
         self._connections: dict[int, Connection] = {}
-        self._count = 0
+        self._count = self._calls = 0
 
     # --- advice -------------------------------------------------------------------------------------------------------
 
@@ -133,8 +136,21 @@ class Session:
         return f"{self.name}-{self._count}".encode()
 
     async def in_thread(self, call: Callable[[], T]) -> T:
-        """Make a call of confluent_kafka, which blocks, in a thread whose end nobody has to wait for."""
-        return await asyncio.wrap_future(in_daemon_thread(call, "doctor"))
+        """Make a call of confluent_kafka, which blocks, in a thread whose end nobody has to wait for.
+
+        Its clients, which are in reference cycles, take a second to close: they are collected in a thread as well.
+        """
+        self._calls += 1
+        future = asyncio.wrap_future(in_daemon_thread(call, "doctor"))
+        future.add_done_callback(_retrieved)
+        await asyncio.wait([future])
+        self._calls -= 1
+        in_daemon_thread(gc.collect, "garbage")
+        return future.result()
+
+    def doubtful(self, kind: str) -> bool:
+        """Whether Kafka may still be making it, as nobody waited for the answer."""
+        return not self.made if kind == TOPIC else self._calls > 0
 
     def leave(self, kind: str, name: str, why: str) -> None:
         """Note what is, or may be, on Kafka from now on."""
@@ -143,6 +159,12 @@ class Session:
     def removed(self, kind: str, name: str) -> None:
         """Note that it is not there any more."""
         self.left.pop((kind, name), None)
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    """Nobody may wait for the call any more; then its failure is not worth a line."""
+    if not future.cancelled():
+        future.exception()
 
 
 def now_ms() -> int:

@@ -1,12 +1,13 @@
 """How large a request, a batch and a record may be: as large as the bridge makes them, else found by bisection."""
 
+import math
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from bridge.config import Kafka
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
-from bridge.kafka.errors import CLOSED, Action
+from bridge.kafka.errors import Action
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.sending import Sent, records_of, send_patiently
 from bridge.operate.doctor.session import Session
@@ -15,10 +16,10 @@ from bridge.operate.doctor.session import Session
 _REQUEST_HEAD, _BATCH_HEAD = 1024, 128
 # The least that the keys can be set to.
 _LEAST_REQUEST, _LEAST_BATCH = 32_768, 16_384
-_TRIES: Final = 7
+_TRIES: Final = 8
 _STEP: Final = 1024
 
-_WHY: Final = "without this the bridge has to find the limit by failing, after each start and again each minute"
+_WHY: Final = "Without this the bridge finds the limit by lost requests, after each start and again each minute."
 
 
 async def sizes(session: Session) -> Finding:
@@ -26,12 +27,14 @@ async def sizes(session: Session) -> Finding:
     kafka, probe = session.settings.kafka, _Probe(session)
     wanted = kafka.max_request_bytes + _REQUEST_HEAD
     request = await probe.largest(wanted, probe.is_read)
-    notes = [f"a request of {wanted:,} bytes fails: {probe.refusal}"] if request < wanted else []
+    notes = [f"a request of {wanted:,} bytes fails ({probe.refusal}), one of {request:,} is answered"] * (
+        request < wanted
+    )
     wanted = max(kafka.max_batch_bytes, kafka.max_record_bytes)
     record = await _largest_record(session, probe, wanted)
-    notes += [f"a record of {wanted:,} bytes fails: {probe.refusal}"] if record < wanted else []
+    notes += [f"a record of {wanted:,} bytes fails ({probe.refusal}), one of {record:,} is taken"] * (record < wanted)
     if request < _LEAST_REQUEST + _REQUEST_HEAD or record < _LEAST_BATCH:
-        why = f"the bridge needs requests of {_LEAST_REQUEST:,} bytes and records of {_LEAST_BATCH:,} at least"
+        why = f"The bridge needs requests of {_LEAST_REQUEST:,} bytes and records of {_LEAST_BATCH:,} at least."
         return Finding("sizes", Outcome.BROKEN, "; ".join(notes), why, facts=probe.facts)
     advice = limits(kafka, request - _REQUEST_HEAD, record)
     quarantined = await _quarantine_note(session, probe)
@@ -61,7 +64,7 @@ async def _quarantine_note(session: Session, probe: "_Probe") -> str:
     if largest == wanted or (probe.refused_by_topic and not session.made):
         return ""
     return (
-        f"a record of {wanted:,} bytes fails, one of {largest:,} is taken ({probe.refusal}): a larger body that can't be "
+        f"a record of {wanted:,} bytes fails ({probe.refusal}), one of {largest:,} is taken: a larger body that can't be "
         "understood becomes a dead letter, and not a record of the quarantine"
     )
 
@@ -99,7 +102,7 @@ class _Probe:
     @property
     def facts(self) -> dict[str, Any]:
         results = sorted(self._results.items())
-        return {"tried": {str(size): "taken" if sent.error is None else sent.error.text for size, sent in results}}
+        return {"tried": {str(size): sent.why or "taken" for size, sent in results}}
 
     async def is_read(self, size: int) -> bool:
         """Whether a broker answers a request of this size, also if it refuses the record in it."""
@@ -114,14 +117,18 @@ class _Probe:
         self.refusal, self.refused_by_topic = "", False
         if await holds(wanted):
             return wanted
-        error = self._results[wanted].error
-        if error is not None:
-            self.refusal, self.refused_by_topic = error.text, error.action is Action.SPLIT
+        if self._results.pop(wanted).lost and await holds(wanted):
+            return wanted  # connections are closed for other reasons, too
+        refused = await self._sent(wanted)
+        self.refusal, self.refused_by_topic = (
+            refused.why,
+            refused.error is not None and refused.error.action is Action.SPLIT,
+        )
         tried = [_LEAST_BATCH, *(size for size in self._results if size < wanted)]
-        low, high = max([size for size in tried if await holds(size)], default=0), wanted
+        low = max([size for size in tried if await holds(size)], default=0)
         high = min([size for size in self._results if size > low and not await holds(size)], default=wanted)
         for _ in range(_TRIES if low else 0):
-            middle = (low + high) // 2
+            middle = math.isqrt(low * high)
             if await holds(middle):
                 low = middle
             else:
@@ -130,9 +137,7 @@ class _Probe:
 
     async def _sent(self, size: int) -> Sent:
         if size not in self._results:
-            sent = await self._try(size)
-            # Connections are closed for other reasons, too.
-            self._results[size] = await self._try(size) if sent.error == CLOSED else sent
+            self._results[size] = await self._try(size)
         return self._results[size]
 
     async def _try(self, size: int) -> Sent:

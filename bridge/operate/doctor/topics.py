@@ -1,26 +1,23 @@
-"""The topics: those of the bridge as they are, and the one for the test records, which is made and deleted."""
+"""The topics: those of the bridge as they are, and the one for the test records."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from aiokafka.protocol.admin import CreateTopicsRequest, DeleteTopicsRequest
+from aiokafka.protocol.admin import CreateTopicsRequest
 
 from bridge.errors import BridgeError, ConfigurationError, TopicsError
 from bridge.kafka.admin import ANSWER_MS, Admin, connected
-from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
-from bridge.kafka.wire import CONNECTION_FAILURES
 from bridge.operate.doctor.findings import Finding, Outcome
-from bridge.operate.doctor.session import Session
-from bridge.operate.reading.client import client_configuration, make
+from bridge.operate.doctor.session import TOPIC, Session
 from bridge.topics.inspect import Finding as Inspected
 from bridge.topics.inspect import inspect
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 _LARGEST: Final = "max.message.bytes"
-_UNKNOWN_TOPIC, _NO_LEADER = 3, 5
+_NO_LEADER: Final = 5
 _SHOWN_SECONDS, _AGAIN_SECONDS = 10.0, 0.2
 # One partition on each broker, so that each is written to; no more than this many.
 _MOST_PARTITIONS: Final = 12
@@ -37,7 +34,7 @@ async def declared(session: Session) -> Finding:
         async with connected(session.settings.kafka) as admin:
             found = await inspect(admin, list(topics.values()))
     except TopicsError as error:
-        why = "without the right DescribeConfigs the bridge works, but can't warn of weak topics"
+        why = "Without the right DescribeConfigs the bridge works, but can't warn of weak topics."
         return Finding(name, Outcome.ADVICE, str(error), why)
     session.largest_status = _largest_status(found[0])
     missing = [each.topic.name for each in found if not each.exists]
@@ -48,11 +45,11 @@ async def declared(session: Session) -> Finding:
     if missing:
         return _missing(session, missing, facts)
     if weaker:
-        why = "`chatapp-bridge topics plan` shows what can be changed; what stays weaker can cost records"
+        why = "`chatapp-bridge topics plan` shows what can be changed. What stays weaker can cost records."
         return Finding(name, Outcome.ADVICE, "; ".join(weaker), why, facts=facts)
     if hidden:
         seen = f"both are there; Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"
-        return Finding(name, Outcome.GOOD, seen, "compare these settings where the topics are managed", facts=facts)
+        return Finding(name, Outcome.GOOD, seen, "Compare these settings where the topics are managed.", facts=facts)
     return Finding(name, Outcome.GOOD, "both are there, and nothing is weaker than declared", facts=facts)
 
 
@@ -67,9 +64,9 @@ def _missing(session: Session, missing: list[str], facts: Mapping[str, Any]) -> 
                 "replication_factor": less.replication_factor,
                 "config.min.insync.replicas": int(less.config["min.insync.replicas"]),
             }
-    why = "`chatapp-bridge topics apply` makes them"
+    why = "`chatapp-bridge topics apply` makes them."
     if lowered:
-        why += f"; {len(session.brokers)} broker(s) can't hold as many replicas as are declared"
+        why += f" {len(session.brokers)} broker(s) can't hold as many replicas as are declared."
     return Finding("topics", Outcome.ADVICE, seen, why, set_topics=lowered, facts=facts)
 
 
@@ -147,7 +144,7 @@ async def _make_without_settings(
         return Finding(name, Outcome.BROKEN, seen, _named_why(session))
     seen = f"Kafka refuses a topic with the declared settings: {refused}"
     left = {f"config.{option}": "" for option in culprits}
-    why = "these settings have to be left to the cluster" if left else "it accepts one without them"
+    why = "These settings have to be left to the cluster." if left else "It accepts one without them."
     return Finding(
         name, Outcome.ADVICE, seen, why, set_topics={"status": left, "quarantine": left} if left else {},
         facts={"refused_settings": culprits},
@@ -155,17 +152,17 @@ async def _make_without_settings(
 
 
 def _named_why(session: Session) -> str:
-    text = "for the checks that write, name a topic of yours that no consumer reads: --topic NAME"
+    text = "For the checks that write, name a topic of yours that no consumer reads: --topic NAME."
     if not session.topics_as_declared:
-        text = f"make the bridge's topics where Kafka's are managed; {text}"
+        text = f"Make the bridge's topics where Kafka's are managed. {text}"
     return text
 
 
 async def _create(session: Session, admin: Admin, topic: DeclaredTopic) -> None:
-    session.leave("topic", topic.name, "it was not confirmed that Kafka has deleted it")
+    session.leave(TOPIC, topic.name, "it was not confirmed that Kafka has deleted it")
     refused = await _order(admin, topic, validate_only=False)
     if refused is not None:
-        session.removed("topic", topic.name)
+        session.removed(TOPIC, topic.name)
         raise refused
     session.made = True
 
@@ -203,55 +200,3 @@ async def _find_leaders(session: Session, admin: Admin, topic: str) -> None:
     for code, _, _, partitions in (await admin.metadata([topic])).topics:
         if code in {NONE, _NO_LEADER}:
             session.leaders = {partition: leader for _, partition, leader, *_ in partitions}
-
-
-# --- removing ---------------------------------------------------------------------------------------------------------
-
-
-async def clean_up(session: Session, seconds: float) -> None:
-    """Delete what this run made; what is not confirmed in time stays in ``session.left``."""
-    removals = [_delete_topic(session)] if ("topic", session.name) in session.left else []
-    removals += [_delete_group(session)] if ("group", session.name) in session.left else []
-    tasks = [asyncio.create_task(removal) for removal in removals]
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=seconds)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _delete_topic(session: Session) -> None:
-    try:
-        async with connected(session.settings.kafka) as admin:
-            answer = await admin.order(DeleteTopicsRequest([session.name], ANSWER_MS))
-    except CONNECTION_FAILURES as error:
-        session.leave("topic", session.name, f"it could not be deleted: {reason(error)}")
-        return
-    for _, code, *_ in answer.topic_error_codes:
-        if code == NONE or (code == _UNKNOWN_TOPIC and session.made):
-            session.removed("topic", session.name)
-        elif code == _UNKNOWN_TOPIC:
-            session.leave("topic", session.name, "Kafka does not know it now; its creation was not confirmed")
-        else:
-            session.leave("topic", session.name, f"Kafka does not delete it: {code_name(code)}")
-
-
-async def _delete_group(session: Session) -> None:
-    from confluent_kafka import KafkaError, KafkaException  # noqa: PLC0415 - it is loaded by then
-    from confluent_kafka.admin import AdminClient  # noqa: PLC0415 - as above
-
-    def delete() -> str:
-        admin = make(AdminClient, client_configuration(session.settings.kafka))
-        (future,) = admin.delete_consumer_groups([session.name], request_timeout=5.0).values()
-        try:
-            future.result()
-        except KafkaException as exception:
-            error = exception.args[0]
-            return "" if error.code() == KafkaError.GROUP_ID_NOT_FOUND else str(error.str())
-        return ""
-
-    why = await session.in_thread(delete)
-    if why:
-        session.leave("group", session.name, f"Kafka does not delete it: {why}")
-    else:
-        session.removed("group", session.name)
