@@ -95,6 +95,7 @@ class Topics(msgspec.Struct, frozen=True):
 
     status: TopicName
     quarantine: TopicName
+    manage: Literal["bridge", "external"]
     file: str
     check: Literal["warn", "refuse"]
     check_seconds: Annotated[float, Meta(ge=1, le=86_400)]

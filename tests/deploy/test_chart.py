@@ -137,6 +137,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"topicsJob": {"enabled": False}, "test": {"enabled": False}},
         {"topicsJob": {"singleBroker": True}, "schemaJob": {"enabled": False}},
         {"hooks": {"phase": "post"}, "topicsJob": {"enabled": False}},
+        {"config": {"topics": {"manage": "external"}}},
     ],
 }  # fmt: skip
 
@@ -563,7 +564,9 @@ def test_hooks_stand_on_nothing_of_the_release(objects: list[Object], values: di
         assert weights["ConfigMap"] < weights["Job"]
     commands = [each["spec"]["template"]["spec"]["containers"][0]["args"][:2] for each in of(hooks, "Job")]
     schema = "registry" in values["config"] and values["schemaJob"]["enabled"]
-    wanted = [["topics", "apply"]] * values["topicsJob"]["enabled"] + [["schema", "register"]] * schema
+    external = values["config"].get("topics", {}).get("manage") == "external"
+    topics = values["topicsJob"]["enabled"] and not external
+    wanted = [["topics", "apply"]] * topics + [["schema", "register"]] * schema
     assert sorted(commands) == sorted(wanted)
 
 

@@ -266,6 +266,8 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
         {"config": {"server": {"host": IPV4, "admin_host": IPV4}}},
         {"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
         {"hooks": {"phase": "post"}, "spool": {"enabled": False}, "topicsJob": {"enabled": False}},
+        {"hooks": {"phase": "post"}, "config": {"topics": {"manage": "external", "check": "refuse"}}},
+        {"topics": {"status": {"replication_factor": ""}}},
     ],
     ids=str,
 )

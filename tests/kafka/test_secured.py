@@ -148,12 +148,8 @@ async def test_the_rights_printed_for_the_bridge_are_enough_and_each_is_needed(
         )
 
         asked = {**named(topics), "kafka.bootstrap_servers": secured.internal}
-        _, text = await command(asked, "acls", "--bridge", f"User:{user}")
-        for line in text.splitlines():
-            if not line.startswith("#") and line:
-                tool, *arguments = shlex.split(line)
-                assert tool == "kafka-acls"
-                await run_java("org.apache.kafka.tools.AclCommand", arguments)
+        _, text = await command(asked, "acls", "--bridge", user)
+        await granted(text)
         await eventually(partial(published, bridge, 1))
         await push(bridge, "allowed")
         assert (await bridge.post(b"[1]")).status == 200
@@ -180,6 +176,29 @@ async def test_the_rights_printed_for_the_bridge_are_enough_and_each_is_needed(
     records = await consume_all(secured.internal, topics[0])
     assert len({dict(record.headers)["ce_id"] for record in records}) == count - 1
     assert "unknown" not in {record.key for record in records}
+
+
+async def test_older_brokers_get_the_right_that_an_idempotent_producer_needs_there(
+    secured: SecuredKafka, user: str
+) -> None:
+    """Kafka's own tool takes it, for the cluster; the bridge alone asks for less where it does without producer ids."""
+    topics = await make_topics(secured.internal, partitions=1)
+    asked = {**named(topics), "kafka.bootstrap_servers": secured.internal}
+    _, text = await command(asked, "acls", "--bridge", user, "--kafka-before-2.8")
+    line = text.splitlines()[-1]
+    assert line.endswith("--operation IdempotentWrite --cluster")
+    await granted(line)
+    _, text = await command({**asked, "kafka.idempotence": "false"}, "acls", "--kafka-before-2.8")
+    assert "IdempotentWrite" not in text
+
+
+async def granted(text: str) -> None:
+    """Run the commands that ``topics acls`` printed."""
+    for line in text.splitlines():
+        if not line.startswith("#") and line:
+            tool, *arguments = shlex.split(line)
+            assert tool == "kafka-acls"
+            await run_java("org.apache.kafka.tools.AclCommand", arguments)
 
 
 async def metric_after_push(bridge: BridgeProcess) -> bool:

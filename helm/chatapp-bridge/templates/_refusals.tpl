@@ -250,10 +250,10 @@
 
 {{- define "bridge.refusals.jobs" -}}
 {{- $found := list -}}
-{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (not .Values.spool.enabled) -}}
+{{- if and (eq .Values.hooks.phase "post") (include "bridge.makesTopics" .) (not .Values.spool.enabled) -}}
 {{- $found = append $found "hooks.phase: post makes the topics when the bridges are ready, and with spool.enabled=false they are not ready without topics; use pre, or topicsJob.enabled=false and `chatapp-bridge topics apply` by hand" -}}
 {{- end -}}
-{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
+{{- if and (eq .Values.hooks.phase "post") (include "bridge.makesTopics" .) (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
 {{- $found = append $found "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post topicsJob makes them only after the bridges; use warn, or hooks.phase pre" -}}
 {{- end -}}
 {{- $found | toJson }}
