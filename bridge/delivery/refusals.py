@@ -91,7 +91,10 @@ class Refusals:
             case Action.RESEND | Action.RENUMBER:
                 if batch.closes >= _CLOSES_TO_HALVE:
                     return self._closed(batch, producer)
-                return Step(again=True, pause_seconds=_SECOND if error.of_the_leader else _LONG_SECONDS)
+                # Without numbers, each further attempt is another copy in the log.
+                is_copied = error.appended and not batch.numbered
+                is_short = error.of_the_leader and not is_copied
+                return Step(again=True, pause_seconds=_SECOND if is_short else _LONG_SECONDS)
             case Action.RETRY:
                 return Step(again=batch.unresolved, pause_seconds=_SECOND)
             case Action.SPLIT:

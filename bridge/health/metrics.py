@@ -7,7 +7,6 @@ from importlib.metadata import version
 from bridge.compiled import COMPILED
 from bridge.config import Settings
 from bridge.delivery.delivery import Delivery
-from bridge.kafka.cluster import NO_PRODUCER_ID
 from bridge.observe.metrics import Histogram, Reading
 from bridge.receive.callbacks import Callbacks
 from bridge.receive.watcher import SecretsWatcher
@@ -137,8 +136,8 @@ class MetricsCollector:
         yield counter("kafka_connections_opened", text, producer.connections_opened)
         text = "Producer ids received from Kafka: one at the start, another when a broker no longer knows it."
         yield counter("kafka_producer_ids", text, producer.cluster.producer_ids)
-        idempotent = producer.cluster.producer_id not in {None, NO_PRODUCER_ID}
-        yield gauge("kafka_idempotent", "1 if batches carry a producer id of Kafka's.", float(idempotent))
+        text = "1 if batches carry a producer id of Kafka's."
+        yield gauge("kafka_idempotent", text, float(producer.cluster.idempotent or False))
         text = "Times that a partition got a new producer epoch, with sequence numbers from 0."
         yield counter("kafka_epochs_raised", text, producer.sequences.epochs_raised)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."

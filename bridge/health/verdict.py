@@ -320,6 +320,7 @@ class HealthReport:
             "p99_seconds": self._latency(lambda sample: sample.batches, producer.traffic.latency, 0.99),
             "in_flight": producer.in_flight,
             "connections_opened": producer.connections_opened,
+            "idempotent": producer.cluster.idempotent,
         }
 
     def _lanes(self) -> list[dict[str, Any]]:

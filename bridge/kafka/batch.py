@@ -170,6 +170,11 @@ class Batch:
         self.codec, self._payload = compression, None
 
     @property
+    def numbered(self) -> bool:
+        """Whether the batch has numbers by which a broker recognises it when it is sent again."""
+        return self.numbers is not None and self.numbers.producer_id >= 0
+
+    @property
     def size(self) -> int:
         """Bytes of the batch as it is sent; no record can be added after this was read."""
         return _HEAD_BYTES + len(self._compressed()[1])

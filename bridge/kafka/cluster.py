@@ -16,7 +16,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka
-from bridge.errors import ConfigurationError, KafkaUnavailable, UnsupportedBroker
+from bridge.errors import ConfigurationError, ConnectionEnded, KafkaUnavailable, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.connection import client_arguments, reason
 from bridge.kafka.errors import NONE, code_name
@@ -37,8 +37,8 @@ _UNKNOWN_TOPIC: Final = 3
 _NOT_YET: Final = {14, 15, 16, 41}
 # CLUSTER_AUTHORIZATION_FAILED and UNSUPPORTED_VERSION: what a cluster without idempotent producers answers.
 _NOT_IDEMPOTENT: Final = {31, 35}
-# Three refusals within half a minute are believed. The bridge asks again after an hour.
-_REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 3600.0
+# So many of them, or of refusals of any kind, within a minute are believed. The bridge asks again after an hour.
+_NOT_IDEMPOTENT_REFUSALS, _REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 15, 60.0, 3600.0
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -133,6 +133,11 @@ class Cluster:
         self._largest_wanted.add(topic)
         self._wanted.set()
         return self._largest.get(topic)
+
+    @property
+    def idempotent(self) -> bool | None:
+        """Whether the newest producer id is a real one; None before the first."""
+        return None if self.producer_id is None else self.producer_id != NO_PRODUCER_ID
 
     def refresh(self) -> None:
         """Ask for brokers and leaders soon."""
@@ -308,41 +313,45 @@ class Cluster:
         try:
             version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
         except UnsupportedBroker as error:
-            return self._no_producer_id(str(error))
-        async with asyncio.timeout(_UPDATE_SECONDS):
-            while True:
-                answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
-                given = messages.read_producer_id(answer)
-                if given.code not in _NOT_YET:
-                    break
-                await asyncio.sleep(_INTERVAL_SECONDS)
-        if given.code in _NOT_IDEMPOTENT:
-            return self._no_producer_id(f"{code_name(given.code)}{_REMEDIES[given.code]}")
+            return self._no_producer_id(str(error), _NOT_IDEMPOTENT_REFUSALS)
+        try:
+            given = await self._init_producer_id(connection, version)
+        except ConnectionEnded as error:
+            return self._no_producer_id(f"InitProducerId was not answered: {error}", _REFUSALS)
         if given.code:
-            self._failed(KafkaUnavailable(f"the broker gives no producer id: {code_name(given.code)}"))
-            return False
+            enough = _NOT_IDEMPOTENT_REFUSALS if given.code in _NOT_IDEMPOTENT else _REFUSALS
+            return self._no_producer_id(f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}", enough)
         self._id_wanted, self._ask_id_at = False, float("inf")
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
         return True
 
-    def _no_producer_id(self, why: str) -> bool:
-        """Go on without a producer id after some refusals, if that is allowed; return whether the bridge does."""
-        now = self._loop.time()
+    async def _init_producer_id(self, connection: Connection, version: int) -> messages.ProducerId:
+        async with asyncio.timeout(_UPDATE_SECONDS):
+            while True:
+                answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
+                given = messages.read_producer_id(answer)
+                if given.code not in _NOT_YET:
+                    return given
+                await asyncio.sleep(_INTERVAL_SECONDS)
+
+    def _no_producer_id(self, why: str, enough: int) -> bool:
+        """Count a refusal. After ``enough`` go on without a producer id, if that is allowed; return whether the bridge does."""
+        now, required = self._loop.time(), self._settings.idempotence == "true"
         self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now]
-        if self._settings.idempotence == "auto" and self.producer_id == NO_PRODUCER_ID:
-            self._id_wanted, self._ask_id_at = False, now + _ASK_AGAIN_SECONDS
-            return True
-        if self._settings.idempotence == "true" or len(self._refused_ids) < _REFUSALS:
-            self._failed(KafkaUnavailable(f"the broker gives no producer id: {why}"))
+        if self.producer_id != NO_PRODUCER_ID and (required or len(self._refused_ids) < enough):
+            way_out = 'kafka.idempotence is "true"; with "auto"' if required else 'with kafka.idempotence = "false"'
+            self._failed(
+                KafkaUnavailable(f"the broker gives no producer id: {why}; {way_out} the bridge publishes without one")
+            )
             return False
-        self.producer_id, self._id_wanted = NO_PRODUCER_ID, False
-        self._ask_id_at = now + _ASK_AGAIN_SECONDS
-        log.warning(
-            "idempotence_not_available", error=why,
-            remedy='a batch that is sent again may be in the log twice; kafka.idempotence = "true" waits for a producer id',
-        )  # fmt: skip
+        if self.producer_id != NO_PRODUCER_ID:
+            log.warning(
+                "idempotence_not_available", error=why,
+                remedy='a batch that is sent again may be in the log twice; kafka.idempotence = "true" waits for a producer id',
+            )  # fmt: skip
+        self.producer_id, self._id_wanted, self._ask_id_at = NO_PRODUCER_ID, False, now + _ASK_AGAIN_SECONDS
         return True
 
     async def _ask_largest(self, topic: str) -> None:
@@ -359,6 +368,6 @@ class Cluster:
 
 
 _REMEDIES: Final = {
-    31: "; no ACL lets this user write to a topic; see `chatapp-bridge topics acls`; or this service has no idempotent producers",
-    35: "; this service has no idempotent producers",
+    31: "; no ACL lets this user write to a topic (see `chatapp-bridge topics acls`), or the service has no idempotent producers",
+    35: "; the service has no idempotent producers",
 }

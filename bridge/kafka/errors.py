@@ -34,6 +34,7 @@ class Action(StrEnum):
 
 
 NONE: Final = 0
+TOPIC_AUTHORIZATION_FAILED: Final = 29
 OUT_OF_ORDER_SEQUENCE_NUMBER: Final = 45
 DUPLICATE_SEQUENCE_NUMBER: Final = 46
 INVALID_PRODUCER_EPOCH: Final = 47
@@ -43,7 +44,7 @@ _NOT_APPENDED: Final = {
     10: Action.SPLIT,
     18: Action.SPLIT,
     19: Action.RETRY,
-    29: Action.RETRY,
+    TOPIC_AUTHORIZATION_FAILED: Action.RETRY,
     32: Action.CLOCK,
     43: Action.CODEC,
     44: Action.REFUSE,
@@ -54,6 +55,9 @@ _NUMBERS: Final = {OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, UNKNOWN
 # The leader moves, the topic is being created, a broker's disk failed, or a follower is late. Such an error passes
 # within about a second, and the cluster's metadata shows the new state.
 _OF_THE_LEADER: Final = {3, 5, 6, 7, 8, 9, 13, 19, 20, 56, 72, 74, 75, 80, 83, 100, 103, 108}
+
+# REQUEST_TIMED_OUT and NOT_ENOUGH_REPLICAS_AFTER_APPEND: the leader has appended the batch, followers lack it.
+_APPENDED: Final = {7, 20}
 
 # Kafka's names for its error codes, in order, starting at -1.
 _NAMES: Final = """
@@ -140,6 +144,11 @@ class ProduceError(NamedTuple):
     def not_appended(self) -> bool:
         """Whether the answer says that this attempt appended nothing to the log."""
         return self.code in _NOT_APPENDED
+
+    @property
+    def appended(self) -> bool:
+        """Whether the answer says that this attempt is in the leader's log."""
+        return self.code in _APPENDED
 
     @property
     def of_the_leader(self) -> bool:

@@ -21,6 +21,7 @@ from bridge.kafka.errors import (
     DUPLICATE_SEQUENCE_NUMBER,
     NOT_SENT,
     OUT_OF_ORDER_SEQUENCE_NUMBER,
+    TOPIC_AUTHORIZATION_FAILED,
     Action,
     ProduceError,
 )
@@ -38,6 +39,8 @@ _OPEN_SECONDS: Final = 30.0
 _SILENT_SECONDS: Final = 6.0
 # A refusal by the cluster, or a missing right: it costs one small request to look again.
 _SHORT_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
+# After a batch without numbers was sent again: a broker reads what came before on another connection within milliseconds.
+_REST_SECONDS: Final = 1.0
 # One line of the log for each error and topic in so many seconds.
 _TELL_SECONDS: Final = 10.0
 _REFUSALS: Final = {Action.REFUSE, Action.CLOCK, Action.RETRY, Action.RESEND}
@@ -80,6 +83,7 @@ class Producer:
         self._watch = Watch(self, producer_timeout_seconds)
         self._codecs: dict[str, Codec] = {}
         self._logged: dict[tuple[str, str], float] = {}
+        self._right_missing = False
         self._mounted = MountedFiles(settings)
         self._watcher: asyncio.Task[None] | None = None
 
@@ -161,8 +165,13 @@ class Producer:
         return (
             self.cluster.leader(topic, partition) is not None
             and self.sequences.of(topic, partition).batch in {None, batch}
+            and not self.rests(topic, partition)
             and self.sequences.usable(topic, partition)
         )
+
+    def rests(self, topic: str, partition: int) -> bool:
+        """Whether the partition gets nothing yet, as a copy of its last batch may be late: see ``sequences.py``."""
+        return self._loop.time() < self.sequences.of(topic, partition).rests_until
 
     def renumber(self, batch: Batch) -> None:
         """The batch may be in the log, and is to be taken apart: its numbers must not be used for other records."""
@@ -206,16 +215,22 @@ class Producer:
 
     def resolve(self, batch: Batch, error: ProduceError | None) -> None:
         """See ``Resolver``."""
-        if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved:
+        numbers = self.sequences.of(batch.topic, batch.partition)
+        if error is not None and error.code == DUPLICATE_SEQUENCE_NUMBER and batch.unresolved and batch.numbered:
             error = None  # the broker has it from an attempt before
         if error is None:
+            if batch.unresolved and not batch.numbered:
+                numbers.rests_until = self._loop.time() + _REST_SECONDS
             batch.unresolved = False
             self.sequences.acknowledged(batch)
+            if self._right_missing:
+                # The right may be why there is no producer id. It is there now, so the bridge does not wait for an hour.
+                self._right_missing = False
+                self.cluster.want_producer_id()
             self.rounds.pacing.accepted()
             self.traffic.acknowledged(time.perf_counter() - batch.sent_at, len(batch.records))
         else:
             self._account(batch, error)
-        numbers = self.sequences.of(batch.topic, batch.partition)
         numbers.batch = batch if batch.unresolved else None
         self.rounds.batch_resolved()
         try:
@@ -230,6 +245,7 @@ class Producer:
                 batch.numbers = None
             return
         action = error.action
+        self._right_missing |= error.code == TOPIC_AUTHORIZATION_FAILED and not batch.numbered
         self.batches_failed[action.value, error.name] += 1
         if _can_try_otherwise(batch, action):
             self.rounds.pacing.admit(batch.source)

@@ -6,8 +6,10 @@ So the bridge sends an unresolved batch again unchanged. If it cannot, the parti
 numbers begin at 0. A broker accepts a higher epoch of a known producer id at once. It then refuses batches that arrive
 late with the old epoch.
 
-A cluster without idempotent producers gives no producer id. Then batches have no numbers (``NO_PRODUCER_ID``), and a batch
-that is sent again after a doubtful answer may be in the log twice.
+A cluster without idempotent producers gives no producer id. Then batches have no numbers (``NO_PRODUCER_ID``), and a
+batch that is sent again after a doubtful answer may be in the log twice. No epoch keeps the first copy out if it is late.
+So after such a batch is acknowledged, the partition rests: a live broker appends the first copy before anything newer.
+If the cluster gives a producer id later, a batch that is unresolved is settled without numbers first.
 """
 
 from typing import Final
@@ -23,7 +25,7 @@ _LAST_EPOCH: Final = 0x7FFF
 class PartitionNumbers:
     """The producer id, the epoch and the next sequence number of one partition."""
 
-    __slots__ = ("acknowledged", "batch", "epoch", "next", "producer_id")
+    __slots__ = ("acknowledged", "batch", "epoch", "next", "producer_id", "rests_until")
 
     def __init__(self) -> None:
         # None until the partition gets a producer id
@@ -33,6 +35,8 @@ class PartitionNumbers:
         self.acknowledged = False
         # The batch that is on its way or may be in the log. Until it is resolved, no other batch may get numbers here.
         self.batch: Batch | None = None
+        # in the loop's time: until then the partition gets no other batch
+        self.rests_until = 0.0
 
 
 class Sequences:
@@ -89,7 +93,7 @@ class Sequences:
         """Advance the partition's numbers past a batch that is in the log."""
         numbers = self.of(batch.topic, batch.partition)
         sent = batch.numbers
-        if sent is None or sent == _NO_NUMBERS:
+        if sent is None or not batch.numbered:
             return
         if (sent.producer_id, sent.epoch) == (numbers.producer_id, numbers.epoch):
             after = sent.first + len(batch.records)
@@ -102,7 +106,7 @@ class Sequences:
         batch.numbers, batch.unresolved = None, False
         numbers.batch = None
         numbers.next, numbers.acknowledged = 0, False
-        if numbers.producer_id == NO_PRODUCER_ID.producer_id:
+        if numbers.producer_id in {None, NO_PRODUCER_ID.producer_id}:
             return
         self.epochs_raised += 1
         if numbers.epoch < _LAST_EPOCH:

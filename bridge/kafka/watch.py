@@ -156,6 +156,8 @@ class Watch:
         return (self.limit_seconds + flight.size / _SLOW_LINE) * 2.0 ** min(attempts, 10)
 
     def _is_stuck(self, link: Link, flight: Flight, age: float) -> bool:
+        if not all(batch.numbered for batch in flight.batches.values()):
+            return False  # its bytes may arrive later, and the broker would append them behind later records
         later = [seconds for sent_at, seconds in self._answers[link.node] if sent_at > flight.sent_at]
         return len(later) == _OTHERS and max(later) < age * _OTHERS_SHARE
 

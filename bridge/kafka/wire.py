@@ -31,6 +31,8 @@ from bridge.network import no_dns_answer, why_unresolved
 _USER_TIMEOUT_MS: Final = 20_000
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 _SIZE = struct.Struct(">i")
+# SO_LINGER on, for 0 s: when the socket is closed, the kernel drops what it has not sent, and resets the connection.
+_DROP_UNSENT: Final = struct.pack("ii", 1, 0)
 # No answer to a request of the bridge is larger.
 _MOST_ANSWER_BYTES: Final = 64 << 20
 # After this share of its lifetime, a login is not used for new requests.
@@ -140,7 +142,7 @@ class Connection(asyncio.Protocol):
     def abort(self, why: str) -> None:
         """Close the connection at once; ``on_end`` is called soon.
 
-        Bytes that the kernel already has may still reach the broker.
+        Bytes that were sent may still be read by the broker, or by a proxy on the way.
         """
         self.end = self.end or why
         if self._transport is not None:
@@ -153,6 +155,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_UNSENT)
         for option, value in (*_KEEPALIVE, (socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)):
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 

@@ -1,4 +1,4 @@
-"""The parts of Kafka's protocol that a proxy needs: request headers, the addresses in answers, and Produce.
+"""The parts of Kafka's protocol that a proxy needs: headers, the addresses in answers, and Produce.
 
 A frame is a message without the four bytes of its length. Frames of unknown versions are returned unchanged.
 """
@@ -11,10 +11,18 @@ from typing import Any, NamedTuple
 
 from aiokafka.protocol import produce
 
-PRODUCE, METADATA, FIND_COORDINATOR, INIT_PRODUCER_ID = 0, 3, 10, 22
+PRODUCE, METADATA, FIND_COORDINATOR, API_VERSIONS, CREATE_TOPICS, INIT_PRODUCER_ID, DESCRIBE_CONFIGS = (
+    0, 3, 10, 18, 19, 22, 32,
+)  # fmt: skip
 PRODUCE_VERSIONS = range(3, 9)
 """The versions whose answers this module reads and writes. From version 9 on the encoding is compact."""
-_FIRST_FLEXIBLE = {METADATA: 9, FIND_COORDINATOR: 3}
+_FIRST_FLEXIBLE = {
+    PRODUCE: 9, 1: 12, 2: 6, METADATA: 9, 8: 8, 9: 6, FIND_COORDINATOR: 3, 11: 6, 12: 4, 13: 4, 14: 4, 15: 5, 16: 3, 17: 99,
+    API_VERSIONS: 3, CREATE_TOPICS: 5, 20: 4, 21: 2, INIT_PRODUCER_ID: 2, 23: 4, 24: 3, 25: 3, 26: 3, 28: 3, 29: 2, 30: 2,
+    31: 2, DESCRIBE_CONFIGS: 4, 33: 2, 34: 2, 35: 2, 36: 2, 37: 2, 38: 2, 39: 2, 40: 2, 41: 2, 42: 2, 43: 2, 44: 1, 47: 1,
+    48: 1, 49: 1,
+}  # fmt: skip
+"""By API key, the first version with compact encoding and tagged fields. It is 0 for the keys that are not here."""
 _NO_OFFSET = -1
 _BODY_AT = 10
 """Where a request's body begins, without the client's name."""
@@ -44,6 +52,7 @@ class Request:
         acks: Of such a request; a broker does not answer where it is 0.
         topics: The names that a Metadata request asks for; None if it asks for all topics.
         may_create: Whether the broker may create the topics that a Metadata request asks for.
+        frame: All of it.
     """
 
     api_key: int
@@ -57,17 +66,45 @@ class Request:
     acks: int = -1
     topics: Sequence[str] | None = ()
     may_create: bool = False
+    frame: bytes = field(default=b"", repr=False)
 
     @property
     def understood(self) -> bool:
         """Whether its answer can be read and written here."""
         return self.api_key == PRODUCE and self.api_version in PRODUCE_VERSIONS
 
+    @property
+    def flexible(self) -> bool:
+        """Whether it has compact encoding and tagged fields."""
+        return self.api_version >= _FIRST_FLEXIBLE.get(self.api_key, 0)
+
+    @property
+    def body(self) -> bytes:
+        """What follows the header."""
+        cursor = _Cursor(self.frame, flexible=self.flexible)
+        cursor.skip(_BODY_AT + max(0, struct.unpack_from(">h", self.frame, _BODY_AT - 2)[0]))
+        cursor.tags()
+        return self.frame[cursor.at :]
+
+    def answer_frame(self, body: bytes) -> bytes:
+        """An answer to it, with the header that its version has."""
+        return struct.pack(">i", self.correlation_id) + (b"\0" if self._answer_has_tags else b"") + body
+
+    def answer_body(self, frame: bytes) -> bytes:
+        """What follows the header of an answer to it."""
+        assert not self._answer_has_tags or frame[4] == 0, "the answer's header has tagged fields"
+        return frame[5:] if self._answer_has_tags else frame[4:]
+
+    @property
+    def _answer_has_tags(self) -> bool:
+        # A client that does not know the broker's versions yet must be able to read an answer to ApiVersions.
+        return self.flexible and self.api_key != API_VERSIONS
+
 
 def read_request(frame: bytes) -> Request:
     """Read a frame. The caller adds ``connection``, ``number`` and ``broker``."""
     key, version, correlation_id, client_length = struct.unpack_from(">hhih", frame)
-    request = Request(key, version, correlation_id, len(frame))
+    request = Request(key, version, correlation_id, len(frame), frame=frame)
     if key == METADATA:
         topics, may_create = _topics_asked_for(frame, version, max(client_length, 0))
         return replace(request, topics=topics, may_create=may_create)
@@ -171,7 +208,7 @@ def with_correlation_id(frame: bytes, correlation_id: int) -> bytes:
 
 def with_addresses_moved(frame: bytes, api_key: int, version: int, move: Move) -> bytes:
     """An answer's frame with each broker's address moved, where it is one to Metadata or FindCoordinator."""
-    if api_key not in _FIRST_FLEXIBLE:
+    if api_key not in {METADATA, FIND_COORDINATOR}:
         return frame
     cursor = _Cursor(frame, flexible=version >= _FIRST_FLEXIBLE[api_key])
     cursor.skip(4)

@@ -11,7 +11,7 @@
     assert proxy.done["cut_answer_at"] == 1
 
 The answers to Metadata and FindCoordinator name the proxies' addresses, so clients come back through them. The brokers need no
-extra setting. Connections must be plaintext, without SASL.
+extra setting. Connections must be without TLS. A login passes as any request does, if it begins with SaslHandshake 1.
 """
 
 import asyncio
@@ -48,6 +48,9 @@ class Fault:
         cut_answer_at: The broker handles the request. The client gets this many bytes of the answer, its length included, then
             the connection is closed. 0 loses the whole answer.
         wrong_correlation_id: The answer has another one.
+        answer: The broker never sees the request: the proxy answers with this, which follows the answer's header, or with
+            what this makes of the request.
+        rewrite_answer: Takes the request and what follows the header of the broker's answer, and gives what replaces it.
         ask_broker: If False, the broker never sees the request: the proxy answers with ``codes``, or with success.
         withhold: Partitions whose batches the broker never sees; the proxy answers for them with ``codes``, or with success.
         codes: The error code for all partitions, or for single ones. The broker has appended the batches all the same.
@@ -64,6 +67,8 @@ class Fault:
     lose_request: bool = False
     cut_answer_at: int | None = None
     wrong_correlation_id: bool = False
+    answer: bytes | Callable[[Request], bytes] | None = None
+    rewrite_answer: Callable[[Request, bytes], bytes] | None = None
     ask_broker: bool = True
     withhold: Collection[Partition] = ()
     codes: int | Mapping[Partition, int] | None = None
@@ -77,9 +82,14 @@ class Fault:
         """The names of the attributes that differ from the default."""
         return [name for name, value in vars(self).items() if value != getattr(_NONE, name, None)]
 
+    def own_answer(self, request: Request) -> bytes:
+        """The frame of ``answer``."""
+        assert self.answer is not None
+        return request.answer_frame(self.answer(request) if callable(self.answer) else self.answer)
+
     @property
     def rewrites(self) -> bool:
-        """Whether the answer must be read."""
+        """Whether an answer to Produce must be read."""
         return (
             not self.ask_broker
             or bool(self.withhold)
@@ -207,7 +217,7 @@ class _ScriptedLink(Link):
         if fault.rewrites and not request.understood:
             self._kafka.done["not understood"] += 1
         kept = bool(fault.withhold) and request.batches.keys() <= set(fault.withhold)
-        if request.understood and (kept or not fault.ask_broker):
+        if fault.answer is not None or (request.understood and (kept or not fault.ask_broker)):
             if answered:
                 self._exchanges.append(exchange)
                 self._answered(exchange, None)
@@ -240,6 +250,10 @@ class _ScriptedLink(Link):
         request, fault = exchange.request, exchange.fault
         if frame is not None:
             frame = with_addresses_moved(frame, request.api_key, request.api_version, self._kafka.moved)
+        elif fault.answer is not None:
+            frame = fault.own_answer(request)
+        if frame is not None and fault.rewrite_answer is not None:
+            frame = request.answer_frame(fault.rewrite_answer(request, request.answer_body(frame)))
         if fault.rewrites and request.understood:
             if frame is None:
                 answer = ProduceAnswer(dict.fromkeys(request.batches, PartitionAnswer(0)))

@@ -63,6 +63,7 @@ class ScriptedBatch:
         self.source: Any = None
         self.unresolved = False
         self.closes = 0
+        self.numbered = True
         self.size = self.size_before_compression = size
         self._most = most
 
