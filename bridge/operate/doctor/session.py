@@ -112,6 +112,11 @@ class Session:
     # --- what checks share --------------------------------------------------------------------------------------------
 
     @property
+    def creates(self) -> bool:
+        """Whether it matters that this user may create topics: there is something to make or change, and the bridge does it."""
+        return not self.topics_as_declared and self.settings.topics.manage == "bridge"
+
+    @property
     def partitions(self) -> list[int]:
         """One partition of the test topic on each broker that can be reached.
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka.protocol.admin import CreateTopicsRequest
 
-from bridge.errors import BridgeError, ConfigurationError, TopicsError
+from bridge.errors import BridgeError, ConfigurationError, TopicsError, UnsupportedBroker
 from bridge.kafka.admin import ANSWER_MS, Admin, connected
 from bridge.kafka.errors import NONE, code_name
 from bridge.operate.doctor.findings import Finding, Outcome
@@ -16,6 +16,10 @@ from bridge.topics.inspect import Finding as Inspected
 from bridge.topics.inspect import inspect
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
+_TOPICS, _TEST_TOPIC = "topics", "test topic"
+_TABLES: Final = ("status", "quarantine")
+# The brokers' default, as Kafka 2.4 and newer know it.
+_BROKERS_DEFAULT: Final = -1
 _LARGEST: Final = "max.message.bytes"
 _NO_LEADER: Final = 5
 _SHOWN_SECONDS, _AGAIN_SECONDS = 10.0, 0.2
@@ -28,14 +32,13 @@ _MOST_PARTITIONS: Final = 12
 
 async def declared(session: Session) -> Finding:
     """Both topics of the bridge are there, as declared."""
-    name = "topics"
-    topics = declared_topics(session.settings.topics)
+    topics = list(declared_topics(session.settings.topics).values())
     try:
         async with connected(session.settings.kafka) as admin:
-            found = await inspect(admin, list(topics.values()))
+            found = await inspect(admin, topics)
     except TopicsError as error:
         why = "Without the right DescribeConfigs the bridge works, but can't warn of weak topics."
-        return Finding(name, Outcome.ADVICE, str(error), why)
+        return Finding(_TOPICS, Outcome.ADVICE, str(error), why)
     session.largest_status = _largest_status(found[0])
     missing = [each.topic.name for each in found if not each.exists]
     weaker = [line for each in found if each.exists for line in each.weaker]
@@ -46,28 +49,26 @@ async def declared(session: Session) -> Finding:
         return _missing(session, missing, facts)
     if weaker:
         why = "`chatapp-bridge topics plan` shows what can be changed. What stays weaker can cost records."
-        return Finding(name, Outcome.ADVICE, "; ".join(weaker), why, facts=facts)
+        return Finding(_TOPICS, Outcome.ADVICE, "; ".join(weaker), why, facts=facts)
     if hidden:
         seen = f"both are there; Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"
-        return Finding(name, Outcome.GOOD, seen, "Compare these settings where the topics are managed.", facts=facts)
-    return Finding(name, Outcome.GOOD, "both are there, and nothing is weaker than declared", facts=facts)
+        return Finding(_TOPICS, Outcome.GOOD, seen, "Compare these settings where the topics are managed.", facts=facts)
+    return Finding(_TOPICS, Outcome.GOOD, "both are there, and nothing is weaker than declared", facts=facts)
 
 
 def _missing(session: Session, missing: list[str], facts: Mapping[str, Any]) -> Finding:
     seen = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing, or this user may not describe them"
-    lowered = {}
-    for table, topic in zip(("status", "quarantine"), declared_topics(session.settings.topics).values(), strict=True):
-        brokers = len(session.brokers)
-        if topic.replication_factor > brokers > 0:
-            less = topic.lowered_to(brokers)
-            lowered[table] = {
-                "replication_factor": less.replication_factor,
-                "config.min.insync.replicas": int(less.config["min.insync.replicas"]),
-            }
+    if session.settings.topics.manage == "external":
+        return Finding(_TOPICS, Outcome.BROKEN, seen, "Make them where the topics are managed.", facts=facts)
+    brokers, lowered = len(session.brokers), {}
+    for table, topic in zip(_TABLES, declared_topics(session.settings.topics).values(), strict=True):
+        if (topic.replication_factor or 0) > brokers > 0:
+            insync = int(topic.lowered_to(brokers).config["min.insync.replicas"])
+            lowered[table] = {"replication_factor": brokers, "config.min.insync.replicas": insync}
     why = "`chatapp-bridge topics apply` makes them."
     if lowered:
-        why += f" {len(session.brokers)} broker(s) can't hold as many replicas as are declared."
-    return Finding("topics", Outcome.ADVICE, seen, why, set_topics=lowered, facts=facts)
+        why += f" {brokers} broker(s) can't hold as many replicas as are declared."
+    return Finding(_TOPICS, Outcome.ADVICE, seen, why, set_topics=lowered, facts=facts)
 
 
 def _largest_status(found: Inspected) -> int | None:
@@ -81,11 +82,7 @@ def _largest_status(found: Inspected) -> int | None:
 
 
 class _RefusedError(BridgeError):
-    """Kafka does not create a topic."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"{code_name(code)}{f': {message}' if message else ''}")
-        self.code = code
+    """Kafka does not create a topic; the message says why."""
 
 
 async def prepare(session: Session) -> Finding:
@@ -97,87 +94,99 @@ async def prepare(session: Session) -> Finding:
 
 
 async def _use_named(session: Session, admin: Admin) -> Finding:
-    name, topic = "test topic", session.named or ""
+    topic = session.named or ""
     if topic in {session.settings.topics.status, session.settings.topics.quarantine}:
         raise ConfigurationError(
             f"--topic: {topic} is a topic of the bridge, and no consumer can read test records; name another one"
         )
     await _find_leaders(session, admin, topic)
     if not session.leaders:
-        return Finding(name, Outcome.BROKEN, f"there is no topic {topic}, or this user may not describe it")
+        return Finding(_TEST_TOPIC, Outcome.BROKEN, f"there is no topic {topic}, or this user may not describe it")
     session.topic = topic
-    return Finding(name, Outcome.GOOD, f"{topic} is there; the test records stay in it until they expire")
+    seen = f"{topic} is there; the test records stay in it until they expire"
+    if not session.creates:
+        return Finding(_TEST_TOPIC, Outcome.GOOD, seen)
+    wanted = _wanted(session)
+    for attempt in _attempts(wanted):
+        refused = await _order(admin, attempt, validate_only=True)
+        if refused is None:
+            return await _made(session, admin, wanted, attempt, seen)
+    return _not_made(session, f"{seen}; Kafka would not let this user create a topic: {refused}", "")
+
+
+def _wanted(session: Session) -> DeclaredTopic:
+    """The test topic, as the bridge's are declared: its records may be as large as those of the quarantine."""
+    status, quarantine = declared_topics(session.settings.topics).values()
+    brokers = max(1, len(session.brokers))
+    topic = status.lowered_to(brokers)
+    largest = {_LARGEST: str(max(status.max_message_bytes, quarantine.max_message_bytes))}
+    config = {**topic.config, **largest} if _LARGEST in topic.config else topic.config
+    partitions = min(brokers, _MOST_PARTITIONS)
+    return msgspec.structs.replace(topic, name=session.name, partitions=partitions, config=config)
+
+
+def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
+    """As declared; then without settings; then with the replication that a service may insist on."""
+    plain = msgspec.structs.replace(wanted, config={})
+    others = [msgspec.structs.replace(plain, replication_factor=factor) for factor in (None, 1)]
+    return [wanted, plain, *(other for other in others if other.replication_factor != wanted.replication_factor)]
 
 
 async def _make(session: Session, admin: Admin) -> Finding:
-    """Make a topic with the declared settings; if Kafka refuses that, without them."""
-    name, status = "test topic", next(iter(declared_topics(session.settings.topics).values()))
-    brokers = max(1, len(session.brokers))
-    lowered = status.lowered_to(brokers)
-    largest = max(topic.max_message_bytes for topic in declared_topics(session.settings.topics).values())
-    config = {**lowered.config, **({_LARGEST: str(largest)} if _LARGEST in lowered.config else {})}
-    wanted = DeclaredTopic(session.name, min(brokers, _MOST_PARTITIONS), lowered.replication_factor, config)
-    try:
-        await _create(session, admin, wanted)
-    except _RefusedError as refused:
-        return await _make_without_settings(session, admin, wanted, refused)
-    if not await _shown(session, admin):
-        seen = f"Kafka accepted the creation of {session.name}, but does not show the topic"
-        return Finding(name, Outcome.BROKEN, seen, _named_why(session))
-    return Finding(name, Outcome.GOOD, f"{session.name} was made with the settings that are declared")
+    wanted = _wanted(session)
+    for attempt in _attempts(wanted):
+        session.leave(TOPIC, session.name, "it was not confirmed that Kafka has deleted it")
+        refused = await _order(admin, attempt, validate_only=False)
+        if refused is None:
+            session.made = True
+            if await _shown(session, admin):
+                return await _made(session, admin, wanted, attempt, f"{session.name} was made")
+            seen = f"Kafka accepted the creation of {session.name}, but does not show the topic"
+            return _not_made(session, seen, _NAME_ONE)
+        session.removed(TOPIC, session.name)
+    return _not_made(session, f"Kafka does not let this user create a topic: {refused}", _NAME_ONE)
 
 
-async def _make_without_settings(
-    session: Session, admin: Admin, wanted: DeclaredTopic, refused: _RefusedError
-) -> Finding:
-    name = "test topic"
-    plain = msgspec.structs.replace(wanted, config={})
-    try:
-        await _create(session, admin, plain)
-    except _RefusedError:
-        outcome = Outcome.GOOD if session.topics_as_declared else Outcome.ADVICE
-        seen = f"Kafka does not let this user create a topic: {refused}"
-        return Finding(name, outcome, seen, _named_why(session))
-    culprits = [option for option in wanted.config if not await _validates(admin, wanted, option)]
-    if not await _shown(session, admin):
-        seen = f"Kafka accepted the creation of {session.name}, but does not show the topic"
-        return Finding(name, Outcome.BROKEN, seen, _named_why(session))
-    seen = f"Kafka refuses a topic with the declared settings: {refused}"
-    left = {f"config.{option}": "" for option in culprits}
-    why = "These settings have to be left to the cluster." if left else "It accepts one without them."
-    return Finding(
-        name, Outcome.ADVICE, seen, why, set_topics={"status": left, "quarantine": left} if left else {},
-        facts={"refused_settings": culprits},
-    )  # fmt: skip
+async def _made(session: Session, admin: Admin, wanted: DeclaredTopic, made: DeclaredTopic, seen: str) -> Finding:
+    """What has to be left to the cluster, because Kafka refused a topic that was as declared."""
+    if made == wanted or not session.creates:
+        return Finding(_TEST_TOPIC, Outcome.GOOD, seen)
+    left: dict[str, Any] = {}
+    if made.replication_factor != wanted.replication_factor:
+        left["replication_factor"] = made.replication_factor or ""
+    one = msgspec.structs.replace(made, name=f"{session.name}-setting")
+    for option, value in wanted.config.items():
+        tried = msgspec.structs.replace(one, config={option: value})
+        if await _order(admin, tried, validate_only=True) is not None:
+            left[f"config.{option}"] = ""
+    seen += (
+        f", but not as the bridge's topics are declared: Kafka refuses {', '.join(left) or 'some settings together'}"
+    )
+    why = 'What is "" in topics.file is left to the cluster.' if left else ""
+    return Finding(_TEST_TOPIC, Outcome.ADVICE, seen, why, set_topics=dict.fromkeys(_TABLES, left) if left else {})
 
 
-def _named_why(session: Session) -> str:
-    text = "For the checks that write, name a topic of yours that no consumer reads: --topic NAME."
-    if not session.topics_as_declared:
-        text = f"Make the bridge's topics where Kafka's are managed. {text}"
-    return text
+def _not_made(session: Session, seen: str, why: str) -> Finding:
+    if not session.creates:
+        return Finding(_TEST_TOPIC, Outcome.GOOD, seen, why)
+    why = f"Make and change the bridge's topics where Kafka's topics are managed. {why}".rstrip()
+    return Finding(_TEST_TOPIC, Outcome.ADVICE, seen, why, {"topics.manage": "external"})
 
 
-async def _create(session: Session, admin: Admin, topic: DeclaredTopic) -> None:
-    session.leave(TOPIC, topic.name, "it was not confirmed that Kafka has deleted it")
-    refused = await _order(admin, topic, validate_only=False)
-    if refused is not None:
-        session.removed(TOPIC, topic.name)
-        raise refused
-    session.made = True
-
-
-async def _validates(admin: Admin, topic: DeclaredTopic, option: str) -> bool:
-    one = msgspec.structs.replace(topic, name=f"{topic.name}-setting", config={option: topic.config[option]})
-    return await _order(admin, one, validate_only=True) is None
+_NAME_ONE = "For the checks that write, name a topic of yours that no consumer reads: --topic NAME."
 
 
 async def _order(admin: Admin, topic: DeclaredTopic, *, validate_only: bool) -> _RefusedError | None:
-    wanted: list[Any] = [(topic.name, topic.partitions, topic.replication_factor, [], list(topic.config.items()))]
-    answer = await admin.order(CreateTopicsRequest(wanted, ANSWER_MS, validate_only))
+    """Create a topic, or only ask whether Kafka would; why not."""
+    replication = topic.replication_factor or _BROKERS_DEFAULT
+    wanted: list[Any] = [(topic.name, topic.partitions, replication, [], list(topic.config.items()))]
+    try:
+        answer = await admin.order(CreateTopicsRequest(wanted, ANSWER_MS, validate_only))
+    except UnsupportedBroker as error:
+        return _RefusedError(str(error))
     for _, code, *message in answer.topic_errors:
         if code:
-            return _RefusedError(code, (message[0] if message else "") or "")
+            return _RefusedError(": ".join((code_name(code), *(text for text in message if text))))
     return None
 
 
