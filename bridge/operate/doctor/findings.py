@@ -137,7 +137,8 @@ class Report(msgspec.Struct, frozen=True):
         if not self.reached:
             return "Kafka was not reached, or refuses the login."
         if self.exit_code == EXIT_DONE:
-            return "Everything that was tried works as configured."
+            advised = any(finding.outcome is Outcome.ADVICE for finding in self.findings)
+            return "Nothing has to be set. " + ("See the advice above." if advised else "All is good as configured.")
         wrong = [finding.name for finding in self.findings if finding.outcome is Outcome.BROKEN]
         missing = [finding.name for finding in self.findings if finding.outcome is Outcome.NOT_TRIED]
         parts = [f"broken: {', '.join(wrong)}"] if wrong else []

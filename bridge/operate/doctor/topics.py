@@ -68,7 +68,7 @@ def _missing(session: Session, missing: list[str], facts: Mapping[str, Any]) -> 
     why = "`chatapp-bridge topics apply` makes them."
     if lowered:
         why += f" {brokers} broker(s) can't hold as many replicas as are declared."
-    return Finding(_TOPICS, Outcome.ADVICE, seen, why, set_topics=lowered, facts=facts)
+    return Finding(_TOPICS, Outcome.BROKEN, seen, why, set_topics=lowered, facts=facts)
 
 
 def _largest_status(found: Inspected) -> int | None:
