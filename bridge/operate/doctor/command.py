@@ -6,9 +6,10 @@ configuration; 3 Kafka can't be reached, or refuses the login; 130, 143 stopped 
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
+import sys
+from typing import NoReturn
 
 import msgspec
 
@@ -18,26 +19,29 @@ from bridge.operate.doctor.examination import Interrupted, examine
 from bridge.operate.doctor.findings import Report
 
 
-def main(options: argparse.Namespace) -> int:
-    """Perform the command; the exit code.
+def main(options: argparse.Namespace) -> NoReturn:
+    """Perform the command, and end the process with its exit code.
 
     Raises:
         ConfigurationError: the configuration can't be used, or ``--topic`` is a topic of the bridge.
     """
     settings = config.load(options.config, assignments=options.set).settings
     taken: list[int] = []
-    gc.disable()  # it would close clients of confluent_kafka in the thread of the loop, which stands still meanwhile
     try:
         report = asyncio.run(_examined(settings, options, taken))
     except Interrupted as interrupted:
         left = [f"{each.kind} {each.name}: {each.why}" for each in interrupted.report.left]
         console.say(f"stopped; left on Kafka: {'; '.join(left) or 'nothing'}")
-        # Clients of confluent_kafka in other threads may take a second to close, for which nobody has to wait.
-        os._exit(console.exit_code_of(taken[0]))
-    finally:
-        gc.enable()
+        _end(console.exit_code_of(taken[0]))
     _print(report, options.format)
-    return report.exit_code
+    _end(report.exit_code)
+
+
+def _end(code: int) -> NoReturn:
+    """End at once: the clients of confluent_kafka take up to a second each to be freed, which nobody has to wait for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _examined(settings: config.Settings, options: argparse.Namespace, taken: list[int]) -> Report:

@@ -1,7 +1,7 @@
 """The options of ``doctor``. What it runs is imported only then."""
 
 import argparse
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from bridge.operate.replay.options import named, number_in
 
@@ -32,7 +32,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> NoReturn:
     from bridge.operate.doctor import command  # noqa: PLC0415
 
-    return command.main(options)
+    command.main(options)

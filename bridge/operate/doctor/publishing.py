@@ -27,9 +27,9 @@ _SOME: Final[tuple[Codec, ...]] = ("gzip", "none")
 _TRIES: Final = 2
 _NOT_AUTHORIZED: Final = 29
 _VALUE: Final = b'{"test_record_of":"chatapp-bridge doctor"}' * 20
-_SAMPLES, _SAMPLES_SECONDS, _FEWEST = 20, 8.0, 5
+_SAMPLES, _SAMPLES_SECONDS, _FEWEST = 20, 3.0, 5
 # A lane is healthy again when acknowledgements take less than half of spool_after_ms; half a round is for what waits.
-_ENOUGH, _ADVISED_TIMES, _ROUND_MS = 2.0, 2.5, 50
+_ENOUGH, _ADVISED_TIMES, _ROUND_MS = 2.0, 3.0, 50
 
 
 # --- producer id ------------------------------------------------------------------------------------------------------

@@ -45,11 +45,7 @@ async def connection(session: Session) -> Finding:
             session.apply(advice)
             answers = await _asked(session.settings.kafka)
         if all(isinstance(answer, str) for answer in answers.values()):
-            why = (
-                f"The listener {listener}. Compare kafka.security_protocol and kafka.sasl_mechanism."
-                if listener
-                else ""
-            )
+            why = _compared(session.settings.kafka, listener)
             raise UnreachableError(
                 Finding(name, Outcome.BROKEN, _reasons(answers), why, advice, facts={"servers": answers})
             )
@@ -64,6 +60,15 @@ async def connection(session: Session) -> Finding:
         why = "The listener speaks another protocol, or offers other mechanisms, than is configured."
         return Finding(name, Outcome.ADVICE, seen, why, advice, facts=facts)
     return Finding(name, Outcome.GOOD, seen, facts=facts)
+
+
+def _compared(kafka: Kafka, listener: "Listener | None") -> str:
+    """What the listener speaks, if that is not what is configured."""
+    if listener is None or (
+        listener.protocol == kafka.security_protocol and kafka.sasl_mechanism in listener.mechanisms
+    ):
+        return ""
+    return f"The listener {listener}. Compare kafka.security_protocol and kafka.sasl_mechanism."
 
 
 async def _asked(kafka: Kafka) -> dict[str, float | str]:

@@ -9,7 +9,7 @@ from bridge.config import Kafka
 from bridge.errors import KafkaUnavailable, ReplayError
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.sending import records_of, send_patiently
-from bridge.operate.doctor.session import GROUP, TRANSACTIONAL_ID, NotTried, Session
+from bridge.operate.doctor.session import GROUP, TRANSACTIONAL_ID, NotTried, Session, keep
 from bridge.operate.reading.client import client_configuration, consumer_configuration, make
 from bridge.operate.reading.errors import error_of, in_words
 from bridge.operate.reading.inspector import ClusterInspector
@@ -28,11 +28,11 @@ async def read(session: Session) -> Finding:
     partitions = session.partitions
 
     def ends() -> dict[int, int]:
-        with ClusterInspector(kafka, _SECONDS) as inspector:
+        with keep(ClusterInspector(kafka, _SECONDS)) as inspector:
             return {number: offsets.end for number, offsets in inspector.offsets(topic, partitions).items()}
 
     def keys(ranges: dict[int, tuple[int, int]]) -> set[bytes | None]:
-        with Reader(kafka, topic, ranges, timeout_seconds=_SECONDS) as reader:
+        with keep(Reader(kafka, topic, ranges, timeout_seconds=_SECONDS)) as reader:
             return {message.key() for messages in reader for message in messages}
 
     try:
@@ -58,15 +58,17 @@ async def read(session: Session) -> Finding:
 async def transaction(session: Session) -> Finding:
     """A transaction can be committed, with a group's offsets in it: so replay and redrive write to a topic."""
     name = "transaction"
+    place, begun = _place(session), list[bool]()
     session.leave(TRANSACTIONAL_ID, session.name, "Kafka forgets it by itself, after seven days by default")
-    place = _place(session)
     if place is not None:
         session.leave(GROUP, session.name, "it was not confirmed that Kafka has deleted it")
     try:
-        await session.in_thread(lambda: _commit(session.settings.kafka, session.name, place))
+        await session.in_thread(lambda: _commit(session, place, begun))
     except (ReplayError, KafkaUnavailable) as error:
+        if not begun:
+            session.removed(TRANSACTIONAL_ID, session.name)
         why = (
-            "replay --to-topic and redrive need transactions, or the option --at-least-once, with which a record may come "
+            "Replay --to-topic and redrive need transactions, or the option --at-least-once, with which a record may come "
             f"twice. If rights are missing, {_RIGHTS}."
         )
         return Finding(name, Outcome.ADVICE, str(error), why, facts={"committed": False})
@@ -76,7 +78,8 @@ async def transaction(session: Session) -> Finding:
     return Finding(name, Outcome.GOOD, f"one was {did}", facts={"committed": place is not None})
 
 
-def _commit(kafka: Kafka, name: str, place: TopicPartition | None) -> None:
+def _commit(session: Session, place: TopicPartition | None, begun: list[bool]) -> None:
+    kafka, name = session.settings.kafka, session.name
     transactions = Transactions(
         kafka,
         name,
@@ -85,11 +88,13 @@ def _commit(kafka: Kafka, name: str, place: TopicPartition | None) -> None:
         fenced="another program uses the doctor's transactional id",
         timeout_seconds=_SECONDS,
     )
+    keep(transactions)
+    begun.append(True)
     try:
         if place is not None:
             record = {"key": name, "value": b"in a transaction", "partition": place.partition}
             transactions.write(place.topic, [record], "writing in a transaction")
-            group = _consumer(kafka, name).consumer_group_metadata()
+            group = keep(_consumer(kafka, name)).consumer_group_metadata()
             transactions.commit([place], group, "committing a transaction")
     finally:
         transactions.close()
@@ -97,11 +102,11 @@ def _commit(kafka: Kafka, name: str, place: TopicPartition | None) -> None:
 
 async def groups(session: Session) -> Finding:
     """A group's offsets can be kept and read, and the groups listed."""
-    name, place, kafka = "groups", _place(session), session.settings.kafka
+    name, place = "groups", _place(session)
     if place is not None:
         session.leave(GROUP, session.name, "it was not confirmed that Kafka has deleted it")
     try:
-        listed = await session.in_thread(lambda: _use_group(kafka, session.name, place))
+        listed = await session.in_thread(lambda: _use_group(session, place))
     except (ReplayError, KafkaUnavailable) as error:
         why = f"Replay and redrive keep how far they are in groups that begin with chatapp-bridge-; {_RIGHTS}."
         return Finding(name, Outcome.ADVICE, str(error), why)
@@ -109,11 +114,15 @@ async def groups(session: Session) -> Finding:
     return Finding(name, Outcome.GOOD, f"{did}; {listed} group(s) can be listed", facts={"listed": listed})
 
 
-def _use_group(kafka: Kafka, name: str, place: TopicPartition | None) -> int:
+def _use_group(session: Session, place: TopicPartition | None) -> int:
     """Commit offsets and read them; how many groups can be listed."""
-    with ClusterInspector(kafka, _SECONDS) as inspector:
+    kafka, name = session.settings.kafka, session.name
+    with keep(ClusterInspector(kafka, _SECONDS)) as inspector:
         if place is not None:
-            consumer, wanted = _consumer(kafka, name), [TopicPartition(place.topic, place.partition, place.offset)]
+            consumer, wanted = (
+                keep(_consumer(kafka, name)),
+                [TopicPartition(place.topic, place.partition, place.offset)],
+            )
             _in_words(
                 lambda: consumer.commit(offsets=wanted, asynchronous=False), f"committing offsets of group {name}"
             )

@@ -1,7 +1,6 @@
 """One run of the doctor: the settings with its advice so far, its connections, and what it made on Kafka."""
 
 import asyncio
-import gc
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,6 +24,15 @@ PREFIX: Final = "chatapp-bridge-doctor-"
 """What every name on Kafka that the doctor makes begins with; ``topics acls --replay`` allows such groups and ids."""
 TOPIC, GROUP, TRANSACTIONAL_ID = "topic", "group", "transactional id"
 """The kinds of what it makes."""
+
+
+_kept: Final[list[Any]] = []
+
+
+def keep(client: T) -> T:
+    """Keep a client of confluent_kafka until the program ends: freeing each would take up to a second."""
+    _kept.append(client)
+    return client
 
 
 class NotTried(Exception):  # noqa: N818 - a result, not a failure
@@ -141,16 +149,12 @@ class Session:
         return f"{self.name}-{self._count}".encode()
 
     async def in_thread(self, call: Callable[[], T]) -> T:
-        """Make a call of confluent_kafka, which blocks, in a thread whose end nobody has to wait for.
-
-        Its clients, which are in reference cycles, take a second to close: they are collected in a thread as well.
-        """
+        """Make a call of confluent_kafka, which blocks, in a thread whose end nobody has to wait for."""
         self._calls += 1
         future = asyncio.wrap_future(in_daemon_thread(call, "doctor"))
         future.add_done_callback(_retrieved)
         await asyncio.wait([future])
         self._calls -= 1
-        in_daemon_thread(gc.collect, "garbage")
         return future.result()
 
     def doubtful(self, kind: str) -> bool:

@@ -111,7 +111,7 @@ async def _use_named(session: Session, admin: Admin) -> Finding:
         refused = await _order(admin, attempt, validate_only=True)
         if refused is None:
             return await _made(session, admin, wanted, attempt, seen)
-    return _not_made(session, f"{seen}; Kafka would not let this user create a topic: {refused}", "")
+    return _not_made(session, f"{seen}; Kafka would not let this user create a topic: {refused}")
 
 
 def _wanted(session: Session) -> DeclaredTopic:
@@ -142,9 +142,9 @@ async def _make(session: Session, admin: Admin) -> Finding:
             if await _shown(session, admin):
                 return await _made(session, admin, wanted, attempt, f"{session.name} was made")
             seen = f"Kafka accepted the creation of {session.name}, but does not show the topic"
-            return _not_made(session, seen, _NAME_ONE)
+            return _not_made(session, f"{seen}; {_NAME_ONE}")
         session.removed(TOPIC, session.name)
-    return _not_made(session, f"Kafka does not let this user create a topic: {refused}", _NAME_ONE)
+    return _not_made(session, f"Kafka does not let this user create a topic: {refused}; {_NAME_ONE}")
 
 
 async def _made(session: Session, admin: Admin, wanted: DeclaredTopic, made: DeclaredTopic, seen: str) -> Finding:
@@ -166,14 +166,14 @@ async def _made(session: Session, admin: Admin, wanted: DeclaredTopic, made: Dec
     return Finding(_TEST_TOPIC, Outcome.ADVICE, seen, why, set_topics=dict.fromkeys(_TABLES, left) if left else {})
 
 
-def _not_made(session: Session, seen: str, why: str) -> Finding:
+def _not_made(session: Session, seen: str) -> Finding:
     if not session.creates:
-        return Finding(_TEST_TOPIC, Outcome.GOOD, seen, why)
-    why = f"Make and change the bridge's topics where Kafka's topics are managed. {why}".rstrip()
+        return Finding(_TEST_TOPIC, Outcome.GOOD, seen)
+    why = "Make and change the bridge's topics where Kafka's topics are managed: this user can't."
     return Finding(_TEST_TOPIC, Outcome.ADVICE, seen, why, {"topics.manage": "external"})
 
 
-_NAME_ONE = "For the checks that write, name a topic of yours that no consumer reads: --topic NAME."
+_NAME_ONE = "for the checks that write, name a topic of yours that no consumer reads: --topic NAME"
 
 
 async def _order(admin: Admin, topic: DeclaredTopic, *, validate_only: bool) -> _RefusedError | None:
