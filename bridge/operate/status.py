@@ -174,7 +174,9 @@ def _kafka(kafka: dict[str, Any]) -> str:
     up = "answers" if kafka["up"] else "does not answer"
     begun = f"{kafka['connections_opened']} connections opened"
     figures = f"batches {short_duration(kafka['p99_seconds'])} p99, {begun}"
-    repeats = "; no producer id: a batch that is sent again may be in the log twice" if kafka["idempotent"] is False else ""
+    repeats = (
+        "; no producer id: a batch that is sent again may be in the log twice" if kafka["idempotent"] is False else ""
+    )
     return f"{up}, {', '.join(kafka['servers'])}; {figures}{repeats}"
 
 

@@ -131,8 +131,16 @@ class BridgeProcess:
     @property
     def arguments(self) -> list[str]:
         """The command line behind the program."""
+        return ["serve", *self._assignments]
+
+    def command(self, *words: str) -> list[str]:
+        """The command line of another command with the same configuration."""
+        return [*self._program, *words, *self._assignments]
+
+    @property
+    def _assignments(self) -> list[str]:
         pairs = ((key, _text(value)) for key, value in self.settings.items() if value is not None)
-        return ["serve", *(part for key, text in pairs for part in ("--set", f"{key}={text}"))]
+        return [part for key, text in pairs for part in ("--set", f"{key}={text}")]
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@
             return topics_refused(POLICY_VIOLATION, "topics are created in the console")
         return None
 
-``topics_refused`` needs CreateTopics up to version 4, ``settings_hidden`` DescribeConfigs up to version 2. A client of newer versions
-needs an answer to ApiVersions that offers no more: ``versions_capped(READABLE)``.
+``topics_refused`` needs CreateTopics up to version 4, ``settings_hidden`` DescribeConfigs up to version 2. For newer clients
+the answer to ApiVersions must offer no more: ``versions_capped(READABLE)``.
 """
 
 import struct
@@ -102,6 +102,8 @@ def codecs_refused(request: Request, taken: Collection[int], code: int = UNSUPPO
 
 def _structs(name: str, request: Request) -> Callable[[str], Any]:
     newest = READABLE[request.api_key]
-    assert request.api_version <= newest, f"{name} {request.api_version} cannot be read here: cap it with versions_capped"
+    assert request.api_version <= newest, (
+        f"{name} {request.api_version} cannot be read here: cap it with versions_capped"
+    )
     # Version 4 of CreateTopics has the layout of version 3.
     return lambda kind: getattr(admin, f"{name}{kind}_v{min(request.api_version, 3)}")

@@ -24,7 +24,7 @@ from msgspec import structs
 from bridge.config import Kafka, Settings
 from bridge.errors import ConnectionEnded
 from bridge.kafka import messages
-from bridge.kafka.cluster import Broker, Cluster, ProducerId
+from bridge.kafka.cluster import NO_PRODUCER_ID, Broker, Cluster, ProducerId
 from bridge.kafka.producer import Producer
 from bridge.kafka.wire import Connection
 from support.kafka_frames import Partition, PartitionAnswer, ProduceAnswer, Request, read_request
@@ -65,6 +65,11 @@ class Produced(NamedTuple):
         return (self.first + len(self.records)) % _SEQUENCES
 
     @property
+    def numbered(self) -> bool:
+        """Whether it is an idempotent producer's."""
+        return self.producer_id >= 0
+
+    @property
     def numbers(self) -> list[int]:
         """What its records say."""
         return [int(value) for _, value in self.records]
@@ -97,7 +102,8 @@ class ModelKafka:
         refusing: Brokers that take no connection.
         silent: Brokers on which connecting does not come to an end.
         reachable: Whether anything is learned of the cluster.
-        gives_ids: Whether it gives producer ids.
+        gives_ids: Whether it answers who asks for a producer id.
+        idempotent: Whether it has idempotent producers, and so ids to give.
         largest: ``max.message.bytes`` of every topic.
         newest: The newest version of Produce.
         wrong: What may never be.
@@ -112,7 +118,7 @@ class ModelKafka:
         self.late: list[tuple[int, Produced]] = []
         self.refusing: set[int] = set()
         self.silent: set[int] = set()
-        self.reachable = self.gives_ids = True
+        self.reachable = self.gives_ids = self.idempotent = True
         self.largest: int | None = 1 << 20
         self.newest = 8
         self.wrong: list[str] = []
@@ -141,6 +147,9 @@ class ModelKafka:
         return self._append(batch) if self.leader(batch.where) == node else NOT_LEADER
 
     def _append(self, batch: Produced) -> int:
+        if not batch.numbered:
+            self.log.append(batch)
+            return 0
         known = self._known[batch.where].get(batch.producer_id)
         if known is None:
             known = _Known(batch.epoch)
@@ -173,6 +182,8 @@ class ModelKafka:
 
     def sent(self, batch: Produced) -> None:
         """The bridge wrote a batch: its numbers are its own, unless others were refused under them."""
+        if not batch.numbered:
+            return
         claims = self._claims[batch.where, batch.producer_id, batch.epoch]
         for claim in claims:
             if claim.batch == batch:
@@ -360,12 +371,18 @@ class ModelCluster(Cluster):
             for topic, count in kafka.partitions.items()
         }
         self._leaders = {t: {n: -1 if at is None else at for n, at in of.items()} for t, of in leaders.items()}
-        if self._id_wanted and kafka.gives_ids:
-            self._id_wanted = False
+        if (self._id_wanted or self.producer_id == NO_PRODUCER_ID) and kafka.gives_ids:
+            self._take_id()
+        self._on_change()
+
+    def _take_id(self) -> None:
+        kafka, self._id_wanted = self._kafka, False
+        if not kafka.idempotent:
+            self.producer_id = NO_PRODUCER_ID
+        else:
             kafka.producer_ids += 1
             self.producer_ids += 1
             self.producer_id = ProducerId(kafka.producer_ids, 0)
-        self._on_change()
 
 
 class ModelProducer(Producer):
@@ -400,6 +417,7 @@ class ModelStage(Stage):
         brokers: How many.
         max_batch_bytes: Of a batch before compression.
         max_request_bytes: Of the batches of a request.
+        idempotent: Whether the cluster has idempotent producers to begin with.
     """
 
     cluster: ModelKafka
@@ -412,8 +430,9 @@ class ModelStage(Stage):
         brokers: int = 2,
         max_batch_bytes: int = 1 << 20,
         max_request_bytes: int = 1_000_000,
+        idempotent: bool = True,
     ) -> None:
-        self._brokers = brokers
+        self._brokers, self._idempotent = brokers, idempotent
         usual = _settings()
         kafka = structs.replace(usual.kafka, max_batch_bytes=max_batch_bytes, max_request_bytes=max_request_bytes)
         self._of_model = structs.replace(usual, kafka=kafka)
@@ -421,7 +440,9 @@ class ModelStage(Stage):
 
     def scripted(self) -> ModelKafka:
         """See ``Stage``."""
-        return ModelKafka(self._brokers)
+        kafka = ModelKafka(self._brokers)
+        kafka.idempotent = self._idempotent
+        return kafka
 
     def producer(self) -> Producer:
         """See ``Stage``."""

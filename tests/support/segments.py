@@ -143,6 +143,7 @@ class Finding(NamedTuple):
     """One thing that is wrong. ``kind`` is stable, ``detail`` is for people.
 
     Kinds: ``sequence start`` (a producer's first batch does not begin with 0 though the log is there from its beginning),
+    ``late copy`` (a batch without numbers once more, behind a newer record of one of its keys),
     ``sequence gap``, ``sequence repeat`` (the same numbers and the same records once more, which a broker answers without
     appending), ``sequence overlap`` (numbers that were used, otherwise), ``producer epoch`` (an older epoch after a newer one),
     ``offset gap``, ``damaged segment``, ``repeats`` (more than allowed), and those of the simulator's checker.
@@ -159,6 +160,7 @@ def judge_sequences(batches: Sequence[Batch], where: str) -> list[Finding]:
     seen: dict[tuple[int, int], list[Batch]] = {}
     following: dict[tuple[int, int], int] = {}
     epochs: dict[int, int] = {}
+    findings += late_copies(batches, where)
     for before, batch in zip((None, *batches), batches, strict=False):
         if before is not None and batch.base_offset != before.end_offset:
             findings.append(
@@ -177,6 +179,20 @@ def judge_sequences(batches: Sequence[Batch], where: str) -> list[Finding]:
             following[producer] = batch.sequence_end
         seen[producer].append(batch)
     return findings
+
+
+def late_copies(batches: Sequence[Batch], where: str) -> Iterator[Finding]:
+    """Batches without sequence numbers that are copies of an earlier one, behind a newer record of one of their keys."""
+    unnumbered = [batch for batch in batches if batch.producer_id < 0]
+    first: dict[bytes, int] = {}
+    newest: dict[bytes | None, int] = {}
+    for place, batch in enumerate(unnumbered):
+        place_of_first = first.setdefault(batch.data[_HEADER.size :], place)
+        keys = {record.key for record in batch.records}
+        overtaken = [key for key in keys if newest.get(key, place_of_first) > place_of_first]
+        if overtaken:
+            yield Finding("late copy", f"{where}: offset {batch.base_offset}, behind newer records of {overtaken[:3]}")
+        newest |= {key: max(newest.get(key, 0), place_of_first) for key in keys}
 
 
 def _judge_batch(

@@ -24,6 +24,7 @@ from aiokafka.protocol.metadata import (
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from support.kafka_frames import (
     FIND_COORDINATOR,
+    INIT_PRODUCER_ID,
     METADATA,
     PRODUCE,
     BatchHead,
@@ -286,6 +287,34 @@ async def test_the_proxy_answers_without_asking_the_broker(place: Place, version
     assert sent == [answered for answered, _ in answers]
     assert [0, THROTTLED, 0] == [codes(answer)[FIRST] for _, answer in answers]
     assert [sent[0], sent[2]] == place.broker.seen
+
+
+@pytest.mark.parametrize(("version", "header"), [(1, b""), (2, b"\0")])
+async def test_any_request_is_answered_by_the_proxy(place: Place, version: int, header: bytes) -> None:
+    """The broker never sees it; the answer has its turn, and the header of its version."""
+    place.proxy.script = lambda request: (
+        Fault(answer=lambda asked: b"answer to %d" % asked.api_key) if request.api_key == INIT_PRODUCER_ID else None
+    )
+    client = await place.connect()
+    sent = [client.send(), client.send(version, key=INIT_PRODUCER_ID), client.send()]
+
+    assert (await client.answer())[0] == sent[0]
+    assert await client.frame() == struct.pack(">i", sent[1]) + header + b"answer to 22"
+    assert (await client.answer())[0] == sent[2]
+    assert place.broker.seen == [sent[0], sent[2]]
+    assert {"answer": 1} == dict(place.proxy.done)
+
+
+async def test_the_brokers_answer_to_any_request_is_rewritten(place: Place) -> None:
+    """Behind its header; a constant answer may be given instead."""
+    place.apply(Fault(rewrite_answer=lambda request, body: b"%d: " % request.api_version + body))
+    client = await place.connect()
+    sent = client.send(1, key=INIT_PRODUCER_ID)
+    assert await client.frame() == struct.pack(">i", sent) + b"1: an answer of another version"
+
+    place.apply(Fault(answer=b"mine"))
+    sent = client.send(1, key=INIT_PRODUCER_ID)
+    assert await client.frame() == struct.pack(">i", sent) + b"mine"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -182,6 +182,18 @@ def test_batches_without_sequences_are_counted(disk: Disk) -> None:
     assert (2, 0) == (verdict.unsequenced, verdict.producers)
 
 
+def test_a_copy_behind_newer_records_of_a_key_is_found(disk: Disk) -> None:
+    """A batch without sequences that was sent again belongs behind itself, whatever comes of other keys in between."""
+    batches = [
+        encoded([event], offset=offset, sequence=-1, producer=(-1, -1))
+        for offset, event in enumerate([SENT, report("other", "Sent"), SENT, READ, READ, SENT])
+    ]
+
+    assert disk.write(*batches[:5]).judge().ok
+    findings = disk.write(*batches).judge().findings
+    assert [("late copy", True)] == [(each.kind, "offset 5" in each.detail) for each in findings]
+
+
 def test_a_hole_between_offsets_is_found(disk: Disk) -> None:
     """The topic is not compacted."""
     disk.write(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.scripted import STATUS, settings
 
-from bridge.errors import KafkaUnavailable
+from bridge.errors import ConnectionEnded, KafkaUnavailable
 from bridge.kafka import messages
 from bridge.kafka.cluster import NO_PRODUCER_ID, Broker, Cluster, ProducerId
 from bridge.kafka.wire import Connection
@@ -159,6 +159,7 @@ async def test_a_producer_id_that_is_refused_costs_no_connection(monkeypatch: py
     monkeypatch.setattr(cluster, "_first_answer", nothing)
     assert not await cluster._learn()
     assert "CLUSTER_AUTHORIZATION_FAILED (31); no ACL lets this user write" in cluster.last_error
+    assert 'with kafka.idempotence = "false" the bridge publishes without one' in cluster.last_error
     assert cluster._connection is connection
     assert not connection.end
 
@@ -168,7 +169,7 @@ class Refusing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, idempotence: str, *, offered: bool = True) -> None:
         self.cluster = Cluster(settings(f"kafka.idempotence={idempotence}").kafka, [STATUS], lambda: None)
-        self.code, self.asked = 31, 0
+        self.code, self.asked, self.closes = 31, 0, False
         self.cluster._connection = connection = Connection("tests")
         connection.versions = {messages.INIT_PRODUCER_ID: (0, 4)} if offered else {}
         monkeypatch.setattr(connection, "ask", self._answer)
@@ -176,6 +177,8 @@ class Refusing:
 
     async def _answer(self, *_: object) -> bytes:
         self.asked += 1
+        if self.closes:
+            raise ConnectionEnded("the broker hung up")
         return struct.pack(">ihqh", 0, self.code, -1 if self.code else 7, -1 if self.code else 0)
 
     async def _metadata(self) -> Any:
@@ -210,7 +213,7 @@ async def test_refusals_far_apart_are_not_believed(monkeypatch: pytest.MonkeyPat
     refusing = Refusing(monkeypatch, "auto")
     for _ in range(5):
         assert not await refusing.cluster._learn()
-        refusing.cluster._refused_ids = [at - 31 for at in refusing.cluster._refused_ids]
+        refusing.cluster._refused_ids = [at - 61 for at in refusing.cluster._refused_ids]
     assert refusing.cluster.producer_id is None
 
 
@@ -222,6 +225,22 @@ async def test_without_idempotence_no_producer_id_is_asked_for(monkeypatch: pyte
     assert (without.asked, without.cluster.producer_id) == (0, NO_PRODUCER_ID)
     assert [await forever.cluster._learn() for _ in range(9)] == [False] * 9
     assert (forever.asked, forever.cluster.producer_id) == (9, None)
+    assert 'kafka.idempotence is "true"; with "auto" the bridge publishes without one' in forever.cluster.last_error
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_other_refusals_are_believed_too_but_later(monkeypatch: pytest.MonkeyPatch, *, closes: bool) -> None:
+    """A broker that has just started may answer so for some seconds; a service may answer so to every such request."""
+    refusing = Refusing(monkeypatch, "auto")
+    refusing.code, refusing.closes = -1, closes
+    assert [await refusing.cluster._learn() for _ in range(15)] == [False] * 14 + [True]
+    assert refusing.cluster.producer_id == NO_PRODUCER_ID
+    assert refusing.cluster.idempotent is False
+    passing = Refusing(monkeypatch, "auto")
+    for passing.code in (-1, 31, 0):
+        await passing.cluster._learn()
+    assert passing.cluster.producer_id == ProducerId(7, 0)
+    assert passing.cluster.idempotent
 
 
 async def test_while_no_broker_answers_it_is_said_so_before_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,135 @@ def test_a_duplicate_that_was_sent_once_is_no_acknowledgement(stage: ModelStage)
     assert stage.log == [1]
 
 
+# --- without numbers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without() -> Iterator[ModelStage]:
+    """The same of a cluster without idempotent producers."""
+    stage = ModelStage(idempotent=False)
+    yield stage
+    stage.check()
+    stage.close()
+
+
+def lose(stage: ModelStage, *, served: bool = False) -> None:
+    """The connection of the one request is closed; the broker served the request, or its bytes may still arrive."""
+    [request] = stage.kafka.requests
+    if served:
+        request.serve()
+    stage.do(request.connection.hang_up, late=not served)
+
+
+def test_a_copy_that_is_late_is_appended_before_what_comes_next(without: ModelStage) -> None:
+    """The partition rests after the batch that was sent again; others go on."""
+    first, other = KEYS[0], next(key for key in KEYS if where(key) != where(KEYS[0]))
+    pushed = without.push(first)
+    lose(without)
+    without.advance(0.5)
+    without.serve()
+    assert without.answer(pushed) == 200
+    without.push(first)
+    without.push(other)
+    without.advance(0.5)
+    assert without.flying == [[3]]
+    without.kafka.deliver_late()
+    without.serve()
+    without.advance(1.0)
+    assert without.flying == [[2]]
+    without.finish()
+    assert without.log == [1, 1, 3, 2]
+
+
+def test_a_batch_that_was_sent_once_is_followed_at_once(without: ModelStage) -> None:
+    """Nothing rests where no copy can be late, also where the answer said that nothing was appended."""
+    began = without.clock.now
+    for _ in range(3):
+        without.push(KEYS[0])
+        without.serve()
+    assert (without.log, without.clock.now) == ([1, 2, 3], began)
+    without.push(KEYS[0])
+    without.refuse(44)
+    without.advance(0.5)
+    without.serve()
+    without.push(KEYS[0])
+    assert without.flying == [[5]]
+    without.finish()
+
+
+def test_a_duplicate_without_numbers_is_no_acknowledgement(without: ModelStage) -> None:
+    """A broker cannot know it, and a report must not be lost by such an answer."""
+    pushed = without.push(KEYS[0])
+    lose(without)
+    without.advance(0.5)
+    without.refuse(46)
+    assert without.answer(pushed) is None
+    without.finish()
+    assert without.log == [1]
+    assert without.produce.sequences.epochs_raised == 0
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_batch_without_numbers_is_settled_as_such_before_the_id_is_used(without: ModelStage, *, served: bool) -> None:
+    """A producer id is given while the batch may be in the log: with numbers, it would be another batch to the broker."""
+    without.push(KEYS[0])
+    lose(without, served=served)
+    without.push(KEYS[0])
+    without.kafka.idempotent = True
+    without.learn()
+    without.advance(0.5)
+    without.serve()
+    without.advance(1.5)
+    assert without.flying == [[2]]
+    without.finish()
+    assert [batch.numbered for batch in without.kafka.log] == [False] * (1 + served) + [True]
+    assert without.log == [1] * (1 + served) + [2]
+
+
+def test_a_batch_with_numbers_is_settled_as_such_where_no_more_ids_are_given(stage: ModelStage) -> None:
+    """The other way round: the broker that knows its numbers appends it once."""
+    stage.push(KEYS[0])
+    lose(stage, served=True)
+    stage.kafka.idempotent = False
+    stage.do(stage.produce.cluster.want_producer_id)
+    stage.learn()
+    stage.advance(0.5)
+    stage.serve()
+    other = next(key for key in KEYS if where(key) != where(KEYS[0]))
+    stage.push(other)
+    stage.finish()
+    assert [batch.numbered for batch in stage.kafka.log] == [True, False]
+    assert stage.log == [1, 2]
+
+
+def test_where_followers_are_late_few_copies_are_sent(without: ModelStage) -> None:
+    """REQUEST_TIMED_OUT says that the leader has the batch: each attempt adds a copy, so the pauses grow to half a minute."""
+    without.push(KEYS[0])
+    until = without.clock.now + 160.0
+    while without.clock.now < until:
+        for request in list(without.kafka.requests):
+            request.serve()
+            without.do(request.answer, {each.where: PartitionAnswer(7) for each in request.batches})
+        without.advance(0.5)
+    assert 5 <= len(without.log) <= 16
+    without.finish()
+
+
+def test_a_missing_right_may_be_why_there_is_no_producer_id(without: ModelStage) -> None:
+    """When it is there, the bridge asks at once and not after an hour."""
+    without.push(KEYS[0])
+    without.refuse(29)
+    without.kafka.idempotent = True
+    without.produce.cluster.wanted = False
+    without.advance(1.5)
+    assert not without.produce.cluster._id_wanted
+    without.serve()
+    without.advance(0.5)
+    without.push(KEYS[0])
+    without.finish()
+    assert [batch.numbered for batch in without.kafka.log] == [False, True]
+
+
 # --- more partitions than lanes, or fewer -------------------------------------------------------------------------------
 
 
@@ -367,10 +496,14 @@ class AnyFault(Promises):
         if node is None or node in self.kafka.brokers:
             self.kafka.leaders[where(key, self.kafka.partitions[STATUS])] = node
 
-    @rule(reachable=st.sampled_from([True, True, False]), gives_ids=st.sampled_from([True, True, False]))
-    def learn(self, reachable: bool, gives_ids: bool) -> None:
-        """The cluster tells of itself, or can't be asked any more, or gives no producer id."""
-        self.kafka.reachable, self.kafka.gives_ids = reachable, gives_ids
+    @rule(
+        reachable=st.sampled_from([True, True, False]),
+        gives_ids=st.sampled_from([True, True, False]),
+        idempotent=st.booleans(),
+    )
+    def learn(self, reachable: bool, gives_ids: bool, idempotent: bool) -> None:
+        """The cluster tells of itself, or can't be asked any more, or gives no producer id, or has none to give."""
+        self.kafka.reachable, self.kafka.gives_ids, self.kafka.idempotent = reachable, gives_ids, idempotent
         self.stage.learn()
 
     @rule(node=st.sampled_from([1, 2]), how=st.sampled_from(["refusing", "silent", "well", "well"]))

@@ -161,3 +161,19 @@ def test_without_a_producer_id_a_batch_has_no_numbers() -> None:
     sequences.use(GIVEN)
     assert sent(sequences).numbers == Numbers(7, 0, 0)
     assert sent(sequences, partition=1).numbers == Numbers(7, 0, 0)
+
+
+def test_a_batch_that_was_sent_without_numbers_stays_without() -> None:
+    """Though an id was given since; its acknowledgement spends none, nor does it raise an epoch when it is taken apart."""
+    sequences = Sequences()
+    sequences.use(NO_PRODUCER_ID)
+    batch, other = sent(sequences), sent(sequences, partition=1)
+    other.unresolved = True
+    sequences.use(GIVEN)
+    sequences.give(batch)
+    assert not batch.numbered
+    sequences.acknowledged(batch)
+    sequences.raise_epoch(other)
+    assert sequences.epochs_raised == 0
+    assert sent(sequences).numbers == Numbers(7, 0, 0)
+    assert sent(sequences, partition=1).numbers == Numbers(7, 0, 0)

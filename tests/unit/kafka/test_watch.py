@@ -101,6 +101,26 @@ def test_a_connection_that_is_stuck_is_given_up_while_its_broker_answers_on_othe
     assert stage.first_occurrences()[A] == [1]
 
 
+def test_without_numbers_a_stuck_connection_is_waited_for(stage: ModelStage) -> None:
+    """Its bytes may arrive at any time, and the broker could not tell that they are old."""
+    stage.kafka.idempotent = False
+    stage.crash()
+    stage.kafka.leaders = dict.fromkeys(stage.kafka.leaders, 1)
+    stage.learn()
+    stage.push(A)
+    [stuck] = stage.kafka.requests
+    stage.advance(1.0)
+    for _ in range(3):
+        stage.push(B)
+        stage.serve(next(each for each in stage.kafka.requests if each is not stuck))
+    stage.advance(60.0)
+    assert not failed(stage)
+    assert not stuck.connection.end
+    stage.finish()
+    assert stage.first_occurrences()[A] == [1]
+    assert len(stage.log) == 4
+
+
 def test_a_broker_that_dies_while_it_is_waited_for_is_given_up(stage: ModelStage) -> None:
     """It is asked again every other second."""
     stage.push(A)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Never
 
 import pytest
+import uvloop
 from aiokafka.errors import SaslAuthenticationFailed, UnsupportedSaslMechanismError
 from support.black_hole import BlackHole, resolve_to
 from support.wire_server import PASSWORD, WRONG, Asked, WireServer, frame
@@ -215,6 +216,29 @@ async def test_a_socket_notices_that_its_other_end_is_gone(server: WireServer) -
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
     probes = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
     assert [sock.getsockopt(socket.IPPROTO_TCP, each) for each in probes] == [30, 10, 3]
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_an_abandoned_connection_has_not_sent_is_never_sent(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """It would be appended behind newer records. The other end sees a reset, where it reads so slowly."""
+
+    async def abandon(port: int) -> None:
+        _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection("tests"), HOST, port)
+        connection.send(QUESTION, 1, [bytes(8 << 20)], lambda _: None)
+        ended = asyncio.Event()
+        connection.on_end = ended.set
+        connection.abort("not wanted any more")
+        await ended.wait()
+
+    with socket.create_server((HOST, 0)) as listener, asyncio.Runner(loop_factory=make_loop) as runner:
+        listener.settimeout(WAIT_SECONDS)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        runner.run(abandon(listener.getsockname()[1]))
+        other, _ = listener.accept()
+        with other, pytest.raises(ConnectionResetError):
+            other.settimeout(WAIT_SECONDS)
+            while other.recv(1 << 20):
+                pass
 
 
 # --- how it begins ------------------------------------------------------------------------------------------------------
