@@ -53,6 +53,25 @@ KILLED = """
 """
 
 
+DYING = """
+    import os, signal, sys
+    from bridge import cli
+    from bridge.operate.at_least_once import AtLeastOnce
+    method, calls = AtLeastOnce.{method}, 0
+    def dying(self, *arguments):
+        global calls
+        calls += 1
+        if calls == 2:
+            self._flush("dying")
+            os.kill(os.getpid(), signal.SIGKILL)
+        method(self, *arguments)
+    AtLeastOnce.{method} = dying
+    from bridge.operate.redrive import redrive
+    redrive._BATCH_RECORDS = 50
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 class Topics(NamedTuple):
     """Two topics, and the settings that name them."""
 
@@ -223,6 +242,24 @@ def test_killed_in_the_middle_and_run_again_it_publishes_each_once(topics: Topic
     assert 0 < len(topics.events()) < 300
     assert topics.redrive("--execute") == 0
     assert ids(topics.events()) == sorted(id_of(n) for n in range(300))
+
+
+def test_without_transactions_it_repeats_no_more_than_the_plan_says(
+    topics: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed when a batch is published and not noted, it is published again; when it is noted, it is not."""
+    write(topics.bootstrap, topics.quarantine, [put(item(n), n) for n in range(200)])
+    words = ("redrive", "--at-least-once", "--execute", *topics.arguments)
+    for method in ("settle", "commit"):
+        program = textwrap.dedent(DYING).format(method=method)
+        killed = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert b"the next one may publish up to 50 events again, with the same ce_id" in killed.stdout
+    assert topics.redrive("--at-least-once", "--execute") == 0
+    assert "200 looked at = " in capsys.readouterr().out
+    events = ids(topics.events())
+    assert set(events) == {id_of(n) for n in range(200)}
+    assert 200 < len(events) <= 250
 
 
 def test_of_two_at_once_the_later_goes_on_alone(topics: Topics) -> None:

@@ -289,6 +289,11 @@ async def test_the_rights_of_replay_are_enough_for_its_commands(
     code, said = await run("replay", "--to-topic", target, "--execute")
     assert code != 0
     assert "this user may not use the transactional id" in said, said
+    assert "--at-least-once writes without them" in said, said
+    for words in (("redrive",), ("replay", "--to-topic", target)):
+        code, said = await run(*words, "--at-least-once", "--execute")
+        assert code == 0, said
+    assert [b"a-message"] * 2 == [record.key for record in await consume_all(secured.internal, target)]
 
 
 async def committed(secured: SecuredKafka, topic: str, key: bytes) -> bool:
