@@ -68,8 +68,8 @@ async def transaction(session: Session) -> Finding:
         if not begun:
             session.removed(TRANSACTIONAL_ID, session.name)
         why = (
-            "Replay --to-topic and redrive need transactions, or the option --at-least-once, with which a record may come "
-            f"twice. If rights are missing, {_RIGHTS}."
+            "Where there are no transactions, `replay --to-topic` and `redrive` take --at-least-once, and a record may come "
+            f"twice. Where a right is missing, {_RIGHTS}."
         )
         return Finding(name, Outcome.ADVICE, str(error), why, facts={"committed": False})
     did = (
@@ -94,8 +94,7 @@ def _commit(session: Session, place: TopicPartition | None, begun: list[bool]) -
         if place is not None:
             record = {"key": name, "value": b"in a transaction", "partition": place.partition}
             transactions.write(place.topic, [record], "writing in a transaction")
-            group = keep(_consumer(kafka, name)).consumer_group_metadata()
-            transactions.commit([place], group, "committing a transaction")
+            transactions.commit([place], keep(_consumer(kafka, name)), "committing a transaction")
     finally:
         transactions.close()
 
