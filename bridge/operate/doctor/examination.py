@@ -33,7 +33,7 @@ CHECKS: Final = (
     Check("producer id", publishing.producer_id, 10.0),
     Check("test topic", topics.prepare, 40.0),
     Check("write", publishing.write, 30.0),
-    Check("compression", publishing.codecs, 20.0),
+    Check("compression", publishing.codecs, 30.0),
     Check("sizes", sizes.sizes, 40.0),
     Check("latency", publishing.latency, 20.0),
     Check("read back", replaying.read, 20.0),

@@ -3,10 +3,10 @@
 import asyncio
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from bridge.errors import UnsupportedBroker
+from bridge.errors import ConnectionEnded, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.batch import Codec
 from bridge.kafka.cluster import ProducerId
@@ -19,6 +19,8 @@ from bridge.operate.doctor.session import NotTried, Session
 _ASKED: Final = 5
 _BELIEVED: Final = 3
 _AGAIN_SECONDS: Final = 0.3
+_ID_SECONDS: Final = 5.0
+_NO_ANSWER: Final = f"no answer within {_ID_SECONDS:g} s"
 # Brokers that have just started answer so for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
 # In the order in which they are advised: by what they cost the bridge.
@@ -44,6 +46,8 @@ async def producer_id(session: Session) -> Finding:
             given = answer
             break
         refusals.append(answer)
+        if answer == _NO_ANSWER:
+            break
         await asyncio.sleep(_AGAIN_SECONDS)
     facts = {"given": given is not None, "refusals": refusals}
     session.number_with(None if configured == "false" else given)
@@ -77,13 +81,19 @@ async def _ask(session: Session) -> ProducerId | str:
         version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
     except UnsupportedBroker as error:
         return str(error)
-    async with asyncio.timeout(5.0):
-        while True:
-            body = messages.init_producer_id_request()
-            answer = messages.read_producer_id(await connection.ask(messages.INIT_PRODUCER_ID, version, body))
-            if answer.code not in _NOT_YET:
-                break
-            await asyncio.sleep(_AGAIN_SECONDS)
+    try:
+        async with asyncio.timeout(_ID_SECONDS):
+            while True:
+                body = messages.init_producer_id_request()
+                answer = messages.read_producer_id(await connection.ask(messages.INIT_PRODUCER_ID, version, body))
+                if answer.code not in _NOT_YET:
+                    break
+                await asyncio.sleep(_AGAIN_SECONDS)
+    except TimeoutError:
+        connection.abort(_NO_ANSWER)
+        return _NO_ANSWER
+    except ConnectionEnded:
+        return "the broker closed the connection"
     return code_name(answer.code) if answer.code else ProducerId(answer.producer_id, answer.epoch)
 
 
@@ -93,11 +103,12 @@ async def _ask(session: Session) -> ProducerId | str:
 async def write(session: Session) -> Finding:
     """This user may write, and each broker takes a record."""
     name, partitions, advice = "write", session.partitions, {}
-    results = {partition: await _sent_with_some_codec(session, partition) for partition in partitions}
-    if session.numbered and all(sent.error is not None for sent in results.values()):
+    session.usable.clear()  # until a broker took a record
+    results = await _written(session, partitions)
+    if session.numbered and not session.usable:
         session.number_with(None)
-        again = {partition: await _sent_with_some_codec(session, partition) for partition in partitions}
-        if not all(sent.error is not None for sent in again.values()):
+        again = await _written(session, partitions)
+        if session.usable:
             results, advice = again, {"kafka.idempotence": "false"}
     failed = {partition: sent.why for partition, sent in results.items() if sent.error is not None}
     facts = {"partitions": len(partitions), "failed": {str(key): text for key, text in failed.items()}}
@@ -109,6 +120,16 @@ async def write(session: Session) -> Finding:
         why = "Brokers refuse batches with a producer id, and take them without."
         return Finding(name, Outcome.ADVICE, "records are taken without a producer id only", why, advice, facts=facts)
     return Finding(name, Outcome.GOOD, f"a record was written on each of {len(partitions)} broker(s)", facts=facts)
+
+
+async def _written(session: Session, partitions: Sequence[int]) -> dict[int, Sent]:
+    """What became of a record on each partition; the brokers that took one can be used."""
+    results = {}
+    for partition in partitions:
+        results[partition] = sent = await _sent_with_some_codec(session, partition)
+        if sent.error is None:
+            session.usable.add(session.leaders[partition])
+    return results
 
 
 def _denied(results: Iterable[Sent]) -> bool:
@@ -170,8 +191,8 @@ async def latency(session: Session) -> Finding:
     usual, most = times[math.ceil(0.9 * len(times)) - 1], times[-1]
     facts = {"samples": len(times), "p50_ms": statistics.median(times), "p90_ms": usual, "max_ms": most}
     seen = (
-        f"acknowledged after {facts['p50_ms']:.0f} ms at the median, {usual:.0f} ms at 90 %, {most:.0f} ms at most; "
-        f"delivery.spool_after_ms is {session.settings.delivery.spool_after_ms}"
+        f"{facts['p50_ms']:.0f} ms at the median, {usual:.0f} ms for 9 of 10, {most:.0f} ms at most "
+        f"(delivery.spool_after_ms: {session.settings.delivery.spool_after_ms})"
     )
     return _judged_latency(session, usual, seen, {key: round(value, 1) for key, value in facts.items()})
 

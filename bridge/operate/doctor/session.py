@@ -52,7 +52,7 @@ class Session:
         topic: the topic for the test records; empty while there is none.
         made: whether this run made the topic.
         brokers: the advertised addresses, by the brokers' ids.
-        usable: the brokers that took a connection.
+        usable: the brokers that took a connection and, once that was tried, a record.
         leaders: the broker that leads each partition of the topic.
         sequences: the numbers of the test batches.
         numbered: whether these batches have a producer id.
@@ -135,7 +135,7 @@ class Session:
             raise NotTried("there is no topic for the test records")
         chosen = {leader: partition for partition, leader in self.leaders.items() if leader in self.usable}
         if not chosen:
-            raise NotTried("no broker that leads a partition of the test topic can be reached")
+            raise NotTried("no broker takes a record on the test topic")
         return sorted(chosen.values())
 
     def number_with(self, given: ProducerId | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bridge.config import Kafka
 from bridge.encode.records import QUARANTINE_HEAD_BYTES
-from bridge.kafka.errors import Action
+from bridge.kafka.errors import TIMED_OUT, Action
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.sending import Sent, records_of, send_patiently
 from bridge.operate.doctor.session import Session
@@ -19,12 +19,25 @@ _LEAST_REQUEST, _LEAST_BATCH = 32_768, 16_384
 _TRIES: Final = 8
 _STEP: Final = 1024
 
-_WHY: Final = "Without this the bridge finds the limit by lost requests, after each start and again each minute."
+_WHY: Final = "Without this the bridge finds the limit by requests that fail, after each start and again each minute."
+
+
+class _SlowError(Exception):
+    """A large request had no answer in time."""
 
 
 async def sizes(session: Session) -> Finding:
     """Requests, batches and records of the largest configured sizes are taken."""
-    kafka, probe = session.settings.kafka, _Probe(session)
+    probe = _Probe(session)
+    try:
+        return await _judged(session, probe)
+    except _SlowError as slow:
+        why = "The bridge waits up to 120 s for a large request. Look at the network between here and there."
+        return Finding("sizes", Outcome.ADVICE, str(slow), why, facts=probe.facts)
+
+
+async def _judged(session: Session, probe: "_Probe") -> Finding:
+    kafka = session.settings.kafka
     wanted = kafka.max_request_bytes + _REQUEST_HEAD
     request = await probe.largest(wanted, probe.is_read)
     notes = [f"a request of {wanted:,} bytes fails ({probe.refusal}), one of {request:,} is answered"] * (
@@ -60,7 +73,10 @@ async def _largest_record(session: Session, probe: "_Probe", wanted: int) -> int
 async def _quarantine_note(session: Session, probe: "_Probe") -> str:
     """How large a body the quarantine can keep, if that is less than a callback may have; else empty."""
     wanted = session.settings.limits.body_bytes + QUARANTINE_HEAD_BYTES
-    largest = await probe.largest(wanted, probe.is_taken)
+    try:
+        largest = await probe.largest(wanted, probe.is_taken)
+    except _SlowError as slow:
+        return str(slow)
     if largest == wanted or (probe.refused_by_topic and not session.made):
         return ""
     return (
@@ -137,7 +153,9 @@ class _Probe:
 
     async def _sent(self, size: int) -> Sent:
         if size not in self._results:
-            self._results[size] = await self._try(size)
+            self._results[size] = sent = await self._try(size)
+            if sent.error == TIMED_OUT:
+                raise _SlowError(f"a request of {size:,} bytes had {sent.why}")
         return self._results[size]
 
     async def _try(self, size: int) -> Sent:
