@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from bridge.config import Settings
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, ConnectionEnded
 from bridge.kafka.connection import reason
 from bridge.kafka.wire import CONNECTION_FAILURES
 from bridge.operate import console
@@ -93,7 +93,8 @@ def _report(session: Session, findings: list[Finding], *, reached: bool = True) 
 
 async def _performed(check: Check, session: Session, until: float) -> Finding:
     loop = asyncio.get_running_loop()
-    limit = min(check.seconds, until - loop.time())
+    began = loop.time()
+    limit = min(check.seconds, until - began)
     if limit <= 0:
         return not_tried(check.name, "the time for all checks was over; a longer one is --timeout SEC")
     console.say(f"doctor: {check.name} ...")
@@ -103,10 +104,12 @@ async def _performed(check: Check, session: Session, until: float) -> Finding:
     except NotTried as missing:
         return not_tried(check.name, str(missing))
     except TimeoutError:
-        return Finding(check.name, Outcome.BROKEN, f"no result within {limit:.0f} s", "look at the brokers")
-    except ConfigurationError:
+        return Finding(
+            check.name, Outcome.BROKEN, f"no answer within {loop.time() - began:.0f} s", "Look at the brokers."
+        )
+    except ConnectionEnded:
+        return Finding(check.name, Outcome.BROKEN, "the broker closed the connection", "Look at the broker's log.")
+    except (ConfigurationError, reach.UnreachableError):
         raise
     except CONNECTION_FAILURES as error:
-        if isinstance(error, reach.UnreachableError):
-            raise
         return Finding(check.name, Outcome.BROKEN, reason(error))

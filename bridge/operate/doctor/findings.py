@@ -125,8 +125,9 @@ class Report(msgspec.Struct, frozen=True):
             first = f"{finding.outcome:<9}  {finding.name:<{width}}  "
             lines += _hanging(first, finding.seen)
             lines += _hanging(" " * len(first), finding.why) if finding.why else []
+        lines += [""] if self.left else []
         for left in self.left:
-            lines += ["", *_hanging("left on Kafka: ", f"{left.kind} {left.name}: {left.why}")]
+            lines += _hanging("left on Kafka: ", f"{left.kind} {left.name}: {left.why}")
         if self.toml:
             lines += ["", "Set in the configuration (--config FILE):", "", self.toml]
         if self.topics_toml:

@@ -29,7 +29,7 @@ _SOME: Final[tuple[Codec, ...]] = ("gzip", "none")
 _TRIES: Final = 2
 _NOT_AUTHORIZED: Final = 29
 _VALUE: Final = b'{"test_record_of":"chatapp-bridge doctor"}' * 20
-_SAMPLES, _SAMPLES_SECONDS, _FEWEST = 20, 3.0, 5
+_SAMPLES, _SAMPLES_SECONDS, _FEWEST = 20, 3.0, 3
 # A lane is healthy again when acknowledgements take less than half of spool_after_ms; half a round is for what waits.
 _ENOUGH, _ADVISED_TIMES, _ROUND_MS = 2.0, 3.0, 50
 
@@ -113,7 +113,7 @@ async def write(session: Session) -> Finding:
     failed = {partition: sent.why for partition, sent in results.items() if sent.error is not None}
     facts = {"partitions": len(partitions), "failed": {str(key): text for key, text in failed.items()}}
     if failed:
-        seen = "; ".join(f"partition {partition}: {text}" for partition, text in failed.items())
+        seen = "; ".join(f"broker {session.leaders[each]}, partition {each}: {text}" for each, text in failed.items())
         why = "The bridge's user needs Write on its topics: `chatapp-bridge topics acls`."
         return Finding(name, Outcome.BROKEN, seen, why if _denied(results.values()) else "", advice, facts=facts)
     if advice:
@@ -124,11 +124,9 @@ async def write(session: Session) -> Finding:
 
 async def _written(session: Session, partitions: Sequence[int]) -> dict[int, Sent]:
     """What became of a record on each partition; the brokers that took one can be used."""
-    results = {}
-    for partition in partitions:
-        results[partition] = sent = await _sent_with_some_codec(session, partition)
-        if sent.error is None:
-            session.usable.add(session.leaders[partition])
+    sent = await asyncio.gather(*(_sent_with_some_codec(session, partition) for partition in partitions))
+    results = dict(zip(partitions, sent, strict=True))
+    session.usable |= {session.leaders[partition] for partition, each in results.items() if each.error is None}
     return results
 
 

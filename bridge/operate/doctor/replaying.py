@@ -1,5 +1,6 @@
 """What replay, redrive, audit and tail need: to read, a transaction, and a consumer group."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -38,10 +39,11 @@ async def read(session: Session) -> Finding:
     try:
         before = await session.in_thread(ends)
         written = [records_of(session, b"to be read back") for _ in partitions]
-        for partition, records in zip(partitions, written, strict=True):
-            sent = await send_patiently(session, partition, records, kafka.compression_type)
-            if sent.error is not None:
-                raise NotTried(f"the record to read back was not written: {sent.why}")
+        codec = kafka.compression_type
+        sending = [send_patiently(session, *each, codec) for each in zip(partitions, written, strict=True)]
+        failed = [sent.why for sent in await asyncio.gather(*sending) if sent.why]
+        if failed:
+            raise NotTried(f"a record to read back was not written: {failed[0]}")
         after = await session.in_thread(ends)
         found = await session.in_thread(lambda: keys({each: (before[each], after[each]) for each in partitions}))
     except (ReplayError, KafkaUnavailable) as error:
