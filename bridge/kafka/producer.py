@@ -160,18 +160,14 @@ class Producer:
     def may_begin(self, topic: str, partition: int, batch: Batch | None = None) -> bool:
         """Whether a batch could go to the partition now; ``batch``: this one, which was sent before.
 
-        The partition has a leader, and no other batch is on its way to it, or may be in its log.
+        The partition has a leader, and no other batch is on its way to it, or may be in its log, or may have a late copy.
         """
         return (
             self.cluster.leader(topic, partition) is not None
             and self.sequences.of(topic, partition).batch in {None, batch}
-            and not self.rests(topic, partition)
+            and self._loop.time() >= self.sequences.of(topic, partition).rests_until
             and self.sequences.usable(topic, partition)
         )
-
-    def rests(self, topic: str, partition: int) -> bool:
-        """Whether the partition gets nothing yet, as a copy of its last batch may be late: see ``sequences.py``."""
-        return self._loop.time() < self.sequences.of(topic, partition).rests_until
 
     def renumber(self, batch: Batch) -> None:
         """The batch may be in the log, and is to be taken apart: its numbers must not be used for other records."""

@@ -18,7 +18,7 @@ from bridge.kafka.cluster import Cluster
 from bridge.kafka.errors import CLOSED, MOVED, NOT_SENT, NOT_WRITTEN, TIMED_OUT, ProduceError
 from bridge.kafka.link import Flight, Link, Role
 from bridge.kafka.pacing import Pacing
-from bridge.kafka.sequences import PartitionNumbers, Sequences
+from bridge.kafka.sequences import Sequences
 from bridge.kafka.sizes import Sizes
 from bridge.kafka.wire import Connection
 
@@ -187,17 +187,12 @@ class Rounds:
         if leader is None or not self._sequences.usable(source.topic, partition):
             self._park(source)
             self._missing(source.topic, partition)
-        elif self._must_wait(source, self._sequences.of(source.topic, partition)):
+        elif (batch := self._sequences.of(source.topic, partition).batch) is not None and batch.source is not source:
             self._park(source)
         elif self.pacing.admits(source):
             link = self._link(leader, source.role)
             link.waiting[source] = None
             self._touch(link)
-
-    def _must_wait(self, source: Source, numbers: PartitionNumbers) -> bool:
-        """Whether the partition is another source's for now, or rests."""
-        mine = numbers.batch is None or numbers.batch.source is source
-        return not mine or self._loop.time() < numbers.rests_until
 
     def _missing(self, topic: str, partition: int) -> None:
         """No leader, no such topic, or no producer id: see to it that this becomes known."""

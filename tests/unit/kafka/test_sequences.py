@@ -150,6 +150,7 @@ def test_without_a_producer_id_a_batch_has_no_numbers() -> None:
     batch = sent(sequences, 3)
     assert batch.numbers == nothing
     sequences.acknowledged(batch)
+    assert not sequences.of("t", 0).acknowledged
     batch = sent(sequences)
     batch.unresolved = True
     sequences.raise_epoch(batch)

@@ -113,6 +113,7 @@ def test_without_numbers_a_stuck_connection_is_waited_for(stage: ModelStage) -> 
     for _ in range(3):
         stage.push(B)
         stage.serve(next(each for each in stage.kafka.requests if each is not stuck))
+        stage.advance(0.1)
     stage.advance(60.0)
     assert not failed(stage)
     assert not stuck.connection.end
