@@ -23,6 +23,7 @@ _FENCED: Final = {
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
+_LOGIN: Final = {KafkaError.SASL_AUTHENTICATION_FAILED}
 _WITHOUT: Final = "; if this Kafka has no transactions, --at-least-once writes without them"
 # What clusters without transactions answer, and what the client makes of a request that is not offered.
 _NO_TRANSACTIONS: Final = {
@@ -60,10 +61,11 @@ class Transactions(TopicWriter):
         remedy: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        self._fenced, self._open = fenced, False
+        self._fenced, self._open, self._begun = fenced, False, False
         more = {"transactional.id": transactional_id, "transaction.timeout.ms": _TRANSACTION_MS}
         super().__init__(kafka, more, batch_bytes=batch_bytes, remedy=remedy, timeout_seconds=timeout_seconds)
         self._until_done(lambda: self._producer.init_transactions(CALL_SECONDS), beginning)
+        self._begun = True
 
     def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
         """Add records to the transaction at hand; see ``TopicWriter``."""
@@ -109,4 +111,6 @@ class Transactions(TopicWriter):
         if code in _FENCED:
             return ReplayError(f"{doing}: {self._fenced}")
         failure = super()._failed(error, doing)
-        return type(failure)(f"{failure}{_WITHOUT}") if code in _NO_TRANSACTIONS else failure
+        # At the beginning a service may refuse by any code; the client's own are below that of an unknown error.
+        refused = code in _NO_TRANSACTIONS or (not self._begun and code >= KafkaError.UNKNOWN and code not in _LOGIN)
+        return type(failure)(f"{failure}{_WITHOUT}") if refused else failure

@@ -24,7 +24,7 @@ from bridge.kafka.admin import ANSWER_MS, Admin, connected
 from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
 from bridge.kafka.wire import CONNECTION_FAILURES
-from bridge.topics.refusals import EXTERNAL_REMEDY, remedy
+from bridge.topics.refusals import EXTERNAL_REMEDY, INVALID_REPLICATION_FACTOR, remedy
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 # NONE, TOPIC_ALREADY_EXISTS.
@@ -108,6 +108,8 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[Admin]:
             reached = True
             yield admin
     except (KafkaUnavailable, KafkaError, OSError, TimeoutError) as error:
+        if reached and isinstance(error, UnsupportedBroker):
+            raise TopicsError(f"{error}{EXTERNAL_REMEDY}") from error
         if reached:
             raise TopicsError(f"Kafka did not answer what it was asked: {reason(error)}; try again") from error
         servers = ", ".join(kafka.bootstrap_servers)
@@ -125,7 +127,7 @@ async def inspect(client: Admin, declared: Sequence[DeclaredTopic]) -> list[Find
         partitions = there[topic.name]
         try:
             actual = await _actual_config(client, topic)
-            hidden = not_shown(topic, actual)
+            hidden = not_shown(topic, actual, partitions)
         except CONNECTION_FAILURES as error:
             if not topic.external:
                 raise
@@ -179,15 +181,16 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> None:
     if not topics:
         return
     by_name = {topic.name: topic for topic in topics}
-    try:
-        response = await client.order(CreateTopicsRequest([_new(t, t.config) for t in topics], ANSWER_MS, False))
-    except UnsupportedBroker as error:
-        raise TopicsError(f"topic {', '.join(by_name)} could not be created: {error}{EXTERNAL_REMEDY}") from error
+    response = await client.order(CreateTopicsRequest([_new(t, t.config) for t in topics], ANSWER_MS, False))
     for name, code, message, *_ in response.topic_errors:
         if code not in _CREATED:
             reason = message or code_name(code)
             topic = by_name[name]
             todo = await remedy(code, reason, topic.config, partial(_is_refused, client, topic))
+            if code == INVALID_REPLICATION_FACTOR and topic.replication_factor is None:
+                todo = (
+                    "; Kafka before 2.4 decides no replication: declare replication_factor as a number in topics.file"
+                )
             raise TopicsError(f"topic {name} could not be created: {reason}{todo}")
 
 
@@ -237,13 +240,17 @@ async def _actual_config(client: Admin, topic: DeclaredTopic) -> dict[str, str |
 
 
 def _replication(partitions: Sequence[dict[str, Any]]) -> int:
-    """A topic is as weak as the weakest of its partitions."""
-    return min(len(partition["replicas"]) for partition in partitions)
+    """A topic is as weak as the weakest of its partitions; 0 where a service shows no replicas."""
+    return min(len(partition["replicas"] or ()) for partition in partitions)
 
 
-def not_shown(topic: DeclaredTopic, actual: Mapping[str, str | None]) -> list[NotShown]:
-    """The declared settings that ``actual`` has no value of."""
-    return [
+def not_shown(
+    topic: DeclaredTopic, actual: Mapping[str, str | None], partitions: Sequence[dict[str, Any]]
+) -> list[NotShown]:
+    """The declared settings that ``actual`` has no value of, and the replication where no replicas are shown."""
+    replication = topic.replication_factor
+    hidden = [NotShown("replication_factor", str(replication))] if replication and not _replication(partitions) else []
+    return hidden + [
         NotShown(option, value, *(["Kafka shows it without a value"] if option in actual else []))
         for option, value in topic.config.items()
         if actual.get(option) is None
@@ -253,10 +260,10 @@ def not_shown(topic: DeclaredTopic, actual: Mapping[str, str | None]) -> list[No
 def _differences(
     topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: Mapping[str, str | None]
 ) -> list[Difference]:
-    replication = topic.replication_factor
+    declared, replication = topic.replication_factor, _replication(partitions)
     pairs = [
         ("partitions", str(topic.partitions), str(len(partitions))),
-        *([("replication_factor", str(replication), str(_replication(partitions)))] if replication else []),
+        *([("replication_factor", str(declared), str(replication))] if declared and replication else []),
         *(
             (option, value, found)
             for option, value in topic.config.items()

@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     with ClusterInspector(settings.kafka) as inspector:
         largest = _largest_record(settings, inspector)
         redecoder = Redecoder(settings, run, largest)
-        # Before anything is looked at: from here on no other run can publish.
+        # Before anything is looked at: from here on no other run in transactions can publish.
         at_least_once = options.at_least_once
         writer = Writer(settings, run, options.group, largest, at_least_once=at_least_once) if options.execute else None
         redrive = Redrive(settings, inspector, redecoder, options.max_listed)

@@ -1,6 +1,7 @@
 """What a look at the topics makes of unusual answers: settings that Kafka hides, refusals by a policy, metadata of all kinds."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataResponse_v5
 
+from bridge.config import load
 from bridge.errors import ConnectionEnded, TopicsError, UnsupportedBroker
-from bridge.topics.inspect import Finding, brokers, create, inspect, partitions_of
+from bridge.topics.inspect import Finding, admin_client, brokers, create, inspect, partitions_of
 from bridge.topics.refusals import settings_in
 from bridge.topics.spec import DeclaredTopic
 
@@ -209,6 +211,13 @@ async def test_a_refusal_says_what_to_leave_to_the_cluster(
     assert str(refused.value).endswith('; if others manage the topics, set topics.manage = "external"')
 
 
+async def test_a_replication_that_an_old_kafka_does_not_decide_has_to_be_declared(client: Any) -> None:
+    """To leave it to the cluster is no remedy: that was refused."""
+    client.created = [(NAME, 38, "Replication factor must be larger than 0.")]
+    with pytest.raises(TopicsError, match="declare replication_factor as a number"):
+        await create(client, [msgspec.structs.replace(TOPIC, replication_factor=None)])
+
+
 @pytest.mark.parametrize(
     ("reason", "named"),
     [
@@ -223,6 +232,21 @@ async def test_a_refusal_says_what_to_leave_to_the_cluster(
 def test_a_setting_is_named_only_where_its_whole_name_is(reason: str, named: list[str]) -> None:
     """Many names are parts of others."""
     assert settings_in(reason, TOPIC.config) == named
+
+
+async def test_a_request_that_a_service_does_not_offer_is_no_reason_to_try_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever of them it is."""
+
+    @asynccontextmanager
+    async def connected(_kafka: Any) -> AsyncIterator[Client]:
+        yield Client()
+
+    monkeypatch.setattr("bridge.topics.inspect.connected", connected)
+    with pytest.raises(TopicsError, match=r'not offered; if others .* topics\.manage = "external"$'):
+        async with admin_client(load(environment={}).settings.kafka):
+            raise UnsupportedBroker("not offered")
 
 
 # --- topics that others manage ------------------------------------------------------------------------------------------------

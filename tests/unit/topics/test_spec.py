@@ -220,11 +220,21 @@ def test_what_kafka_does_not_show_is_said_and_is_not_weaker() -> None:
     described = [{"replicas": [1, 2, 3]}] * 12
 
     assert _differences(STATUS, described, actual) == []
-    assert [str(each) for each in not_shown(STATUS, actual)] == [
+    hidden = not_shown(STATUS, actual, described)
+    assert [str(each) for each in hidden] == [
         "retention.ms: declared 3024000000, Kafka shows it without a value",
         f"message.timestamp.before.max.ms: declared {2**63 - 1}, Kafka does not show it",
     ]
-    assert Finding(STATUS, exists=True, differences=[], not_shown=not_shown(STATUS, actual)).weaker == []
+    assert Finding(STATUS, exists=True, differences=[], not_shown=hidden).weaker == []
+
+
+@pytest.mark.parametrize("replicas", [[], None])
+def test_replicas_that_are_not_shown_are_unknown(replicas: list[int] | None) -> None:
+    """As where a service stores the records by other means."""
+    described = [{"replicas": replicas}] * 12
+
+    assert _differences(STATUS, described, STATUS.config) == []
+    assert [each.what for each in not_shown(STATUS, STATUS.config, described)] == ["replication_factor"]
 
 
 def test_the_worst_replicated_partition_counts() -> None:
