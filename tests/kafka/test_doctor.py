@@ -22,7 +22,9 @@ from support.topics import create_topic
 
 from bridge.operate.doctor.session import PREFIX
 
-SECONDS = 60.0
+SECONDS = 180.0
+# Of the bridge's configuration: a latency that is good also on a machine that does other work.
+PATIENT = {"delivery.ack_deadline_seconds": 30.0, "delivery.spool_after_ms": 10_000}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ async def start(settings: Mapping[str, Any], *arguments: str) -> asyncio.subproc
 
 async def doctor(settings: Mapping[str, Any], *arguments: str) -> Said:
     """Its exit code and its report."""
-    process = await start(settings, "--format", "json", *arguments)
+    process = await start(settings, "--format", "json", "--timeout", "150", *arguments)
     async with asyncio.timeout(SECONDS):
         printed, errors = await process.communicate()
     return Said(process.returncode or 0, json.loads(printed or b"{}"), errors.decode())
@@ -84,11 +86,12 @@ async def named(bootstrap: str) -> dict[str, str]:
 
 async def test_on_a_plain_kafka_all_is_good_and_nothing_is_left(kafka_bootstrap: str) -> None:
     """Every check is done; what cannot be deleted is listed, and is all that is there."""
-    said = await doctor({"kafka.bootstrap_servers": kafka_bootstrap, **await named(kafka_bootstrap)})
+    settings = {"kafka.bootstrap_servers": kafka_bootstrap, **await named(kafka_bootstrap), **PATIENT}
+    said = await doctor(settings)
     assert said.code == 0, said
-    # The topics of the test are not replicated.
-    assert set(said.outcomes.values()) - {said.finding("topics")["outcome"]} == {"good"}, said.report
     assert len(said.outcomes) == 12
+    # The topics of the test are not replicated.
+    assert {name for name, outcome in said.outcomes.items() if outcome != "good"} <= {"topics"}, said.report
     assert said.report["toml"] == ""
     assert [left["kind"] for left in said.report["left"]] == ["transactional id"]
     assert own(kafka_bootstrap) == set()
@@ -101,7 +104,7 @@ async def test_what_it_says_makes_it_content(kafka_bootstrap: str, tmp_path: Pat
         if request.api_key != PRODUCE:
             return None
         codecs = {batch[22] & 7 for batch in request.batches.values()}  # the attributes' low byte
-        slow = 0.4 if request.size < 5000 and codecs == {1} else 0.0
+        slow = 0.6 if request.size < 5000 and codecs == {1} else 0.0
         if codecs - {0, 1}:
             return Fault(ask_broker=False, codes=87, message="only gzip here", delay_seconds=slow)
         return Fault(delay_seconds=slow)
@@ -110,12 +113,13 @@ async def test_what_it_says_makes_it_content(kafka_bootstrap: str, tmp_path: Pat
     async with KafkaProxy([lambda: port], script) as proxy:
         proxy.max_request_bytes = 300_000
         settings = {"kafka.bootstrap_servers": proxy.bootstrap_servers, **await named(kafka_bootstrap)}
+        settings["delivery.ack_deadline_seconds"] = "30"
         said = await doctor(settings)
         assert said.code == 1, said
         advice = said.report["set"]
         limits = [advice.pop(f"kafka.max_{what}_bytes") for what in ("request", "batch", "record")]
         assert all(280_000 < limit < 300_000 for limit in limits)
-        assert advice.pop("delivery.spool_after_ms") >= 1200
+        assert advice.pop("delivery.spool_after_ms") >= 1800
         assert advice == {"kafka.compression_type": "gzip"}
         assert "INVALID_RECORD (87): only gzip here" in said.finding("compression")["seen"]
         assert "the broker closed the connection" in said.finding("sizes")["seen"]
@@ -214,7 +218,7 @@ async def test_what_a_service_needs_is_named(
     topic = ["--topic", await create_topic(bootstrap)] if isinstance(service, ApsaraMQ) else []
     async with service.before(login_kafka.ports) as proxy:
         login = {"kafka.bootstrap_servers": proxy.bootstrap_servers, **login_kafka.login(service)}
-        settings = {**login, **await named(bootstrap), "kafka.max_request_bytes": 1_400_000}
+        settings = {**login, **await named(bootstrap), **PATIENT, "kafka.max_request_bytes": 1_400_000}
         said = await doctor(settings, *topic)
         assert said.code == 1, said
         file = tmp_path / "advice.toml"

@@ -36,9 +36,9 @@ CHECKS: Final = (
     Check("compression", publishing.codecs, 30.0),
     Check("sizes", sizes.sizes, 40.0),
     Check("latency", publishing.latency, 20.0),
-    Check("read back", replaying.read, 20.0),
-    Check("transaction", replaying.transaction, 20.0),
-    Check("groups", replaying.groups, 20.0),
+    Check("read back", replaying.read, 30.0),
+    Check("transaction", replaying.transaction, 30.0),
+    Check("groups", replaying.groups, 30.0),
 )
 
 

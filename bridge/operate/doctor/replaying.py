@@ -19,7 +19,8 @@ from bridge.operate.transactions import Transactions
 
 T = TypeVar("T")
 
-_SECONDS: Final = 8.0
+# The first transaction of a cluster waits until the topic for their state is made.
+_SECONDS: Final = 15.0
 _RIGHTS: Final = "`chatapp-bridge topics acls --replay` lists the rights"
 
 
@@ -67,7 +68,7 @@ async def transaction(session: Session) -> Finding:
     try:
         await session.in_thread(lambda: _commit(session, place, begun))
     except (ReplayError, KafkaUnavailable) as error:
-        if not begun:
+        if not begun and isinstance(error, ReplayError):
             session.removed(TRANSACTIONAL_ID, session.name)
         why = (
             "Where there are no transactions, `replay --to-topic` and `redrive` take --at-least-once, and a record may come "
