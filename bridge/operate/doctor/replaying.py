@@ -1,10 +1,9 @@
 """What replay, redrive, audit and tail need: to read, a transaction, and a consumer group."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 
 from bridge.config import Kafka
 from bridge.errors import KafkaUnavailable, ReplayError
@@ -12,12 +11,9 @@ from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.sending import records_of, send_patiently
 from bridge.operate.doctor.session import GROUP, TRANSACTIONAL_ID, NotTried, Session, keep
 from bridge.operate.reading.client import client_configuration, consumer_configuration, make
-from bridge.operate.reading.errors import error_of, in_words
 from bridge.operate.reading.inspector import ClusterInspector
 from bridge.operate.reading.reader import Reader
 from bridge.operate.transactions import Transactions
-
-T = TypeVar("T")
 
 # The first transaction of a cluster waits until the topic for their state is made.
 _SECONDS: Final = 15.0
@@ -70,6 +66,7 @@ async def transaction(session: Session) -> Finding:
     except (ReplayError, KafkaUnavailable) as error:
         if not begun and isinstance(error, ReplayError):
             session.removed(TRANSACTIONAL_ID, session.name)
+            session.removed(GROUP, session.name)
         why = (
             "Where there are no transactions, `replay --to-topic` and `redrive` take --at-least-once, and a record may come "
             f"twice. Where a right is missing, {_RIGHTS}."
@@ -104,12 +101,14 @@ def _commit(session: Session, place: TopicPartition | None, begun: list[bool]) -
 
 async def groups(session: Session) -> Finding:
     """A group's offsets can be kept and read, and the groups listed."""
-    name, place = "groups", _place(session)
+    name, place, known = "groups", _place(session), (GROUP, session.name) in session.left
     if place is not None:
         session.leave(GROUP, session.name, "it was not confirmed that Kafka has deleted it")
     try:
         listed = await session.in_thread(lambda: _use_group(session, place))
     except (ReplayError, KafkaUnavailable) as error:
+        if not known and isinstance(error, ReplayError):
+            session.removed(GROUP, session.name)
         why = f"Replay and redrive keep how far they are in groups that begin with chatapp-bridge-; {_RIGHTS}."
         return Finding(name, Outcome.ADVICE, str(error), why)
     did = "offsets were committed and read" if place is not None else "without a test topic no offsets were committed"
@@ -121,13 +120,13 @@ def _use_group(session: Session, place: TopicPartition | None) -> int:
     kafka, name = session.settings.kafka, session.name
     with keep(ClusterInspector(kafka, _SECONDS)) as inspector:
         if place is not None:
-            consumer, wanted = (
-                keep(_consumer(kafka, name)),
-                [TopicPartition(place.topic, place.partition, place.offset)],
-            )
-            _in_words(
-                lambda: consumer.commit(offsets=wanted, asynchronous=False), f"committing offsets of group {name}"
-            )
+            wanted = ConsumerGroupTopicPartitions(name, [TopicPartition(place.topic, place.partition, place.offset)])
+
+            def commit() -> None:
+                (future,) = inspector.admin.alter_consumer_group_offsets([wanted], request_timeout=_SECONDS).values()
+                future.result()
+
+            inspector.until_answered(commit, f"committing offsets of group {name}")
 
             def offsets() -> list[Any]:
                 request = [ConsumerGroupTopicPartitions(name)]
@@ -154,10 +153,3 @@ def _place(session: Session) -> TopicPartition | None:
         return TopicPartition(session.topic, session.partitions[0], 0)
     except NotTried:
         return None
-
-
-def _in_words(call: Callable[[], T], doing: str) -> T:
-    try:
-        return call()
-    except KafkaException as error:
-        raise in_words(error_of(error), doing) from error
