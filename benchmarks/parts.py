@@ -19,9 +19,10 @@ from bridge.delivery.delivery import Delivery
 from bridge.encode.records import RecordEncoder
 from bridge.encode.values import value_format
 from bridge.kafka.batch import Batch
-from bridge.kafka.cluster import Broker, ProducerId
+from bridge.kafka.cluster import ProducerId
 from bridge.kafka.link import Link
 from bridge.kafka.messages import PRODUCE, string
+from bridge.kafka.metadata import Broker
 from bridge.kafka.producer import Producer
 from bridge.kafka.wire import Connection
 from bridge.lab.simulate.campaign import Campaign, CampaignOptions, Mix

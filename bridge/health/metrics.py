@@ -134,10 +134,12 @@ class MetricsCollector:
         yield gauge("kafka_refused_lanes", text, len(self._delivery.refusals))
         text = "Connections for Produce that the bridge began to open."
         yield counter("kafka_connections_opened", text, producer.connections_opened)
-        text = "Producer ids received from Kafka: one at the start, another when a broker no longer knows it."
+        text = "Producer ids received from Kafka: one at the start, another when a broker forgot it or the cluster changed."
         yield counter("kafka_producer_ids", text, producer.cluster.producer_ids)
         text = "1 if batches carry a producer id of Kafka's."
         yield gauge("kafka_idempotent", text, float(producer.cluster.idempotent or False))
+        text = "Times that Kafka turned out to be another cluster, or a topic to be created again, by the ids in its metadata."
+        yield counter("kafka_identity_changes", text, producer.cluster.identity.changes)
         text = "Times that a partition got a new producer epoch, with sequence numbers from 0."
         yield counter("kafka_epochs_raised", text, producer.sequences.epochs_raised)
         text = "Ids of schemas that records need, by state; while one is missing its records wait."

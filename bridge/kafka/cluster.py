@@ -13,13 +13,14 @@ from typing import Any, Final, NamedTuple
 import structlog
 from aiokafka.conn import collect_hosts
 from aiokafka.protocol.admin import DescribeConfigsRequest
-from aiokafka.protocol.metadata import MetadataRequest
 
 from bridge.config import Kafka
 from bridge.errors import ConfigurationError, ConnectionEnded, KafkaUnavailable, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.connection import client_arguments, reason
 from bridge.kafka.errors import NONE, code_name
+from bridge.kafka.identity import Identity
+from bridge.kafka.metadata import Broker, Metadata, ask_metadata
 from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 
 log = structlog.get_logger(__name__)
@@ -35,19 +36,10 @@ _SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
 # A broker that has just started has no producer ids yet, and answers with one of these codes for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
-# CLUSTER_AUTHORIZATION_FAILED and UNSUPPORTED_VERSION: what a cluster without idempotent producers answers.
-_NOT_IDEMPOTENT: Final = {31, 35}
-# So many of them, or of refusals of any kind, within a minute are believed. The bridge asks again after an hour.
-_NOT_IDEMPOTENT_REFUSALS, _REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 15, 60.0, 3600.0
+# Three of these refusals within half a minute are believed. The bridge asks again after an hour.
+_REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 3600.0
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
-
-
-class Broker(NamedTuple):
-    """A broker's address, from the cluster's metadata or from ``kafka.bootstrap_servers``."""
-
-    host: str
-    port: int
 
 
 class ProducerId(NamedTuple):
@@ -71,6 +63,8 @@ class Cluster:
 
     Attributes:
         brokers: the brokers' addresses, by id.
+        identity: the ids by which the cluster is recognised.
+        is_other: whether it is another cluster than before; the producer sets it back.
         producer_id: the newest producer id; None before the first.
         last_error: why the last update failed, in words; empty if it succeeded.
         credentials_usable: whether the credential files could be used at the last attempt to connect.
@@ -90,7 +84,10 @@ class Cluster:
         self._task: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self._questions = 0
+        self._kept_answer: Metadata | None = None
         self.brokers: dict[int, Broker] = {}
+        self.identity = Identity()
+        self.is_other = False
         self.producer_id: ProducerId | None = None
         self.producer_ids = 0
         self._refused_ids: list[float] = []
@@ -139,6 +136,18 @@ class Cluster:
         """Whether the newest producer id is a real one; None before the first."""
         return None if self.producer_id is None else self.producer_id != NO_PRODUCER_ID
 
+    async def confirm(self, connection: Connection) -> None:
+        """Ask over a connection for the ids of the cluster and its topics.
+
+        Raises:
+            KafkaUnavailable: the other end is not known to belong to the cluster that gave the producer id.
+        """
+        self._confirmed_by(await ask_metadata(connection, self._topics))
+
+    def _confirmed_by(self, metadata: Metadata) -> None:
+        if not self.identity.is_confirmed_by(metadata):
+            raise KafkaUnavailable("it describes none of the topics, or others than before: asking the cluster again")
+
     def refresh(self) -> None:
         """Ask for brokers and leaders soon."""
         self._wanted.set()
@@ -186,8 +195,13 @@ class Cluster:
         """Ask for everything that is needed; return whether all of it was answered."""
         self._asked_at = self._loop.time()
         try:
-            self._take(await self._metadata())
+            metadata, known = await self._metadata(), len(self._leaders)
+            if self._kept_answer is not None and self._kept_answer is not metadata:
+                raise KafkaUnavailable("two brokers answered at once")
+            self._take(metadata)
             self._on_change()
+            if len(self._leaders) > known and self.producer_id == NO_PRODUCER_ID:
+                self.want_producer_id()  # rights that were missing may be why there is none
             if self._id_wanted or self._loop.time() >= self._ask_id_at:
                 if not await self._ask_producer_id():
                     return False
@@ -202,7 +216,7 @@ class Cluster:
             self.last_error, self.credentials_usable = "", True
         return True
 
-    async def _metadata(self) -> Any:
+    async def _metadata(self) -> Metadata:
         """Ask for metadata. If the connection is to be replaced but no new one can be opened, use the old one."""
         try:
             answer = await self._first_answer()
@@ -229,7 +243,7 @@ class Cluster:
 
     # --- brokers and leaders ------------------------------------------------------------------------------------------
 
-    async def _first_answer(self) -> Any:
+    async def _first_answer(self) -> Metadata:
         """Return the first answer to a metadata request.
 
         Ask one broker after another. An earlier broker may still answer after a later one was asked.
@@ -237,7 +251,7 @@ class Cluster:
         known = random.sample(sorted(self.brokers.items()), len(self.brokers))
         named = [(f"broker {node}, advertised as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
-        attempts: list[Callable[[], Coroutine[Any, Any, Any]]]
+        attempts: list[Callable[[], Coroutine[Any, Any, Metadata]]]
         attempts = [partial(self._ask_anew, name, broker) for name, broker in [*named, *first]]
         self._questions += 1
         another = self._renew or (self._questions % _SAME_BROKER == 0 and len(known) > 1)
@@ -245,7 +259,7 @@ class Cluster:
         if current is not None and not current.end and not current.expired:
             attempts.insert(0, partial(self._ask_metadata, current))
         reasons: list[str] = []
-        running: set[asyncio.Task[Any]] = set()
+        running: set[asyncio.Task[Metadata]] = set()
         try:
             async with asyncio.timeout(_UPDATE_SECONDS):
                 while attempts or running:
@@ -270,7 +284,7 @@ class Cluster:
         # The last reasons are those of the bootstrap servers, which are the addresses that the operator configured.
         raise KafkaUnavailable("; ".join(dict.fromkeys(reasons[-len(first) :])))
 
-    async def _ask_anew(self, name: str, broker: Broker) -> Any:
+    async def _ask_anew(self, name: str, broker: Broker) -> Metadata:
         try:
             arguments = client_arguments(self._settings)
             connection = await connect(broker.host, broker.port, arguments, _UPDATE_SECONDS)
@@ -285,21 +299,28 @@ class Cluster:
             connection.abort("not used")
             raise
 
-    async def _ask_metadata(self, connection: Connection) -> Any:
-        answer = await connection.ask_aiokafka(MetadataRequest(self._topics, allow_auto_topic_creation=False))
+    async def _ask_metadata(self, connection: Connection) -> Metadata:
+        answer = await ask_metadata(connection, self._topics)
         if not answer.brokers:
             raise KafkaUnavailable("the answer names no broker")
         self._keep(connection)
+        # The producer id is asked for over this connection, so it must be the cluster of this answer that gives it.
+        self._kept_answer = answer
         return answer
 
-    def _take(self, metadata: Any) -> None:
+    def _take(self, metadata: Metadata) -> None:
         self.answered_at = self._loop.time()
-        self.brokers = {node: Broker(host, port) for node, host, port, *_ in metadata.brokers}
-        for code, topic, _, partitions in metadata.topics:
-            if code == NONE:
-                self._leaders[topic] = {partition: leader for _, partition, leader, *_ in partitions}
-            elif code == _UNKNOWN_TOPIC:
-                self._leaders.pop(topic, None)
+        if self.identity.take(metadata):
+            self.is_other = True
+            if self.producer_id != NO_PRODUCER_ID:
+                self.producer_id = None
+            self.want_producer_id()
+        self.brokers = dict(metadata.brokers)
+        for topic in metadata.topics:
+            if topic.code == NONE:
+                self._leaders[topic.name] = dict(topic.leaders)
+            elif topic.code == _UNKNOWN_TOPIC:
+                self._leaders.pop(topic.name, None)
 
     # --- producer ids and topic settings ------------------------------------------------------------------------------
 
@@ -313,14 +334,14 @@ class Cluster:
         try:
             version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
         except UnsupportedBroker as error:
-            return self._no_producer_id(str(error), _NOT_IDEMPOTENT_REFUSALS)
+            return self._no_producer_id(str(error), counts=True)
         try:
             given = await self._init_producer_id(connection, version)
         except ConnectionEnded as error:
-            return self._no_producer_id(f"InitProducerId was not answered: {error}", _REFUSALS)
+            return self._no_producer_id(f"InitProducerId was not answered: {error}", counts=False)
         if given.code:
-            enough = _NOT_IDEMPOTENT_REFUSALS if given.code in _NOT_IDEMPOTENT else _REFUSALS
-            return self._no_producer_id(f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}", enough)
+            why = f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}"
+            return self._no_producer_id(why, counts=given.code in _REMEDIES)
         self._id_wanted, self._ask_id_at = False, float("inf")
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
@@ -336,17 +357,20 @@ class Cluster:
                     return given
                 await asyncio.sleep(_INTERVAL_SECONDS)
 
-    def _no_producer_id(self, why: str, enough: int) -> bool:
-        """Count a refusal. After ``enough`` go on without a producer id, if that is allowed; return whether the bridge does."""
-        now, required = self._loop.time(), self._settings.idempotence == "true"
-        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now]
-        if self.producer_id != NO_PRODUCER_ID and (required or len(self._refused_ids) < enough):
-            way_out = 'kafka.idempotence is "true"; with "auto"' if required else 'with kafka.idempotence = "false"'
-            self._failed(
-                KafkaUnavailable(f"the broker gives no producer id: {why}; {way_out} the bridge publishes without one")
-            )
-            return False
+    def _no_producer_id(self, why: str, *, counts: bool) -> bool:
+        """The cluster gave no producer id; return whether the bridge goes on without one.
+
+        Args:
+            why: in words.
+            counts: whether this is how a cluster without idempotent producers refuses.
+        """
+        now, idempotence = self._loop.time(), self._settings.idempotence
+        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now] * counts
         if self.producer_id != NO_PRODUCER_ID:
+            if idempotence == "true" or len(self._refused_ids) < _REFUSALS:
+                way_out = f'kafka.idempotence is "{idempotence}"; with "false" the bridge publishes without one'
+                self._failed(KafkaUnavailable(f"the broker gives no producer id: {why}; {way_out}"))
+                return False
             log.warning(
                 "idempotence_not_available", error=why,
                 remedy='a batch that is sent again may be in the log twice; kafka.idempotence = "true" waits for a producer id',
@@ -367,6 +391,7 @@ class Cluster:
                 self._largest[topic] = int(values[0])
 
 
+# CLUSTER_AUTHORIZATION_FAILED and UNSUPPORTED_VERSION: what a cluster without idempotent producers answers.
 _REMEDIES: Final = {
     31: "; no ACL lets this user write to a topic (see `chatapp-bridge topics acls`), or the service has no idempotent producers",
     35: "; the service has no idempotent producers",

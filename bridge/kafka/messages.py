@@ -1,8 +1,8 @@
 """Encodes requests and decodes answers as Kafka's protocol guide describes them.
 
-The bridge uses only versions with a fixed layout, so nothing here needs tagged fields: Produce 3 to 8, InitProducerId 0
-and 1, ApiVersions 0, SaslHandshake 1, SaslAuthenticate 0 and 1. aiokafka encodes and decodes Metadata and
-DescribeConfigs.
+The bridge uses versions with a fixed layout: Produce 3 to 8, InitProducerId 0 and 1, ApiVersions 0, SaslHandshake 1,
+SaslAuthenticate 0 and 1. Only Metadata 10 has compact lengths and tagged fields (``metadata.py``). aiokafka encodes and
+decodes older versions of Metadata, and DescribeConfigs.
 """
 
 import struct
@@ -25,6 +25,7 @@ _REQUEST_NAMES: Final = {
 }
 _NULL_STRING: Final = b"\xff\xff"
 _ACKS_ALL: Final = -1
+_SEVEN_BITS, _MORE = 0x7F, 0x80
 _WITH_LOG_START, _WITH_RECORD_ERRORS = 5, 8
 _PARTITION = struct.Struct(">ihqq")
 _REQUEST_HEAD = struct.Struct(">hhi")
@@ -53,15 +54,17 @@ class Fields:
         """Read one number; ``form`` is its format letter in ``struct``."""
         return self.take(_NUMBERS[form])[0]
 
-    def bytes(self, form: str = "i") -> bytes | None:
-        """Read a length and as many bytes; None for null, which has the length -1."""
-        size = self.number(form)
-        if size < 0:
-            return None
+    def raw(self, size: int) -> bytes:
+        """Read as many bytes."""
         if self._at + size > len(self._answer):
             raise UnreadableAnswer("the answer is too short")
         self._at += size
         return self._answer[self._at - size : self._at]
+
+    def bytes(self, form: str = "i") -> bytes | None:
+        """Read a length and as many bytes; None for null, which has the length -1."""
+        size = self.number(form)
+        return None if size < 0 else self.raw(size)
 
     def string(self) -> str:
         """Read a string; empty for null."""
@@ -74,14 +77,56 @@ class Fields:
             raise UnreadableAnswer(f"the answer announces {count} elements but has only {len(self._answer)} bytes")
         return max(0, count)
 
+    def varint(self) -> int:
+        """Read an unsigned number of up to five bytes, with seven bits in each."""
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.number("B")
+            value |= (byte & _SEVEN_BITS) << shift
+            if byte <= _SEVEN_BITS:
+                return value
+        raise UnreadableAnswer("the answer has a number of more than five bytes")
 
-_NUMBERS: Final = {form: struct.Struct(f">{form}") for form in "bhiq"}
+    def compact_count(self) -> int:
+        """Read the compact length of an array or a string; 0 for null."""
+        count = max(0, self.varint() - 1)
+        if count > len(self._answer):
+            raise UnreadableAnswer(f"the answer announces {count} elements but has only {len(self._answer)} bytes")
+        return count
+
+    def compact_string(self) -> str:
+        """Read a string with a compact length; empty for null."""
+        return self.raw(self.compact_count()).decode(errors="replace")
+
+    def tags(self) -> None:
+        """Skip the tagged fields at the end of a structure."""
+        for _ in range(self.varint()):
+            self.varint()
+            self.raw(self.varint())
+
+
+_NUMBERS: Final = {form: struct.Struct(f">{form}") for form in "bBhiq"}
 
 
 def string(text: str) -> bytes:
     """Encode a string of the protocol."""
     encoded = text.encode()
     return struct.pack(">h", len(encoded)) + encoded
+
+
+def varint(number: int) -> bytes:
+    """Encode an unsigned number, with seven bits in each byte."""
+    encoded = bytearray()
+    while number > _SEVEN_BITS:
+        encoded.append(number & _SEVEN_BITS | _MORE)
+        number >>= 7
+    return bytes([*encoded, number])
+
+
+def compact_string(text: str) -> bytes:
+    """Encode a string with a compact length."""
+    encoded = text.encode()
+    return varint(len(encoded) + 1) + encoded
 
 
 def request_head(api_key: int, version: int, correlation_id: int, client_id: bytes) -> bytes:

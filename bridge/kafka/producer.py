@@ -195,7 +195,18 @@ class Producer:
         self._watch.acknowledged(node, sent_at)
 
     async def open(self, node: int) -> Connection:
-        """See ``Resolver``."""
+        """See ``Resolver``. Nothing is sent over a connection before its other end is known to be of the cluster."""
+        connection = await self.connect(node)
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                await self.cluster.confirm(connection)
+        except BaseException:
+            connection.abort("not used")
+            raise
+        return connection
+
+    async def connect(self, node: int) -> Connection:
+        """A new connection to the broker, over which nothing may be produced."""
         broker = self.cluster.brokers.get(node)
         if broker is None:
             raise OSError(f"broker {node} is no longer in the cluster's metadata")
@@ -203,6 +214,10 @@ class Producer:
         return await connect(broker.host, broker.port, client_arguments(self._settings), _OPEN_SECONDS)
 
     def _cluster_changed(self) -> None:
+        if self.cluster.is_other:
+            self.cluster.is_other = False
+            self.rounds.drop_connections("it is another cluster")
+            self.sequences.forget_all()
         self.sequences.use(self.cluster.producer_id)
         self.rounds.cluster_changed()
         self._on_change(self)

@@ -378,9 +378,16 @@ class Rounds:
                 self.pacing.admit(source)
                 self.offer(source)
         for node in self._cluster.leaders():
-            if not self._links.get(node):
-                self._link(node, Role.HEALTHY).prepare()
+            for link in self._links.get(node) or [self._link(node, Role.HEALTHY)]:
+                if link.role is Role.HEALTHY:
+                    link.prepare()
         self._look_again()
+
+    def drop_connections(self, why: str) -> None:
+        """Close every connection; afterwards no batch is on its way, and none waits at a link."""
+        for link in self.links():
+            link.drop_all(why)
+            self._give_back(link)
 
     def batch_resolved(self) -> None:
         """A partition is free for the next batch: perhaps somebody waits for just that."""

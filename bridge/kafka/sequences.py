@@ -6,6 +6,9 @@ So the bridge sends an unresolved batch again unchanged. If it cannot, the parti
 numbers begin at 0. A broker accepts a higher epoch of a known producer id at once. It then refuses batches that arrive
 late with the old epoch.
 
+All numbers belong to the cluster that gave the producer id. Another cluster may give the same one, to this bridge or to
+another; so nothing of the former numbers is kept (``forget_all``).
+
 A cluster without idempotent producers gives no producer id. Then batches have no numbers (``NO_PRODUCER_ID``), and a
 batch that is sent again after a doubtful answer may be in the log twice. No epoch keeps the first copy out if it is late.
 So after such a batch is acknowledged, the partition rests: a live broker appends the first copy before anything newer.
@@ -120,6 +123,18 @@ class Sequences:
         batch.numbers, batch.unresolved = None, False
         numbers.batch = None
         self._forget(numbers)
+
+    def forget_all(self) -> None:
+        """It is another cluster: drop all producer ids and numbers, also those of batches that may be in the former log.
+
+        No batch may be on its way.
+        """
+        for numbers in self._partitions.values():
+            if numbers.batch is not None:
+                numbers.batch.numbers, numbers.batch.unresolved = None, False
+        self._partitions.clear()
+        self._spent.clear()
+        self._given = None
 
     def _forget(self, numbers: PartitionNumbers) -> None:
         if numbers.producer_id not in {None, NO_PRODUCER_ID.producer_id}:

@@ -64,7 +64,11 @@ class Transactions(TopicWriter):
         self._fenced, self._open, self._begun = fenced, False, False
         more = {"transactional.id": transactional_id, "transaction.timeout.ms": _TRANSACTION_MS}
         super().__init__(kafka, more, batch_bytes=batch_bytes, remedy=remedy, timeout_seconds=timeout_seconds)
-        self._until_done(lambda: self._producer.init_transactions(CALL_SECONDS), beginning)
+        try:
+            self._until_done(lambda: self._producer.init_transactions(CALL_SECONDS), beginning)
+        except BaseException:
+            self._tokens.stop()
+            raise
         self._begun = True
 
     def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
@@ -90,6 +94,7 @@ class Transactions(TopicWriter):
 
     def close(self) -> None:
         """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this id aborts it."""
+        self._tokens.stop()
         if self._open and not self._stuck:
             self._open = False
             with contextlib.suppress(KafkaException, Stuck):

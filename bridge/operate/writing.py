@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from bridge.config import Kafka
 from bridge.errors import BridgeError, KafkaUnavailable, ReplayError
-from bridge.operate.reading.client import Stuck, bounded, client_configuration, make
+from bridge.operate.reading.client import Stuck, TokenKeeper, bounded, client_configuration, make
 from bridge.operate.reading.errors import error_of, hopeless, in_words, more_telling
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class TopicWriter:
             **more,
         }
         self._producer: Final = make(Producer, configuration)
+        self._tokens = TokenKeeper(configuration, self._producer)
 
     def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
         """Take records, each as the arguments of ``Producer.produce`` beside the topic.
@@ -105,6 +106,7 @@ class TopicWriter:
 
     def close(self) -> None:
         """Drop what is not acknowledged."""
+        self._tokens.stop()
         if not self._stuck:
             self._producer.purge()
 

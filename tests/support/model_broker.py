@@ -12,7 +12,7 @@ would do wrong with a batch because of what the bridge sent before (take other r
 
 import asyncio
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -24,7 +24,8 @@ from msgspec import structs
 from bridge.config import Kafka, Settings
 from bridge.errors import ConnectionEnded
 from bridge.kafka import messages
-from bridge.kafka.cluster import NO_PRODUCER_ID, Broker, Cluster, ProducerId
+from bridge.kafka.cluster import NO_PRODUCER_ID, Cluster, ProducerId
+from bridge.kafka.metadata import Broker, Metadata, Topic
 from bridge.kafka.producer import Producer
 from bridge.kafka.wire import Connection
 from support.kafka_frames import Partition, PartitionAnswer, ProduceAnswer, Request, read_request
@@ -98,6 +99,7 @@ class ModelKafka:
     Attributes:
         log: All batches in all partitions, in the order in which they came.
         requests: On their way and not answered.
+        connections: Those that are open.
         late: Of connections that are closed: bytes that may reach the broker still, by the broker.
         refusing: Brokers that take no connection.
         silent: Brokers on which connecting does not come to an end.
@@ -124,6 +126,9 @@ class ModelKafka:
         self.wrong: list[str] = []
         self.producer_ids = 0
         self.opened = 0
+        self.connections: list[ModelConnection] = []
+        self._others_ids = 0
+        self._created: Counter[str] = Counter()
         self._known: defaultdict[Partition, dict[int, _Known]] = defaultdict(dict)
         self._claims: defaultdict[tuple[Partition, int, int], list[_Claim]] = defaultdict(list)
         self._appended: dict[tuple[Partition, int, int, int], tuple[bytes | None, bytes]] = {}
@@ -132,7 +137,7 @@ class ModelKafka:
         """A process of its own: the last one's requests are answered to nobody."""
         for request in self.requests:
             self.late += [(request.node, batch) for batch in request.batches]
-        self.requests = []
+        self.requests, self.connections = [], []
 
     def leader(self, where: Partition) -> int | None:
         """Of a partition; one after another has the next broker to begin with."""
@@ -184,6 +189,8 @@ class ModelKafka:
         """The bridge wrote a batch: its numbers are its own, unless others were refused under them."""
         if not batch.numbered:
             return
+        if batch.producer_id <= self._others_ids:
+            self.wrong.append(f"{batch} is sent with a producer id that another bridge has")
         claims = self._claims[batch.where, batch.producer_id, batch.epoch]
         for claim in claims:
             if claim.batch == batch:
@@ -208,8 +215,40 @@ class ModelKafka:
     def make_anew(self, topic: str, partitions: int) -> None:
         """Delete the topic and make it with so many partitions; ``log`` keeps what was in it."""
         self.partitions[topic] = partitions
+        self._created[topic] += 1
         for where in [each for each in self._known if each[0] == topic]:
             self.forget(where)
+
+    def recreate(self, *, hang_up: bool = True) -> None:
+        """Create the cluster again without its data; ``log`` keeps what was in it.
+
+        Another bridge is there first: it gets all the producer ids that this one had, and writes to every partition.
+        """
+        self._known.clear()
+        self._claims.clear()
+        self._appended.clear()
+        self.late.clear()
+        self._others_ids = self.producer_ids
+        for topic, count in self.partitions.items():
+            self._created[topic] += 1
+            for where in [(topic, number) for number in range(count)]:
+                for producer_id in range(1, self._others_ids + 1):
+                    first = Produced(where, producer_id, 0, 0, ((b"other", b"-1"),))
+                    self._known[where][producer_id] = _Known(0, first.end, [first])
+        for connection in list(self.connections) if hang_up else ():
+            connection.hang_up()
+
+    def metadata(self) -> Metadata:
+        """What brokers answer. The cluster id is configured; topics have another id each time that they are created."""
+        topics = [
+            Topic(topic, 0, f"{topic}-{self._created[topic]}", self._leaders_of(topic, count))
+            for topic, count in self.partitions.items()
+        ]
+        return Metadata("configured", {node: Broker("localhost", node) for node in self.brokers}, topics)
+
+    def _leaders_of(self, topic: str, count: int) -> dict[int, int]:
+        leaders = {number: self.leader((topic, number)) for number in range(count)}
+        return {number: -1 if leader is None else leader for number, leader in leaders.items()}
 
     def leave(self, node: int) -> None:
         """A broker is not of the cluster any more, others lead what it led; unless it is the last one."""
@@ -282,13 +321,20 @@ class ModelConnection:
         self.opening_seconds = 0.01
         self.answered_at = 0.0
         self.on_end: Callable[[], None] = _nothing
+        self.on_free: Callable[[], None] = _nothing
         self.end = ""
-        self.expired = False
+        self.expired = self.busy = False
+        self.kept_alive = 0
         self._loop = asyncio.get_running_loop()
+        kafka.connections.append(self)
 
     def expire(self) -> None:
         """See ``Connection``."""
         self.expired = True
+
+    def keep_alive(self) -> None:
+        """See ``Connection``."""
+        self.kept_alive += 1
 
     def send(self, api_key: int, version: int, body: Sequence[bytes], on_answer: Callable[[bytes], None]) -> None:
         """See ``Connection``."""
@@ -318,6 +364,7 @@ class ModelConnection:
             self._lost()
 
     def _leave(self, *, late: bool) -> None:
+        self.kafka.connections.remove(self)
         for request in [each for each in self.kafka.requests if each.connection is self]:
             self.kafka.requests.remove(request)
             if late:
@@ -360,17 +407,16 @@ class ModelCluster(Cluster):
         del topic
         return self._kafka.largest
 
+    async def confirm(self, connection: Connection) -> None:
+        """See ``Cluster``."""
+        del connection
+        self._confirmed_by(self._kafka.metadata())
+
     def learn(self) -> None:
         """All that there is to know."""
         self.wanted = False
-        self.answered_at = self._loop.time()
         kafka = self._kafka
-        self.brokers = {node: Broker("localhost", node) for node in kafka.brokers}
-        leaders = {
-            topic: {number: kafka.leader((topic, number)) for number in range(count)}
-            for topic, count in kafka.partitions.items()
-        }
-        self._leaders = {t: {n: -1 if at is None else at for n, at in of.items()} for t, of in leaders.items()}
+        self._take(kafka.metadata())
         if (self._id_wanted or self.producer_id == NO_PRODUCER_ID) and kafka.gives_ids:
             self._take_id()
         self._on_change()
@@ -396,8 +442,8 @@ class ModelProducer(Producer):
         self.cluster: ModelCluster = ModelCluster(kafka, settings.kafka, topics, self._cluster_changed)
         self.rounds._cluster = self.cluster
 
-    async def open(self, node: int) -> Connection:
-        """See ``Owner``."""
+    async def connect(self, node: int) -> Connection:
+        """See ``Producer``."""
         self.connections_opened += 1
         self.kafka.opened += 1
         async with asyncio.timeout(_OPEN_SECONDS):

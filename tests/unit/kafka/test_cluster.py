@@ -2,7 +2,6 @@
 
 import asyncio
 import struct
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,28 +9,31 @@ from support.scripted import STATUS, settings
 
 from bridge.errors import ConnectionEnded, KafkaUnavailable
 from bridge.kafka import messages
-from bridge.kafka.cluster import NO_PRODUCER_ID, Broker, Cluster, ProducerId
+from bridge.kafka.cluster import NO_PRODUCER_ID, Cluster, ProducerId
+from bridge.kafka.metadata import Broker, Metadata, Topic
 from bridge.kafka.wire import Connection
 
 
 class Asked:
-    """A cluster that answers as told; ``seen`` is what its user sees at each change."""
+    """A cluster that answers as told; ``seen`` is what its user sees at each change, ``others`` how many were of another."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[int | None, ProducerId | None]] = []
+        self.others = 0
         self.cluster = Cluster(settings().kafka, [STATUS], self._changed)
-        self.leader = 1
+        self.leader, self.topic_id = 1, "first"
         self.producer_ids: list[ProducerId | Exception] = []
         monkeypatch.setattr(self.cluster, "_first_answer", self._metadata)
         monkeypatch.setattr(self.cluster, "_ask_producer_id", self._producer_id)
 
     def _changed(self) -> None:
         self.seen.append((self.cluster.leader(STATUS, 0), self.cluster.producer_id))
+        self.others += self.cluster.is_other
+        self.cluster.is_other = False
 
-    async def _metadata(self) -> Any:
-        return SimpleNamespace(
-            brokers=[(1, "one", 9092), (2, "two", 9092)], topics=[(0, STATUS, False, [(0, 0, self.leader, [], [])])]
-        )
+    async def _metadata(self) -> Metadata:
+        brokers = {1: Broker("one", 9092), 2: Broker("two", 9092)}
+        return Metadata("id", brokers, [Topic(STATUS, 0, self.topic_id, {0: self.leader})])
 
     async def _producer_id(self) -> bool:
         given = self.producer_ids.pop(0)
@@ -61,6 +63,39 @@ async def test_a_leader_that_moves_is_told_also_while_no_producer_id_is_given(mo
     assert not asked.cluster.last_error
 
 
+async def test_another_cluster_is_told_before_it_has_given_a_producer_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be sent with the former id, and the other cluster may give the very same one."""
+    asked = Asked(monkeypatch)
+    asked.producer_ids = [ProducerId(0, 0), KafkaUnavailable("the broker gives no producer id"), ProducerId(0, 0)]
+    assert await asked.cluster._learn()
+    assert asked.others == 0
+
+    asked.topic_id = "second"
+    assert not await asked.cluster._learn()
+    assert (asked.others, asked.seen[-1]) == (1, (1, None))
+
+    assert await asked.cluster._learn()
+    assert (asked.others, asked.seen[-1]) == (1, (1, (0, 0)))
+
+
+async def test_another_cluster_is_asked_whether_it_has_producer_ids() -> None:
+    """Where the former one had none the bridge goes on without one meanwhile; where it must not ask, it does not."""
+    for idempotence, is_asked in (("auto", True), ("false", False)):
+        cluster = Cluster(settings(f"kafka.idempotence={idempotence}").kafka, [STATUS], lambda: None)
+        cluster.producer_id, cluster._id_wanted = NO_PRODUCER_ID, False
+        cluster._take(Metadata("first", {}, []))
+        cluster._take(Metadata("second", {}, []))
+        assert (cluster.is_other, cluster.producer_id, cluster._id_wanted) == (True, NO_PRODUCER_ID, is_asked)
+
+
+async def test_an_answer_counts_only_with_the_connection_that_brought_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two brokers answered at once: the producer id must not come from the other one, which may be of another cluster."""
+    asked = Asked(monkeypatch)
+    asked.cluster._kept_answer = Metadata("another", {}, [])
+    assert not await asked.cluster._learn()
+    assert asked.seen == []
+
+
 async def test_a_producer_id_is_told_before_anything_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for it would ask for another one."""
     asked = Asked(monkeypatch)
@@ -83,15 +118,15 @@ async def test_not_always_the_same_broker_is_asked(monkeypatch: pytest.MonkeyPat
     cluster.brokers = {number: Broker("localhost", number) for number in (1, 2, 3)}
     cluster._connection = Connection("tests")
 
-    async def same(_: object) -> str:
-        return "same"
+    async def same(_: object) -> Metadata:
+        return Metadata("same", {}, [])
 
-    async def anew(*_: object) -> str:
-        return "another"
+    async def anew(*_: object) -> Metadata:
+        return Metadata("another", {}, [])
 
     monkeypatch.setattr(cluster, "_ask_metadata", same)
     monkeypatch.setattr(cluster, "_ask_anew", anew)
-    asked = [await cluster._first_answer() for _ in range(10)]
+    asked = [(await cluster._first_answer()).cluster_id for _ in range(10)]
     assert asked == [*["same"] * 4, "another"] * 2
 
 
@@ -153,13 +188,13 @@ async def test_a_producer_id_that_is_refused_costs_no_connection(monkeypatch: py
         return struct.pack(">ihqh", 0, 31, -1, -1)
 
     async def nothing() -> Any:
-        return SimpleNamespace(brokers=[], topics=[])
+        return Metadata("", {}, [])
 
     monkeypatch.setattr(connection, "ask", refuse)
     monkeypatch.setattr(cluster, "_first_answer", nothing)
     assert not await cluster._learn()
     assert "CLUSTER_AUTHORIZATION_FAILED (31); no ACL lets this user write" in cluster.last_error
-    assert 'with kafka.idempotence = "false" the bridge publishes without one' in cluster.last_error
+    assert 'kafka.idempotence is "auto"; with "false" the bridge publishes without one' in cluster.last_error
     assert cluster._connection is connection
     assert not connection.end
 
@@ -170,6 +205,7 @@ class Refusing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, idempotence: str, *, offered: bool = True) -> None:
         self.cluster = Cluster(settings(f"kafka.idempotence={idempotence}").kafka, [STATUS], lambda: None)
         self.code, self.asked, self.closes = 31, 0, False
+        self.topics: list[Any] = []
         self.cluster._connection = connection = Connection("tests")
         connection.versions = {messages.INIT_PRODUCER_ID: (0, 4)} if offered else {}
         monkeypatch.setattr(connection, "ask", self._answer)
@@ -182,7 +218,7 @@ class Refusing:
         return struct.pack(">ihqh", 0, self.code, -1 if self.code else 7, -1 if self.code else 0)
 
     async def _metadata(self) -> Any:
-        return SimpleNamespace(brokers=[], topics=[])
+        return Metadata("", {}, self.topics)
 
 
 @pytest.mark.parametrize("offered", [True, False])
@@ -208,12 +244,24 @@ async def test_a_cluster_that_gives_no_producer_ids_is_done_without(
         assert cluster.producer_id == ProducerId(7, 0)
 
 
+async def test_a_topic_that_comes_into_sight_is_reason_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without any right sees no topic, and gets no producer id either. One that is in sight already is none."""
+    refusing = Refusing(monkeypatch, "auto")
+    for _ in range(5):
+        await refusing.cluster._learn()
+    assert refusing.asked == 3
+    refusing.topics = [Topic(STATUS, 0, "", {0: 1})]
+    for _ in range(2):
+        await refusing.cluster._learn()
+    assert refusing.asked == 4
+
+
 async def test_refusals_far_apart_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A right that was lost for a moment, three times a day, is no cluster without idempotent producers."""
     refusing = Refusing(monkeypatch, "auto")
     for _ in range(5):
         assert not await refusing.cluster._learn()
-        refusing.cluster._refused_ids = [at - 61 for at in refusing.cluster._refused_ids]
+        refusing.cluster._refused_ids = [at - 31 for at in refusing.cluster._refused_ids]
     assert refusing.cluster.producer_id is None
 
 
@@ -225,22 +273,22 @@ async def test_without_idempotence_no_producer_id_is_asked_for(monkeypatch: pyte
     assert (without.asked, without.cluster.producer_id) == (0, NO_PRODUCER_ID)
     assert [await forever.cluster._learn() for _ in range(9)] == [False] * 9
     assert (forever.asked, forever.cluster.producer_id) == (9, None)
-    assert 'kafka.idempotence is "true"; with "auto" the bridge publishes without one' in forever.cluster.last_error
+    assert 'kafka.idempotence is "true"; with "false" the bridge publishes without one' in forever.cluster.last_error
 
 
 @pytest.mark.parametrize("closes", [True, False])
-async def test_other_refusals_are_believed_too_but_later(monkeypatch: pytest.MonkeyPatch, *, closes: bool) -> None:
-    """A broker that has just started may answer so for some seconds; a service may answer so to every such request."""
+async def test_other_refusals_are_waited_out(monkeypatch: pytest.MonkeyPatch, *, closes: bool) -> None:
+    """They do not say that the cluster has no idempotent producers; the words name the key all the same."""
     refusing = Refusing(monkeypatch, "auto")
     refusing.code, refusing.closes = -1, closes
-    assert [await refusing.cluster._learn() for _ in range(15)] == [False] * 14 + [True]
-    assert refusing.cluster.producer_id == NO_PRODUCER_ID
-    assert refusing.cluster.idempotent is False
-    passing = Refusing(monkeypatch, "auto")
-    for passing.code in (-1, 31, 0):
-        await passing.cluster._learn()
-    assert passing.cluster.producer_id == ProducerId(7, 0)
-    assert passing.cluster.idempotent
+    assert [await refusing.cluster._learn() for _ in range(20)] == [False] * 20
+    assert refusing.cluster.idempotent is None
+    assert 'with "false" the bridge publishes without one' in refusing.cluster.last_error
+    refusing.closes = False
+    for refusing.code in (31, -1, 31, 0):
+        await refusing.cluster._learn()
+    assert refusing.cluster.producer_id == ProducerId(7, 0)
+    assert refusing.cluster.idempotent
 
 
 async def test_while_no_broker_answers_it_is_said_so_before_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:

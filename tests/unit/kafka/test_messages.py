@@ -8,10 +8,12 @@ import pytest
 from aiokafka.protocol import admin, produce, transaction
 from hypothesis import given
 from hypothesis import strategies as st
+from support.kafka_frames import METADATA_ANSWER
 
 from bridge.errors import UnreadableAnswer, UnsupportedBroker
 from bridge.kafka import messages
 from bridge.kafka.errors import ProduceError, RecordError
+from bridge.kafka.metadata import read_metadata
 
 VERSIONS = range(3, 9)
 TIMEOUT_MS = 5_000
@@ -153,6 +155,7 @@ ANSWERS: list[tuple[Callable[[bytes], Any], bytes]] = [
     *((lambda answer, v=v: messages.read_produce_answer(answer, v), _of_produce(v)) for v in VERSIONS),
     (messages.read_producer_id, struct.pack(">ihqh", 0, 0, 7, 0)),
     (messages.read_api_versions, struct.pack(">hi", 0, 2) + struct.pack(">hhh", 0, 3, 8) * 2),
+    (read_metadata, METADATA_ANSWER),
     (messages.read_sasl_handshake, struct.pack(">hi", 0, 1) + messages.string("PLAIN")),
     (
         lambda answer: messages.read_sasl_step(answer, 1),

@@ -74,6 +74,25 @@ def test_a_duplicate_that_was_sent_once_is_no_acknowledgement(stage: ModelStage)
     assert stage.log == [1]
 
 
+def test_a_recreated_kafka_gets_no_numbers_of_the_former_one(stage: ModelStage) -> None:
+    """Neither with a batch that may be in the former log, nor with the next ones; and all of them come in their order."""
+    other = next(key for key in KEYS if where(key) != where(KEYS[0]))
+    stage.push(KEYS[0])
+    stage.push(KEYS[0])
+    stage.push(other)
+    stage.kafka.reachable = False
+    stage.do(stage.kafka.recreate)
+    stage.advance(1.0)
+    assert not stage.kafka.connections  # those that were opened since were not confirmed, and are closed
+    stage.kafka.reachable = True
+    stage.advance(1.0)
+    stage.serve()
+    stage.finish()
+    assert stage.kafka.producer_ids == 2
+    assert stage.first_occurrences() == {KEYS[0]: [1, 2], other: [3]}
+    assert len(stage.log) == 3
+
+
 # --- without numbers ----------------------------------------------------------------------------------------------------
 
 
@@ -526,6 +545,11 @@ class AnyFault(Promises):
             self.kafka.partitions[STATUS] = partitions
         else:
             self.kafka.make_anew(STATUS, partitions)
+
+    @rule()
+    def recreate(self) -> None:
+        """The cluster is created again without its data."""
+        self.stage.do(self.kafka.recreate)
 
     @rule(node=st.sampled_from([1, 2]), comes=st.booleans())
     def broker(self, node: int, comes: bool) -> None:

@@ -132,6 +132,23 @@ def test_an_id_that_a_broker_does_not_know_is_not_taken_again_there(sequences: S
     assert sent(sequences, partition=1).numbers == Numbers(7, 0, 1)
 
 
+def test_nothing_is_kept_for_another_cluster(sequences: Sequences) -> None:
+    """It may give the same producer id: also one that was spent before counts as new."""
+    sequences.acknowledged(sent(sequences, 3))
+    unresolved, spent = sent(sequences, 2), sent(sequences, partition=1)
+    unresolved.unresolved, sequences.of("t", 0).batch = True, unresolved
+    sequences.forget_id(spent)
+
+    sequences.forget_all()
+
+    assert (unresolved.numbers, unresolved.unresolved) == (None, False)
+    assert not any(sequences.usable("t", partition) for partition in range(3))
+    sequences.use(GIVEN)
+    for partition in range(2):
+        assert sequences.usable("t", partition)
+        assert sent(sequences, partition=partition).numbers == Numbers(7, 0, 0)
+
+
 def test_without_a_producer_id_nothing_can_be_sent() -> None:
     """Until there is one."""
     sequences = Sequences()
