@@ -17,6 +17,8 @@ from bridge.operate.transactions import Transactions
 
 # The first transaction of a cluster waits until the topic for their state is made.
 _SECONDS: Final = 15.0
+# The client asks all brokers, also those that can't be reached.
+_LIST_SECONDS: Final = 5.0
 _RIGHTS: Final = "`chatapp-bridge topics acls --replay` lists the rights"
 
 
@@ -138,7 +140,7 @@ def _use_group(session: Session, place: TopicPartition | None) -> int:
                 raise ReplayError(f"group {name} has other offsets than were committed")
 
         def listed() -> int:
-            return len(inspector.admin.list_consumer_groups(request_timeout=_SECONDS).result().valid)
+            return len(inspector.admin.list_consumer_groups(request_timeout=_LIST_SECONDS).result().valid)
 
         return inspector.until_answered(listed, "asking for the list of groups")
 
