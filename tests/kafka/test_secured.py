@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -300,6 +301,52 @@ async def test_the_rights_of_replay_are_enough_for_its_commands(
         code, said = await run(*words, "--at-least-once", "--execute")
         assert code == 0, said
     await eventually(partial(committed, secured, target, b"a-message", times=2))
+
+
+async def test_the_doctor_names_the_rights_that_are_missing_and_needs_no_others(
+    secured: SecuredKafka, user: str, tmp_path: Path
+) -> None:
+    """With the bridge's rights it tries what the bridge needs, and with a few more everything; it finds the mechanism, too."""
+    topics = await make_topics(secured.internal, partitions=1)
+    patient = {"delivery.ack_deadline_seconds": 30, "delivery.spool_after_ms": 10_000}
+    settings = {**secured.connecting(user, PASSWORD), **named(topics), **patient}
+    topic = await create_topic(secured.internal, partitions=1)
+    principal, own = f"User:{user}", "chatapp-bridge-doctor-"
+
+    def rule(kind: ResourceType, name: str, operation: AclOperation) -> AclBinding:
+        pattern = ResourcePatternType.LITERAL if name == topic else ResourcePatternType.PREFIXED
+        return AclBinding(kind, name, pattern, principal, "*", operation, AclPermissionType.ALLOW)
+
+    await secured.allow(await printed(topics, "--bridge", user))
+    await secured.allow([rule(ResourceType.TOPIC, topic, AclOperation.WRITE)])
+    plain = {**settings, "kafka.sasl_mechanism": "PLAIN"}
+    code, said = await tool(tmp_path, plain, "doctor", "--topic", topic)
+    assert code == 1, said
+    assert 'sasl_mechanism = "SCRAM-SHA-512"' in said
+    found = outcomes(said)
+    assert {name for name, outcome in found.items() if outcome == "broken"} == set(), said
+    assert {found[name] for name in ("read back", "transaction", "groups")} == {"advice"}, said
+    assert "`chatapp-bridge topics acls --replay` lists the rights" in said
+
+    await secured.allow(await printed(topics, "--replay", user))
+    wanted = [AclOperation.CREATE, AclOperation.DELETE, AclOperation.WRITE, AclOperation.READ]
+    await secured.allow(
+        [*(rule(ResourceType.TOPIC, own, each) for each in wanted), rule(ResourceType.GROUP, own, AclOperation.DELETE)]
+    )
+    code, said = await tool(tmp_path, settings, "doctor")
+    assert code == 0, said
+    assert set(outcomes(said).values()) <= {"good", "advice"}, said
+    assert {outcomes(said)[name] for name in ("read back", "transaction", "groups")} == {"good"}, said
+    assert f"left on Kafka: topic {own}" not in said
+    assert f"left on Kafka: group {own}" not in said
+
+
+def outcomes(said: str) -> dict[str, str]:
+    """What the doctor prints of each check."""
+    return {
+        name.strip(): outcome
+        for outcome, name in re.findall(r"^(good|advice|broken|not tried) +(.{11}) ", said, re.MULTILINE)
+    }
 
 
 async def committed(secured: SecuredKafka, topic: str, key: bytes, times: int = 1) -> bool:
