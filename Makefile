@@ -16,7 +16,7 @@ PIP_AUDIT_VERSION := 2.10.1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test test-unit lint format check-asyncapi check-prometheus check-page bench bench-quick bench-outage bench-replay faults fuzz fuzz-sanitized lock sbom audit clean image chart fields \
-	test-image test-kubernetes
+	test-image test-kubernetes test-versions
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -48,6 +48,9 @@ test-unit: $(READY) ## the tests that need no Kafka
 
 test-image: $(READY) ## build the container image and run it; needs a container engine
 	$(BIN)/python -m pytest tests/image $(ARGS)
+
+test-versions: $(READY) ## the bridge and its commands with other versions of Kafka, 2.6 to the newest, each fetched once
+	$(BIN)/python -m pytest tests/versions $(ARGS)
 
 # The cluster needs the machine as well.
 test-kubernetes: WORKERS = 2

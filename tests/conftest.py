@@ -60,8 +60,9 @@ class MakeTopic(Protocol):
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out what needs a container engine or a cluster, unless it is named: ``make test-image``, ``make test-kubernetes``."""
-    apart = collection_path.parent == Path(__file__).parent and collection_path.name in {"image", "kubernetes"}
+    """Leave out what has a target of its own, unless it is named: ``make test-image``, ``test-kubernetes``, ``test-versions``."""
+    own_target = {"image", "kubernetes", "versions"}
+    apart = collection_path.parent == Path(__file__).parent and collection_path.name in own_target
     return True if apart and not any(collection_path.name in Path(each).parts for each in config.args) else None
 
 

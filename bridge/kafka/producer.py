@@ -82,6 +82,7 @@ class Producer:
         self.offer, self.withdraw, self.leave = self.rounds.offer, self.rounds.withdraw, self.rounds.leave
         self._watch = Watch(self, producer_timeout_seconds)
         self._codecs: dict[str, Codec] = {}
+        self._old_formats: set[str] = set()
         self._logged: dict[tuple[str, str], float] = {}
         self._right_missing = False
         self._mounted = MountedFiles(settings)
@@ -179,6 +180,7 @@ class Producer:
         current = self._codecs.get(batch.topic, self._settings.compression_type)
         if batch.codec == current:
             if current == "none":
+                self._report_old_format(batch.topic)
                 return False
             self._codecs[batch.topic] = current = "none" if current == "gzip" else "gzip"
             log.warning(
@@ -187,6 +189,15 @@ class Producer:
             )  # fmt: skip
         batch.use_codec(current)
         return True
+
+    def _report_old_format(self, topic: str) -> None:
+        """Kafka refuses the topic's records without any compression too: of brokers before 3.0 the format may be the cause."""
+        if topic not in self._old_formats:
+            self._old_formats.add(topic)
+            log.warning(
+                "message_format_not_supported", topic=topic,
+                remedy="raise the topic's message.format.version to 0.11.0 or newer: older formats have no headers",
+            )  # fmt: skip
 
     # --- what rounds and the cluster tell -----------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
         if settings.topics.manage == "external":
             console.show(f"nothing is created or changed here: {EXTERNAL}")
         taken = [step for step in steps if not step.refused]
-        await topics.create(client, [step.topic for step in taken if step.what == CREATE])
+        created = await topics.create(client, [step.topic for step in taken if step.what == CREATE])
         await topics.add_partitions(
             client, {step.topic.name: int(step.declared) for step in taken if step.what == "partitions"}
         )
@@ -146,7 +146,8 @@ async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
         if changes:
             await _set(settings.kafka, changes)
         await _seen(client, declared, options)
-    _show(declared, steps, done=True)
+    as_created = {topic.name: topic for topic in created}
+    _show([as_created.get(topic.name, topic) for topic in declared], steps, done=True)
     return int(any(step.weaker and step.refused for step in steps))
 
 
@@ -258,8 +259,8 @@ def _show(declared: Sequence[DeclaredTopic], steps: Sequence[Step], *, done: boo
             console.show(f"{topic.name}: missing ({_shape(topic)}): {of[0].refused}")
         elif of[0].what == CREATE:
             console.show(f"{topic.name}: {'created' if done else 'to create'} ({_shape(topic)})")
-            for option, value in topic.config.items():
-                console.show(f"  {option}: {value}")
+            for option in of[0].topic.config:
+                console.show(f"  {option}: {topic.config.get(option, 'left out, as this Kafka does not know it')}")
         else:
             changed = any(not step.refused for step in of)
             what = (

@@ -4,6 +4,7 @@ Creating is idempotent. Looking asks for the declared topics alone, and never cr
 """
 
 import math
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,6 +32,9 @@ from bridge.topics.spec import DeclaredTopic, declared_topics
 _CREATED = {NONE, 36}
 # As a topic's replication factor; Kafka 2.4 and newer.
 _BROKERS_DEFAULT = -1
+_INVALID_CONFIG = 40
+# Every version of Apache Kafka says so of a setting that is newer than the version.
+_UNKNOWN_SETTING = re.compile(r"Unknown topic config name: (\S+)")
 # Unknown, or this user may not describe it.
 _NOT_THERE = {3, 29}
 # A topic that is being created has no leader at first, and may have no partitions yet.
@@ -172,14 +176,18 @@ async def brokers(client: Admin) -> int:
     return len((await client.metadata([])).brokers)
 
 
-async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> None:
-    """Create ``topics``; one that has come into being meanwhile is fine.
+async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[DeclaredTopic]:
+    """Create ``topics``, without the settings that are newer than this Kafka; one that exists already is fine.
+
+    Returns:
+        the topics as they were created.
 
     Raises:
         TopicsError: Kafka refused; names the topic, its reason, and what to do.
     """
+    topics = [await _of_this_kafka(client, topic) for topic in topics]
     if not topics:
-        return
+        return []
     by_name = {topic.name: topic for topic in topics}
     response = await client.order(CreateTopicsRequest([_new(t, t.config) for t in topics], ANSWER_MS, False))
     for name, code, message, *_ in response.topic_errors:
@@ -192,6 +200,19 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> None:
                     "; Kafka before 2.4 decides no replication: declare replication_factor as a number in topics.file"
                 )
             raise TopicsError(f"topic {name} could not be created: {reason}{todo}")
+    return topics
+
+
+async def _of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
+    """The topic without the settings that Kafka does not know; of several it names one at a time."""
+    while True:
+        response = await client.order(CreateTopicsRequest([_new(topic, topic.config)], ANSWER_MS, validate_only=True))
+        ((_, code, message, *_),) = response.topic_errors
+        unknown = _UNKNOWN_SETTING.fullmatch(message or "") if code == _INVALID_CONFIG else None
+        if unknown is None or unknown[1] not in topic.config:
+            return topic
+        kept = {option: value for option, value in topic.config.items() if option != unknown[1]}
+        topic = msgspec.structs.replace(topic, config=kept)
 
 
 def _new(topic: DeclaredTopic, config: Mapping[str, str]) -> Any:

@@ -113,6 +113,7 @@ def test_each_jar_is_fetched_once(repository: Repository, artifacts: tuple[Artif
 
     assert len(repository.asked) == COUNT
     assert second == first
+    assert first.compiler is not None
     assert first.compiler.name == "ecj-1.0.jar"
     assert [path.name for path in first.broker] == [each.file_name for each in artifacts[1:]]
     assert all(path.stat().st_size == SIZE_BYTES for path in first.broker)

@@ -1,5 +1,6 @@
 """Runs that are cut short and go on: every record exactly once, whatever ended the process; and a topic as destination."""
 
+import asyncio
 import os
 import random
 import re
@@ -35,6 +36,7 @@ from support.topics import unique_name
 from bridge import cli, config
 from bridge.errors import ReplayError
 from bridge.kafka.partition import partition_for
+from bridge.lab.embedded import EmbeddedKafka
 from bridge.operate.transactions import Transactions
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
@@ -399,3 +401,13 @@ def test_a_run_that_nobody_knows_is_refused(kafka_bootstrap: str, run: Run, capf
     topic = make_topic(kafka_bootstrap)
     assert run(topic, "--resume", "20200101T000000Z-000000", "--execute") == 1
     assert "there is no run" in capfd.readouterr().err
+
+
+async def test_a_run_is_looked_for_on_brokers_that_have_just_started(tmp_path: Path) -> None:
+    """No broker is the coordinator of a group yet, which librdkafka's question for offsets would not survive."""
+    async with EmbeddedKafka(properties={"offsets.topic.num.partitions": "50"}) as kafka:
+        words = ("replay", "--resume", "20261130T191001Z-c4476c", "--execute")
+        process = start(kafka.bootstrap_servers, "status", *words, directory=tmp_path)
+        code = await asyncio.to_thread(process.wait, END_SECONDS)
+    said = (tmp_path / "error").read_text()
+    assert (code, "there is no run 20261130T191001Z-c4476c" in said) == (1, True), said

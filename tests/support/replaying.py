@@ -1,5 +1,6 @@
 """What tests of replay share: topics filled as a test wants them, commands run here or in a process of their own."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,9 @@ from subprocess import Popen
 from typing import Any, NamedTuple
 
 import msgspec
+from aiokafka import TopicPartition as Place
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
@@ -19,6 +23,7 @@ from bridge.lab.embedded.java import spawn
 from bridge.report.event import StatusEvent
 from bridge.report.report import Report, read_body
 from bridge.schemas import written_schema
+from support.apart import run_apart
 from support.topics import unique_name
 
 WAIT_SECONDS = 30.0
@@ -97,10 +102,28 @@ def write(bootstrap: str, topic: str, records: Iterable[Put], **settings: Any) -
 
 def delete_before(bootstrap: str, topic: str, offsets: Mapping[int, int]) -> None:
     """Remove the head of partitions, as retention does."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    places = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
-    for future in admin.delete_records(places).values():
-        future.result()
+    run_apart(
+        _delete_before(bootstrap, {Place(topic, partition): RecordsToDelete(at) for partition, at in offsets.items()})
+    )
+
+
+async def _delete_before(bootstrap: str, offsets: dict[Place, RecordsToDelete]) -> None:
+    """By aiokafka: confluent-kafka gives its argument free once too often (confluent-kafka-python issue 2275)."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                try:
+                    await admin.delete_records(offsets)
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                else:
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
 
 
 def clean_at_once(bootstrap: str) -> None:

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from bridge.errors import EmbeddedError
 from bridge.lab.embedded.archive import ensure_archive
-from bridge.lab.embedded.download import Libraries, ensure_libraries
+from bridge.lab.embedded.download import ClassPath, Libraries, ensure_class_path, ensure_libraries
 from bridge.lab.embedded.java import java_executable
 from bridge.lab.embedded.node import CONTROLLER, Node, Shared
 from bridge.lab.embedded.ports import Port
@@ -60,6 +60,7 @@ class EmbeddedKafka(Owned):
         listeners: Mapping[str, str] | None = None,
         heap: str = "400m",
         jvm_options: Sequence[str] = (),
+        version: ClassPath | None = None,
         directory: Path | None = None,
         keep: bool = False,
         console: Console | None = None,
@@ -75,6 +76,7 @@ class EmbeddedKafka(Owned):
                 ``{"CLIENT": "PLAINTEXT"}`` unless given.
             heap: The most each JVM's heap may take, as -Xmx has it.
             jvm_options: Over the defaults; another collector needs ``-XX:-UseSerialGC`` too.
+            version: Another version of Kafka than the package's own.
             directory: For data and logs; a temporary one unless given. Data kept there earlier by as many
                 nodes is taken up again.
             keep: Leave the nodes' data and logs at the end.
@@ -91,6 +93,7 @@ class EmbeddedKafka(Owned):
         self._temporary = directory is None
         self._keep = keep
         self._console = console
+        self._version = version
         protocols = dict(listeners or {"CLIENT": "PLAINTEXT"})
         self.nodes = tuple(
             Node(number, self.directory / f"node-{number}", Port(), protocols) for number in range(1, nodes + 1)
@@ -134,7 +137,8 @@ class EmbeddedKafka(Owned):
         if self._shared.libraries is None:
             java_executable()  # Asked before 48 MB are fetched in vain.
             self._shared.libraries = await self._fetch()
-            await ensure_archive(self._shared.libraries, self._console)
+            if self._version is None:
+                await ensure_archive(self._shared.libraries, self._console)
         await asyncio.gather(*(node.start(new_address=new_addresses, wait_seconds=None) for node in self.nodes))
         await self.wait_ready(wait_seconds)
 
@@ -199,7 +203,10 @@ class EmbeddedKafka(Owned):
         """Have the jars; a cancelled task makes the thread that fetches them give up too."""
         cancelled = threading.Event()
         try:
-            return await asyncio.to_thread(ensure_libraries, self._console, cancelled)
+            if self._version is None:
+                return await asyncio.to_thread(ensure_libraries, self._console, cancelled)
+            jars = await asyncio.to_thread(ensure_class_path, self._version, self._console, cancelled)
+            return Libraries(jars[0].parent, jars)
         except asyncio.CancelledError:
             cancelled.set()
             raise

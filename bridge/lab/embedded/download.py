@@ -55,12 +55,12 @@ class Libraries:
     Attributes:
         directory: Holds them all, flat.
         broker: Apache Kafka, its tools and what they need: the class path, in the lock's order.
-        compiler: The Java compiler, alone.
+        compiler: The Java compiler, alone; None for another version of Kafka than the package's.
     """
 
     directory: Path
     broker: tuple[Path, ...]
-    compiler: Path
+    compiler: Path | None = None
 
 
 def cache_directory() -> Path:

@@ -61,7 +61,7 @@ CONVERTER_HEAD = f"""\
 """
 
 
-def _resolve(context: MavenContext, *coordinates: str) -> dict[tuple[str, str], Any]:
+def resolve(context: MavenContext, *coordinates: str) -> dict[tuple[str, str], Any]:
     """Every artifact the coordinates need at run time, by group and name."""
     wanted = [context.create_dependency(coordinate) for coordinate in coordinates]
     inputs, others = context.resolver.resolve(wanted)
@@ -77,7 +77,7 @@ def _pinned(artifact: Any) -> Artifact:
     return Artifact(sha256, len(content), artifact.groupId, artifact.artifactId, artifact.version, *kind)
 
 
-def _all_pinned(artifacts: Iterable[Any]) -> list[Artifact]:
+def all_pinned(artifacts: Iterable[Any]) -> list[Artifact]:
     """Fetch several at a time; in the order of their names."""
     with ThreadPoolExecutor(8) as pool:
         return sorted(pool.map(_pinned, artifacts), key=lambda each: each.coordinate)
@@ -91,8 +91,8 @@ def main() -> None:
         context = MavenContext(repo_cache=Path(repository))
         # Broker and tools are resolved together, so that versions agree, and Connect's part is left out
         # after that.
-        together = _resolve(context, BROKER, TOOLS)
-        needed = _resolve(context, BROKER).keys() | {("org.apache.kafka", "kafka-tools")}
+        together = resolve(context, BROKER, TOOLS)
+        needed = resolve(context, BROKER).keys() | {("org.apache.kafka", "kafka-tools")}
         chosen = {key: artifact for key, artifact in together.items() if key in needed}
         for extra in (LOGGING, f"{COMPILER}:3.37.0"):
             # One artifact alone: resolved beside Kafka, its parent would change the versions of Kafka's own
@@ -100,14 +100,14 @@ def main() -> None:
             artifact = context.create_dependency(extra).artifact
             chosen[artifact.groupId, artifact.artifactId] = artifact
         # On one class path with Kafka's jars, whose versions win.
-        serde = {key: artifact for key, artifact in _resolve(context, SERDE).items() if key not in chosen}
+        serde = {key: artifact for key, artifact in resolve(context, SERDE).items() if key not in chosen}
         wanted = [artifact for (group, _), artifact in serde.items() if group not in NOT_NEEDED]
-        connect = {key: artifact for key, artifact in _resolve(context, *CONNECT).items() if key not in chosen}
-        pinned, pinned_serde = _all_pinned(chosen.values()), _all_pinned(wanted)
-        pinned_connect = _all_pinned(connect.values())
+        connect = {key: artifact for key, artifact in resolve(context, *CONNECT).items() if key not in chosen}
+        pinned, pinned_serde = all_pinned(chosen.values()), all_pinned(wanted)
+        pinned_connect = all_pinned(connect.values())
         there = chosen.keys() | connect.keys()
-        converter = {key: artifact for key, artifact in _resolve(context, CONVERTER).items() if key not in there}
-        pinned_converter = _all_pinned(converter.values())
+        converter = {key: artifact for key, artifact in resolve(context, CONVERTER).items() if key not in there}
+        pinned_converter = all_pinned(converter.values())
         group, name, version, packaging, classifier = REGISTRY
         archive = context.project(group, name).at_version(version).artifact(classifier=classifier, packaging=packaging)
         registry = _pinned(archive)

@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import msgspec
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 
@@ -22,6 +29,7 @@ from bridge.operate.reading.client import (
     make,
 )
 from bridge.operate.reading.errors import IGNORED_WITHOUT_A_GROUP, error_of, hopeless, in_words, more_telling
+from bridge.operate.reading.reader import first_as_young
 
 # Untyped in the library.
 OffsetSpec: Any = administration.OffsetSpec
@@ -48,7 +56,7 @@ class ClusterInspector:
     """
 
     def __init__(self, kafka: Kafka, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        self._timeout = timeout_seconds
+        self._kafka, self._timeout = kafka, timeout_seconds
         self._last: KafkaError | None = None
         configuration = client_configuration(kafka)
         self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._on_error})
@@ -97,14 +105,24 @@ class ClusterInspector:
         """An offset of each before which no record is as young as the time; None where all records are older.
 
         Where records were deleted within segments that are still there, brokers may say that all are older though some are
-        not: they look into the first segment only that has one. There the oldest offset is given.
+        not: they look into the first segment only that has one. There the oldest offset is given. Kafka 2 names the oldest
+        record, or none, where it is asked for the youngest one, so partitions that lost records are read there.
         """
-        found = self.list_offsets(topic, dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)))
-        doubtful = [partition for partition, offset in found.items() if offset < 0]
+        listed = self.list_offsets(topic, dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)))
+        found: dict[int, int | None] = {partition: None if at < 0 else at for partition, at in listed.items()}
+        doubtful = [partition for partition, at in found.items() if at is None]
+        oldest = self.list_offsets(topic, dict.fromkeys(doubtful, OffsetSpec.earliest()))
         youngest = self._listed(topic, dict.fromkeys(doubtful, OffsetSpec.max_timestamp()))
-        contradicted = [partition for partition in doubtful if youngest[partition].timestamp >= time_ms]
-        oldest = self.list_offsets(topic, dict.fromkeys(contradicted, OffsetSpec.earliest()))
-        return {partition: oldest.get(partition) if offset < 0 else offset for partition, offset in found.items()}
+        found |= {p: oldest[p] for p in doubtful if youngest[p].timestamp >= time_ms}
+        unproven = [p for p in doubtful if found[p] is None and oldest[p] > 0 and youngest[p].offset <= oldest[p]]
+        offsets = self.offsets(topic, unproven) if unproven else {}
+        ranges = {p: (each.earliest, each.end) for p, each in offsets.items() if each.earliest < each.end}
+        if ranges:
+            console.say(
+                f"topic {topic}: reading partitions {', '.join(map(str, ranges))} for the first record of that time"
+            )
+            found |= first_as_young(self._kafka, topic, ranges, time_ms, timeout_seconds=self._timeout)
+        return found
 
     def list_offsets(self, topic: str, specs: Mapping[int, Any], *, committed: bool = False) -> dict[int, int]:
         """The offset for each specification, by partition."""
@@ -132,6 +150,35 @@ class ClusterInspector:
             return f"asking for the offsets of topic {topic}, partitions {', '.join(map(str, missing))}"
 
         return self.until_answered(ask, doing) if specs else {}
+
+    def group_offsets(self, group: str, *, stable: bool = False) -> list[TopicPartition]:
+        """The offsets that a group has committed, of all topics; none where there is no such group.
+
+        librdkafka crashes if it asks for offsets a broker that is not the group's coordinator, or not yet after its start
+        (https://github.com/confluentinc/librdkafka/issues/5040). Such a broker refuses to describe the group as well, which
+        does no harm, so that is asked first.
+
+        Args:
+            group: its name.
+            stable: wait for transactions that are being committed.
+
+        Raises:
+            ReplayError: it may not be asked for.
+            KafkaUnavailable: no broker answers in time.
+        """
+
+        def ask() -> list[TopicPartition]:
+            # Also not found: a group of the new protocol.
+            _found(self.admin.describe_consumer_groups([group], request_timeout=self.request_seconds))
+            request = ConsumerGroupTopicPartitions(group)
+            result = _found(self.admin.list_consumer_group_offsets([request], require_stable=stable))
+            places: list[TopicPartition] = [] if result is None else result.topic_partitions
+            for place in places:
+                if place.error is not None:
+                    raise KafkaException(place.error)
+            return places
+
+        return self.until_answered(ask, f"asking for the offsets of group {group}")
 
     def topic_configuration(self, topic: str) -> dict[str, str]:
         """The topic's settings that Kafka shows with a value; none where they may not be read.
@@ -188,3 +235,14 @@ class ClusterInspector:
     def _on_error(self, error: KafkaError) -> None:
         if error.code() not in IGNORED_WITHOUT_A_GROUP:
             self._last = more_telling(self._last, error)
+
+
+def _found(futures: Mapping[Any, Any]) -> Any:
+    """What Kafka says of the one group that it was asked about; None where it does not find the group."""
+    (future,) = futures.values()
+    try:
+        return future.result()
+    except KafkaException as error:
+        if error_of(error).code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+        return None

@@ -225,3 +225,18 @@ def first_times(kafka: Kafka, topic: str, ranges: Mapping[int, tuple[int, int]])
         except KafkaUnavailable:
             log.info("no record of some partitions of %s within %g s", topic, _FIRST_SECONDS)
     return found
+
+
+def first_as_young(
+    kafka: Kafka, topic: str, ranges: Mapping[int, tuple[int, int]], time_ms: int, *, timeout_seconds: float
+) -> dict[int, int]:
+    """The offset of the first record in each range that is as young as the time; all ranges are read for it."""
+    found: dict[int, int] = {}
+    with Reader(kafka, topic, ranges, timeout_seconds=timeout_seconds) as reader:
+        for batch in reader:
+            for message in batch:
+                partition: Any = message.partition()
+                if partition not in found and message.timestamp()[1] >= time_ms:
+                    found[partition] = message.offset()
+                    reader.skip(partition)
+    return found

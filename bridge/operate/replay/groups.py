@@ -82,7 +82,7 @@ class _Group:
                 self.state, self._type = listed.state, listed.type
                 self.members = [] if listed.state in _EMPTY else None
         self.committed: dict[str, Offsets] = {}
-        for place in inspector.until_answered(self._offsets, f"asking for the offsets of group {group}"):
+        for place in inspector.group_offsets(group):
             if place.offset >= 0:
                 self.committed.setdefault(place.topic, {})[place.partition] = place.offset
 
@@ -124,17 +124,6 @@ class _Group:
             raise ReplayError(
                 f"group {self.id} is not a consumer group ({kind}); only consumer groups are shown and moved"
             )
-
-    def _offsets(self) -> list[TopicPartition]:
-        request = ConsumerGroupTopicPartitions(self.id)
-        (future,) = self._inspector.admin.list_consumer_group_offsets([request]).values()
-        try:
-            found: list[TopicPartition] = future.result().topic_partitions
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-                raise
-            return []
-        return found
 
     @property
     def is_there(self) -> bool:

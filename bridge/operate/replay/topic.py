@@ -7,7 +7,7 @@ The progress is the offsets of a consumer group that belongs to the run, and tha
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message
+from confluent_kafka import Consumer, Message
 
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.headers import REPLAY
@@ -239,17 +239,6 @@ def find_run(run_id: str, _topic: str | None, context: Context) -> State | None:
 
 def _find_run(run_id: str, context: Context, *, stable: bool) -> State | None:
     """The state; with ``stable``, after transactions that are being committed are over."""
-    inspector = context.inspector
-    request = ConsumerGroupTopicPartitions(group_of(context.settings.kafka.client_id, run_id))
-
-    def ask() -> Any:
-        (future,) = inspector.admin.list_consumer_group_offsets([request], require_stable=stable).values()
-        result = future.result()
-        for place in result.topic_partitions:
-            if place.error is not None:
-                raise KafkaException(place.error)
-        return result.topic_partitions
-
-    offsets = inspector.until_answered(ask, f"asking how far run {run_id} is")
+    offsets = context.inspector.group_offsets(group_of(context.settings.kafka.client_id, run_id), stable=stable)
     committed = [place for place in offsets if place.offset >= 0]
     return from_offsets(committed) if committed else None

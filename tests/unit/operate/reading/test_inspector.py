@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from bridge.config import load
 from bridge.operate.reading.inspector import ClusterInspector
@@ -19,3 +20,31 @@ def test_a_setting_without_a_value_is_as_one_that_is_not_shown(monkeypatch: pyte
         answering = SimpleNamespace(describe_configs=lambda resources, **_: {resources[0]: answer})
         monkeypatch.setattr(inspector, "admin", answering)
         assert inspector.topic_configuration("status") == {"max.message.bytes": "1000"}
+
+
+def test_a_broker_that_can_t_describe_a_group_is_not_asked_for_its_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Librdkafka crashes there; one that does not know the group is asked, as it may be of the new protocol."""
+    asked: list[str] = []
+    refusals = [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.GROUP_ID_NOT_FOUND]
+    place = TopicPartition("status", 0, 7)
+
+    def describe(groups: list[str], **_: Any) -> dict[str, Future[Any]]:
+        asked.append("describe")
+        answer: Future[Any] = Future()
+        answer.set_exception(KafkaException(KafkaError(refusals.pop(0))))
+        return {groups[0]: answer}
+
+    def offsets(groups: list[Any], **_: Any) -> dict[str, Future[Any]]:
+        asked.append("offsets")
+        answer: Future[Any] = Future()
+        answer.set_result(SimpleNamespace(topic_partitions=[place]))
+        return {groups[0].group_id: answer}
+
+    kafka = load(environment={}, assignments=["kafka.bootstrap_servers=127.0.0.1:1"]).settings.kafka
+    with ClusterInspector(kafka, 60.0) as inspector:
+        answering = SimpleNamespace(
+            describe_consumer_groups=describe, list_consumer_group_offsets=offsets, poll=lambda _: 0
+        )
+        monkeypatch.setattr(inspector, "admin", answering)
+        assert inspector.group_offsets("billing") == [place]
+    assert asked == ["describe", "describe", "describe", "offsets"]
