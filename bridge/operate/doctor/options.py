@@ -3,6 +3,7 @@
 import argparse
 from typing import Any, Final, NoReturn
 
+from bridge.operate.console import interruptible
 from bridge.operate.replay.options import named, number_in
 
 _SECONDS: Final = 60.0
@@ -32,7 +33,11 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _doctor(options: argparse.Namespace) -> NoReturn:
+def _doctor(options: argparse.Namespace) -> int:
+    return interruptible(_perform, options, "nothing was tried")  # until the command heeds signals itself
+
+
+def _perform(options: argparse.Namespace) -> NoReturn:
     from bridge.operate.doctor import command  # noqa: PLC0415
 
     command.main(options)
