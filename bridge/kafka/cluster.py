@@ -85,6 +85,7 @@ class Cluster:
         self._asked_at = 0.0
         self._questions = 0
         self._kept_answer: Metadata | None = None
+        self._kept_broker: Broker | None = None
         self.brokers: dict[int, Broker] = {}
         self.identity = Identity()
         self.is_other = False
@@ -249,12 +250,15 @@ class Cluster:
         Ask one broker after another. An earlier broker may still answer after a later one was asked.
         """
         known = random.sample(sorted(self.brokers.items()), len(self.brokers))
+        # One broker that refuses a producer id does not speak for the cluster: another one is asked, that one last.
+        refused = self._id_wanted and 0 < len(self._refused_ids) < _REFUSALS
+        known.sort(key=lambda each: refused and each[1] == self._kept_broker)
         named = [(f"broker {node}, advertised as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
         attempts: list[Callable[[], Coroutine[Any, Any, Metadata]]]
         attempts = [partial(self._ask_anew, name, broker) for name, broker in [*named, *first]]
         self._questions += 1
-        another = self._renew or (self._questions % _SAME_BROKER == 0 and len(known) > 1)
+        another = self._renew or ((self._questions % _SAME_BROKER == 0 or refused) and len(known) > 1)
         current = None if another else self._connection
         if current is not None and not current.end and not current.expired:
             attempts.insert(0, partial(self._ask_metadata, current))
@@ -294,10 +298,12 @@ class Cluster:
             why = reason(error)
             raise KafkaUnavailable(f"{name}{broker.host}:{broker.port}: {why}") from error
         try:
-            return await self._ask_metadata(connection)
+            answer = await self._ask_metadata(connection)
         except BaseException:
             connection.abort("not used")
             raise
+        self._kept_broker = broker
+        return answer
 
     async def _ask_metadata(self, connection: Connection) -> Metadata:
         answer = await ask_metadata(connection, self._topics)
@@ -342,7 +348,7 @@ class Cluster:
         if given.code:
             why = f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}"
             return self._no_producer_id(why, counts=given.code in _REMEDIES)
-        self._id_wanted, self._ask_id_at = False, float("inf")
+        self._id_wanted, self._ask_id_at, self._refused_ids = False, float("inf"), []
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
@@ -386,7 +392,9 @@ class Cluster:
             resources = [(_CONFIG_OF_A_TOPIC, topic, [_MAX_MESSAGE_BYTES])]
             answer = await connection.ask_aiokafka(DescribeConfigsRequest(resources))
         for code, _, _, _, entries in answer.resources or ():
-            values = [value for name, value, *_ in entries or () if name == _MAX_MESSAGE_BYTES and value]
+            values = [
+                value for name, value, *_ in entries or () if name == _MAX_MESSAGE_BYTES and (value or "").isdecimal()
+            ]
             if not code and values:
                 self._largest[topic] = int(values[0])
 

@@ -107,9 +107,16 @@ async def _performed(check: Check, session: Session, until: float) -> Finding:
         return Finding(
             check.name, Outcome.BROKEN, f"no answer within {loop.time() - began:.0f} s", "Look at the brokers."
         )
-    except ConnectionEnded:
-        return Finding(check.name, Outcome.BROKEN, "the broker closed the connection", "Look at the broker's log.")
     except (ConfigurationError, reach.UnreachableError):
         raise
-    except CONNECTION_FAILURES as error:
-        return Finding(check.name, Outcome.BROKEN, reason(error))
+    except Exception as error:  # noqa: BLE001 - whatever Kafka answers, the other checks are done
+        return Finding(check.name, Outcome.BROKEN, *_words(error))
+
+
+def _words(error: Exception) -> tuple[str, ...]:
+    """What happened, and what to look at."""
+    if isinstance(error, ConnectionEnded):
+        return "the broker closed the connection", "Look at the broker's log."
+    if isinstance(error, CONNECTION_FAILURES):
+        return (reason(error),)
+    return f"Kafka's answer was not understood: {error!r}", "Look at what answers there, and at its version."

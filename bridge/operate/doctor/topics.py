@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 from aiokafka.protocol.admin import CreateTopicsRequest
 
-from bridge.errors import BridgeError, ConfigurationError, TopicsError, UnsupportedBroker
+from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded, TopicsError, UnsupportedBroker
 from bridge.kafka.admin import ANSWER_MS, Admin, connected
+from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.session import TOPIC, Session
@@ -22,6 +23,8 @@ _TABLES: Final = ("status", "quarantine")
 _BROKERS_DEFAULT: Final = -1
 _LARGEST: Final = "max.message.bytes"
 _NO_LEADER: Final = 5
+# UNKNOWN_SERVER_ERROR, REQUEST_TIMED_OUT, TOPIC_ALREADY_EXISTS: by an order of this run, whose names are new.
+_MAY_BE_MADE: Final = {-1, 7, 36}
 _SHOWN_SECONDS, _AGAIN_SECONDS = 10.0, 0.2
 # One partition on each broker, so that each is written to; no more than this many.
 _MOST_PARTITIONS: Final = 12
@@ -39,6 +42,8 @@ async def declared(session: Session) -> Finding:
     except TopicsError as error:
         why = "Without the right DescribeConfigs the bridge works, but can't warn of weak topics."
         return Finding(_TOPICS, Outcome.ADVICE, str(error), why)
+    except (ConnectionEnded, UnsupportedBroker) as error:
+        return await _without_settings(session, error)
     session.largest_status = _largest_status(found[0])
     missing = [each.topic.name for each in found if not each.exists]
     weaker = [line for each in found if each.exists for line in each.weaker]
@@ -54,6 +59,19 @@ async def declared(session: Session) -> Finding:
         seen = f"both are there; Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"
         return Finding(_TOPICS, Outcome.GOOD, seen, "Compare these settings where the topics are managed.", facts=facts)
     return Finding(_TOPICS, Outcome.GOOD, "both are there, and nothing is weaker than declared", facts=facts)
+
+
+async def _without_settings(session: Session, error: BridgeError) -> Finding:
+    """Kafka hangs up on a question, or does not offer it: only topics that others manage can do without the settings."""
+    external = msgspec.structs.replace(session.settings.topics, manage="external")
+    async with connected(session.settings.kafka) as admin:
+        found = await inspect(admin, list(declared_topics(external).values()))
+    missing = [each.topic.name for each in found if not each.exists]
+    if missing:
+        return _missing(session, missing, {"missing": missing})
+    why = "The bridge can't judge or change topics whose settings it can't see. Compare them where the topics are managed."
+    seen = f"both are there, but Kafka does not show their settings: {reason(error)}"
+    return Finding(_TOPICS, Outcome.ADVICE, seen, why, {"topics.manage": "external"})
 
 
 def _missing(session: Session, missing: list[str], facts: Mapping[str, Any]) -> Finding:
@@ -75,14 +93,19 @@ def _largest_status(found: Inspected) -> int | None:
     if not found.exists or any(setting.what == _LARGEST for setting in found.not_shown):
         return None
     shown = {difference.what: difference.found for difference in found.differences}
-    return int(shown.get(_LARGEST, found.topic.config.get(_LARGEST, "0"))) or None
+    largest = shown.get(_LARGEST, found.topic.config.get(_LARGEST, ""))
+    return int(largest) if largest.isdecimal() else None
 
 
 # --- the topic for the test records -----------------------------------------------------------------------------------
 
 
 class _RefusedError(BridgeError):
-    """Kafka does not create a topic; the message says why."""
+    """Kafka does not create a topic; the message says why. ``doubtful``: it may have made it all the same."""
+
+    def __init__(self, why: str, *, doubtful: bool = False) -> None:
+        super().__init__(why)
+        self.doubtful = doubtful
 
 
 async def prepare(session: Session) -> Finding:
@@ -133,17 +156,21 @@ def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
 
 
 async def _make(session: Session, admin: Admin) -> Finding:
-    wanted = _wanted(session)
+    wanted, doubtful = _wanted(session), False
     for attempt in _attempts(wanted):
         session.leave(TOPIC, session.name, "it was not confirmed that Kafka has deleted it")
         refused = await _order(admin, attempt, validate_only=False)
-        if refused is None:
+        if refused is not None and refused.doubtful:
+            await _find_leaders(session, admin, session.name)
+        if refused is None or session.leaders:
             session.made = True
             if await _shown(session, admin):
                 return await _made(session, admin, wanted, attempt, f"{session.name} was made")
             seen = f"Kafka accepted the creation of {session.name}, but does not show the topic"
             return _not_made(session, f"{seen}; {_NAME_ONE}")
-        session.removed(TOPIC, session.name)
+        doubtful = doubtful or refused.doubtful
+        if not doubtful:
+            session.removed(TOPIC, session.name)
     return _not_made(session, f"Kafka does not let this user create a topic: {refused}; {_NAME_ONE}")
 
 
@@ -184,9 +211,12 @@ async def _order(admin: Admin, topic: DeclaredTopic, *, validate_only: bool) -> 
         answer = await admin.order(CreateTopicsRequest(wanted, ANSWER_MS, validate_only))
     except UnsupportedBroker as error:
         return _RefusedError(str(error))
+    except ConnectionEnded:
+        return _RefusedError("the broker closed the connection", doubtful=True)
     for _, code, *message in answer.topic_errors:
         if code:
-            return _RefusedError(": ".join((code_name(code), *(text for text in message if text))))
+            why = ": ".join((code_name(code), *(text for text in message if text)))
+            return _RefusedError(why, doubtful=code in _MAY_BE_MADE)
     return None
 
 

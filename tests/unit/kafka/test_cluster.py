@@ -244,6 +244,38 @@ async def test_a_cluster_that_gives_no_producer_ids_is_done_without(
         assert cluster.producer_id == ProducerId(7, 0)
 
 
+async def test_one_broker_that_refuses_does_not_speak_for_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each refusal is followed by a question to another broker; once a producer id is given, the connection is kept."""
+    cluster = Cluster(settings("kafka.idempotence=auto").kafka, [STATUS], lambda: None)
+    refusing, asked = {"one", "two"}, list[str]()
+    metadata = Metadata("", {number: Broker(host, 9092) for number, host in enumerate(("one", "two", "three"))}, [])
+
+    async def connect(host: str, *_: object) -> Connection:
+        connection = Connection("tests")
+        connection.versions = {messages.INIT_PRODUCER_ID: (0, 4)}
+
+        async def answer(*_: object) -> bytes:
+            asked.append(host)
+            return struct.pack(">ihqh", 0, *((31, -1, -1) if host in refusing else (0, 7, 0)))
+
+        monkeypatch.setattr(connection, "ask", answer)
+        return connection
+
+    async def described(*_: object) -> Metadata:
+        return metadata
+
+    monkeypatch.setattr("bridge.kafka.cluster.connect", connect)
+    monkeypatch.setattr("bridge.kafka.cluster.ask_metadata", described)
+    cluster.brokers = dict(metadata.brokers)
+    while not await cluster._learn():
+        assert len(asked) < 3
+    assert cluster.producer_id == ProducerId(7, 0)
+    assert len(asked) == len(set(asked))
+    cluster.want_producer_id()
+    assert await cluster._learn()
+    assert asked[-2:] == ["three", "three"]
+
+
 async def test_a_topic_that_comes_into_sight_is_reason_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without any right sees no topic, and gets no producer id either. One that is in sight already is none."""
     refusing = Refusing(monkeypatch, "auto")
