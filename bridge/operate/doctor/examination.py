@@ -113,10 +113,10 @@ async def _performed(check: Check, session: Session, until: float) -> Finding:
         return Finding(check.name, Outcome.BROKEN, *_words(error))
 
 
-def _words(error: Exception) -> tuple[str, ...]:
+def _words(error: Exception) -> tuple[str, str]:
     """What happened, and what to look at."""
     if isinstance(error, ConnectionEnded):
         return "the broker closed the connection", "Look at the broker's log."
     if isinstance(error, CONNECTION_FAILURES):
-        return (reason(error),)
+        return reason(error), ""
     return f"Kafka's answer was not understood: {error!r}", "Look at what answers there, and at its version."

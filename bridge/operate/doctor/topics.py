@@ -11,6 +11,7 @@ from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded, Topi
 from bridge.kafka.admin import ANSWER_MS, Admin, connected
 from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
+from bridge.operate import console
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.session import TOPIC, Session
 from bridge.topics.inspect import Finding as Inspected
@@ -157,6 +158,7 @@ def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
 
 async def _make(session: Session, admin: Admin) -> Finding:
     wanted, doubtful = _wanted(session), False
+    console.say(f"doctor: makes topic {session.name}")  # for whoever kills it
     for attempt in _attempts(wanted):
         session.leave(TOPIC, session.name, "it was not confirmed that Kafka has deleted it")
         refused = await _order(admin, attempt, validate_only=False)

@@ -31,8 +31,8 @@ class _Cluster:
         return SimpleNamespace(topic_errors=[("name", self._code, None)])
 
     async def metadata(self, names: list[str]) -> Any:
-        code, partitions = (0, [(0, 0, 1, [], [])]) if self._made else (3, [])
-        return SimpleNamespace(topics=[(code, names[0], False, partitions)])
+        partitions: list[Any] = [(0, 0, 1, [], [])] if self._made else []
+        return SimpleNamespace(topics=[(0 if self._made else 3, names[0], False, partitions)])
 
 
 async def made(code: int | Exception, *, makes: bool) -> tuple[Outcome, Session]:
