@@ -18,6 +18,7 @@ from bridge.kafka.batch import Batch, Codec
 from bridge.kafka.cluster import Cluster
 from bridge.kafka.connection import MountedFiles, client_arguments
 from bridge.kafka.errors import (
+    CLUSTER_AUTHORIZATION_FAILED,
     DUPLICATE_SEQUENCE_NUMBER,
     NOT_SENT,
     OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -43,6 +44,9 @@ _SHORT_PAUSE_SECONDS, _LONG_PAUSE_SECONDS = 1.0, 30.0
 _REST_SECONDS: Final = 1.0
 # One line of the log for each error and topic in so many seconds.
 _TELL_SECONDS: Final = 10.0
+_REFUSED_NUMBERS: Final = {
+    "remedy": 'grant this user IdempotentWrite; if the service has no idempotent producers, set kafka.idempotence = "false"'
+}
 _REFUSALS: Final = {Action.REFUSE, Action.CLOCK, Action.RETRY, Action.RESEND}
 
 
@@ -308,6 +312,7 @@ class Producer:
         log.warning(
             "batch_failed", topic=batch.topic, partition=batch.partition, records=len(batch.records), bytes=size,
             error=error.text, action=error.action.value, failed=self.batches_failed[error.action.value, error.name],
+            **_REFUSED_NUMBERS if batch.numbered and error.code == CLUSTER_AUTHORIZATION_FAILED else {},
         )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from bridge.operate.reading.client import TIMEOUT_SECONDS
 from bridge.operate.reading.errors import hopeless
 from bridge.operate.writing import TopicWriter
 
+REPEATS_OF_ANSWERS: Final = "; so may a batch whose answer is lost, where Kafka gives no producer id"
+"""To be put behind what is said of repeats."""
 # Some services refuse the first request for a producer id, and not the next ones.
 _TRIES, _AGAIN_SECONDS = 5, 0.3
 # One request at a time keeps the order of a key's records, also where one is sent again.

@@ -1,5 +1,6 @@
 """Questions to the cluster about its topics: partitions, offsets, settings."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
@@ -17,7 +18,7 @@ from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
 
 from bridge.config import Kafka
-from bridge.errors import ReplayError
+from bridge.errors import KafkaUnavailable, ReplayError
 from bridge.operate import console
 from bridge.operate.reading.client import (
     REQUEST_SECONDS,
@@ -37,6 +38,8 @@ ConfigResource: Any = administration.ConfigResource
 
 _REPORT_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.25
+# For a topic's settings: replay and redrive can do without them.
+_SETTINGS_TRIES, _SETTINGS_SECONDS = 2, 5.0
 
 
 class PartitionOffsets(msgspec.Struct, frozen=True):
@@ -58,6 +61,7 @@ class ClusterInspector:
     def __init__(self, kafka: Kafka, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._kafka, self._timeout = kafka, timeout_seconds
         self._last: KafkaError | None = None
+        self._configurations: dict[str, dict[str, str]] = {}
         configuration = client_configuration(kafka)
         self.admin: Final = make(AdminClient, {**configuration, "error_cb": self._on_error})
         # Only a consumer's question about a topic never makes it.
@@ -183,29 +187,40 @@ class ClusterInspector:
     def topic_configuration(self, topic: str) -> dict[str, str]:
         """The topic's settings that Kafka shows with a value; none where they may not be read.
 
+        Nor where Kafka answers what else it is asked, and not this: some services hang up.
+
         Raises:
             KafkaUnavailable: no broker answers in time.
         """
+        if topic not in self._configurations:
+            self._configurations[topic] = self._configuration(topic)
+        return self._configurations[topic]
+
+    def _configuration(self, topic: str) -> dict[str, str]:
 
         def ask() -> dict[str, str]:
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
             (future,) = self.admin.describe_configs([resource], request_timeout=self.request_seconds).values()
-            return {name: str(entry.value) for name, entry in future.result().items() if entry.value is not None}
+            return {name: str(entry.value) for name, entry in future.result().items() if entry.value}
 
-        try:
-            return self.until_answered(ask, f"asking for the settings of topic {topic}")
-        except ReplayError:
-            return {}
+        for _ in range(_SETTINGS_TRIES):
+            try:
+                return self.until_answered(ask, f"asking for the settings of topic {topic}", _SETTINGS_SECONDS)
+            except ReplayError:
+                break
+            except KafkaUnavailable:
+                self.partitions(topic)  # waits for the brokers; raises where they do not answer this either
+        return {}
 
-    def until_answered(self, ask: Callable[[], T], doing: str | Callable[[], str]) -> T:
-        """Ask until there is an answer, or it is known that there will be none.
+    def until_answered(self, ask: Callable[[], T], doing: str | Callable[[], str], seconds: float = math.inf) -> T:
+        """Ask until there is an answer, or it is known that there will be none, for so many seconds or the timeout.
 
         Raises:
             ReplayError: waiting can't help.
             KafkaUnavailable: no broker answers within the timeout.
         """
-        began = time.monotonic()
-        deadline, report_at = began + self._timeout, began + _REPORT_SECONDS
+        began, limit = time.monotonic(), min(seconds, self._timeout)
+        deadline, report_at = began + limit, began + _REPORT_SECONDS
         while True:
             try:
                 return ask()
@@ -222,9 +237,9 @@ class ClusterInspector:
                     raise in_words(hopeless_error, words) from exception
                 if time.monotonic() > report_at:
                     report_at = deadline
-                    console.say(f"{words}: no answer yet; waiting up to {self._timeout:g} s")
+                    console.say(f"{words}: no answer yet; waiting up to {limit:g} s")
                 if time.monotonic() > deadline:
-                    raise in_words(self._last or error, f"{words}, for {self._timeout:g} s") from exception
+                    raise in_words(self._last or error, f"{words}, for {limit:g} s") from exception
                 time.sleep(_AGAIN_SECONDS)
 
     @property

@@ -23,6 +23,7 @@ from confluent_kafka import Message
 from bridge import config
 from bridge.errors import ReplayError
 from bridge.operate import console
+from bridge.operate.at_least_once import REPEATS_OF_ANSWERS
 from bridge.operate.console import counted
 from bridge.operate.progress import Progress
 from bridge.operate.reading.inspector import ClusterInspector
@@ -244,6 +245,7 @@ def _repeats(plan: RedriveCounts) -> str:
     events = counted(min(plan.events, _BATCH_RECORDS - 1 + plan.most), "event")
     return (
         f"at least once: if this run is cut short, the next one may publish up to {events} again, with the same ce_id"
+        f"{REPEATS_OF_ANSWERS}"
     )
 
 

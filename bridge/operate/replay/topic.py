@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, Message
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.headers import REPLAY
 from bridge.kafka.partition import partition_for
-from bridge.operate.at_least_once import AtLeastOnce
+from bridge.operate.at_least_once import REPEATS_OF_ANSWERS, AtLeastOnce
 from bridge.operate.console import duration
 from bridge.operate.ndjson import Lines
 from bridge.operate.replay.destination import Context, Destination
@@ -33,7 +33,7 @@ _NOTED_RECORDS: Final = 10_000
 
 def _repeats() -> str:
     again = f"up to {_NOTED_RECORDS:,} records may be written again, with the same ce_id"
-    return f"each time this run is cut short and goes on, {again}"
+    return f"each time this run is cut short and goes on, {again}{REPEATS_OF_ANSWERS}"
 
 
 class TopicDestination(Destination):
