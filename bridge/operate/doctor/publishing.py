@@ -42,8 +42,13 @@ async def producer_id(session: Session) -> Finding:
     configured, refusals, given = session.settings.kafka.idempotence, [], None
     loop = asyncio.get_running_loop()
     until = loop.time() + _ID_SECONDS
-    for _ in range(_ASKED):
-        answer = await _ask(session)
+    nodes = sorted(session.usable)
+    if not nodes:
+        raise NotTried("no advertised broker can be reached")
+    for number in range(_ASKED):
+        answer = await _ask(
+            session, nodes[number % len(nodes)]
+        )  # as the bridge, which asks another broker after a refusal
         if isinstance(answer, ProducerId):
             given = answer
             break
@@ -74,11 +79,9 @@ def _judged(configured: str, refusals: list[str], *, given: bool, facts: dict[st
     return Finding(name, Outcome.ADVICE, seen, why, {key: "false"}, facts=facts)
 
 
-async def _ask(session: Session) -> ProducerId | str:
-    """A producer id, or why there is none."""
-    if not session.usable:
-        raise NotTried("no advertised broker can be reached")
-    connection = await session.connection(min(session.usable))
+async def _ask(session: Session, node: int) -> ProducerId | str:
+    """A producer id from that broker, or why there is none."""
+    connection = await session.connection(node)
     try:
         version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
     except UnsupportedBroker as error:
