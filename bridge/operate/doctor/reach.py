@@ -36,6 +36,7 @@ class UnreachableError(BridgeError):
 async def connection(session: Session) -> Finding:
     """Each bootstrap server takes a connection and the login, and describes the cluster."""
     name = "connection"
+    await _token(name, session.settings.kafka)
     answers = await _asked(session.settings.kafka)
     advice: dict[str, Any] = {}
     if all(isinstance(answer, str) for answer in answers.values()):
@@ -60,6 +61,16 @@ async def connection(session: Session) -> Finding:
         why = "The listener speaks another protocol, or offers other mechanisms, than is configured."
         return Finding(name, Outcome.ADVICE, seen, why, advice, facts=facts)
     return Finding(name, Outcome.GOOD, seen, facts=facts)
+
+
+async def _token(name: str, kafka: Kafka) -> None:
+    """Get a token where the login needs one: what gives it may take longer than a broker may."""
+    provider = client_arguments(kafka).get("sasl_oauth_token_provider")
+    try:
+        if provider is not None:
+            await provider.token()
+    except KafkaUnavailable as error:
+        raise UnreachableError(Finding(name, Outcome.BROKEN, f"there is no token for the login: {error}")) from error
 
 
 def _compared(kafka: Kafka, listener: "Listener | None") -> str:

@@ -40,7 +40,11 @@ def in_words(error: KafkaError, doing: str) -> BridgeError:
             f"{doing}: {error.str()}: DNS gives no address; look at kafka.bootstrap_servers, at /etc/resolv.conf, and in "
             "Kubernetes at networkPolicy.dnsPorts"
         )
-    return KafkaUnavailable(f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers")
+    # The library asks for a coordinator for ever, also where Kafka refuses the group or knows no groups.
+    group = ", and whether this user may use the consumer group" * (error.code() == KafkaError._WAIT_COORD)  # noqa: SLF001
+    return KafkaUnavailable(
+        f"{doing}: {error.str()} ({error.name()}); look at the brokers and kafka.bootstrap_servers{group}"
+    )
 
 
 def more_telling(known: KafkaError | None, latest: KafkaError) -> KafkaError:

@@ -434,6 +434,9 @@ async def test_without_a_token_no_connection_is_opened(server: WireServer) -> No
     tokens.failure = KafkaUnavailable("the token endpoint is in trouble (503)")
     with pytest.raises(KafkaUnavailable, match="in trouble"):
         await connect(HOST, server.port, bearer(tokens), WAIT_SECONDS)
+    tokens.failure, tokens.comes = None, asyncio.Event()
+    with pytest.raises(KafkaUnavailable, match="no token for the login came in time"):
+        await connect(HOST, server.port, bearer(tokens), 0.05)
     assert server.opened == 0
 
 
@@ -445,12 +448,15 @@ class Tokens:
 
     def __init__(self, token: str, extensions: dict[str, str] | None = None) -> None:
         self.failure: Exception | None = None
+        self.comes: asyncio.Event | None = None
         self._token, self._extensions = token, extensions or {}
 
     async def token(self) -> str:
         """See there."""
         if self.failure is not None:
             raise self.failure
+        if self.comes is not None:
+            await self.comes.wait()
         return self._token
 
     def extensions(self) -> dict[str, str]:
