@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 import msgspec
 from confluent_kafka import (
+    OFFSET_INVALID,
     Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
@@ -38,6 +39,7 @@ ConfigResource: Any = administration.ConfigResource
 
 _REPORT_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.25
+_NO_ANSWER: Final = "the broker gave no answer about offsets"
 # For a topic's settings: replay and redrive can do without them.
 _SETTINGS_TRIES, _SETTINGS_SECONDS = 2, 5.0
 
@@ -142,9 +144,15 @@ class ClusterInspector:
             futures = self.admin.list_offsets(missing, isolation_level=level, request_timeout=self.request_seconds)
             for place, future in futures.items():
                 try:
-                    found[place.partition] = future.result()
+                    result = future.result()
                 except KafkaException as error:
                     errors.append(error)
+                    continue
+                # So librdkafka gives an answer that was lost, or not offered: as a success.
+                if result.offset == OFFSET_INVALID:
+                    errors.append(KafkaException(KafkaError(KafkaError._NO_OFFSET, _NO_ANSWER)))  # noqa: SLF001
+                else:
+                    found[place.partition] = result
             if errors:
                 raise errors[0]
             return found
@@ -236,7 +244,7 @@ class ClusterInspector:
                 if hopeless_error is not None:
                     raise in_words(hopeless_error, words) from exception
                 if time.monotonic() > report_at:
-                    report_at = deadline
+                    report_at = math.inf
                     console.say(f"{words}: no answer yet; waiting up to {limit:g} s")
                 if time.monotonic() > deadline:
                     raise in_words(self._last or error, f"{words}, for {limit:g} s") from exception

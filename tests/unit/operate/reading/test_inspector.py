@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from bridge.config import load
 from bridge.errors import KafkaUnavailable
@@ -61,6 +61,26 @@ def test_settings_that_are_never_answered_hold_up_nothing(
         else:
             with pytest.raises(KafkaUnavailable, match="no broker"):
                 inspector.topic_configuration("status")
+
+
+def test_an_answer_about_offsets_that_was_lost_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Librdkafka gives it as a success with an offset that is none: a topic of records would be an empty one."""
+    answers = [OFFSET_INVALID, 7]
+
+    def ask(places: dict[Any, Any], **_: Any) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        answer.set_result(SimpleNamespace(offset=answers.pop(0)))
+        return dict.fromkeys(places, answer)
+
+    kafka = load(environment={}, assignments=["kafka.bootstrap_servers=127.0.0.1:1"]).settings.kafka
+    monkeypatch.setattr(reading_inspector, "_AGAIN_SECONDS", 0.0)
+    with ClusterInspector(kafka, 60.0) as inspector:
+        monkeypatch.setattr(inspector, "admin", SimpleNamespace(list_offsets=ask, poll=lambda _: 0))
+        monkeypatch.setattr(
+            inspector, "_consumer", SimpleNamespace(poll=lambda _: None, close=inspector._consumer.close)
+        )
+        assert inspector.list_offsets("status", {0: None}) == {0: 7}
+    assert answers == []
 
 
 def test_a_broker_that_can_t_describe_a_group_is_not_asked_for_its_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
