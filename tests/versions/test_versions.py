@@ -145,6 +145,9 @@ async def test_an_outage_loses_nothing_and_the_audit_agrees(kafka: EmbeddedKafka
 async def found_healthy(bootstrap: str, bridge: BridgeProcess, names: dict[str, str]) -> None:
     """What an operator asks about a deployment that works: each such command has to be content with it."""
     await done(bootstrap, "probe", "--url", bridge.url, access__path_secrets=SECRET, **names)
+    report = json.loads(await done(bootstrap, "doctor", "--format", "json", **names))
+    assert {check["outcome"] for check in report["checks"] if check["name"] != "topics"} == {"good"}, report
+    assert [left["kind"] for left in report["left"]] == ["transactional id"]
 
 
 async def test_a_spool_that_was_left_is_drained(kafka: EmbeddedKafka, tmp_path: Path) -> None:
