@@ -43,16 +43,19 @@ async def declared(session: Session) -> Finding:
     missing = [each.topic.name for each in found if not each.exists]
     weaker = [line for each in found if each.exists for line in each.weaker]
     hidden = [f"{each.topic.name}, {setting.what}" for each in found for setting in each.not_shown]
+    left = [line for each in found for line in each.left_to_owner]
     session.topics_as_declared = not (missing or weaker or hidden)
-    facts = {"missing": missing, "weaker": weaker, "not_shown": hidden}
+    facts = {"missing": missing, "weaker": weaker, "not_shown": hidden, "left_to_owner": left}
     if missing:
         return _missing(session, missing, facts)
     if weaker:
         why = "`chatapp-bridge topics plan` shows what can be changed. What stays weaker can cost records."
         return Finding(_TOPICS, Outcome.ADVICE, "; ".join(weaker), why, facts=facts)
-    if hidden:
-        seen = f"both are there; Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"
-        return Finding(_TOPICS, Outcome.GOOD, seen, "Compare these settings where the topics are managed.", facts=facts)
+    notes = [f"weaker than recommended, as their owner decided: {'; '.join(left)}"] if left else []
+    notes += [f"Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"] if hidden else []
+    if notes:
+        seen, why = "; ".join(["both are there", *notes]), "Compare these settings where the topics are managed."
+        return Finding(_TOPICS, Outcome.GOOD, seen, why, facts=facts)
     return Finding(_TOPICS, Outcome.GOOD, "both are there, and nothing is weaker than declared", facts=facts)
 
 
