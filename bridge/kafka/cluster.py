@@ -53,6 +53,22 @@ NO_PRODUCER_ID: Final = ProducerId(-1, -1)
 """Stands for a producer id where the cluster has none to give."""
 
 
+async def ask_producer_id(connection: Connection) -> messages.ProducerId:
+    """Ask a broker for a producer id, and again while it has none yet. The caller sets a limit.
+
+    Raises:
+        UnsupportedBroker: the broker does not offer the request.
+        ConnectionEnded, UnreadableAnswer: the broker gave no answer, or one that could not be read.
+    """
+    version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+    while True:
+        answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
+        given = messages.read_producer_id(answer)
+        if given.code not in _NOT_YET:
+            return given
+        await asyncio.sleep(_INTERVAL_SECONDS)
+
+
 class Cluster:
     """See the module docstring.
 
@@ -329,14 +345,12 @@ class Cluster:
 
         A refusal is logged, and the connection stays open.
         """
-        connection = self._connection
-        assert connection is not None  # noqa: S101 - the metadata has just come over it
+        assert self._connection is not None  # noqa: S101 - the metadata has just come over it
         try:
-            version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+            async with asyncio.timeout(_UPDATE_SECONDS):
+                given = await ask_producer_id(self._connection)
         except UnsupportedBroker as error:
             return self._no_producer_id(str(error), counts=True)
-        try:
-            given = await self._init_producer_id(connection, version)
         except ConnectionEnded as error:
             return self._no_producer_id(f"InitProducerId was not answered: {error}", counts=False)
         if given.code:
@@ -347,15 +361,6 @@ class Cluster:
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
         return True
-
-    async def _init_producer_id(self, connection: Connection, version: int) -> messages.ProducerId:
-        async with asyncio.timeout(_UPDATE_SECONDS):
-            while True:
-                answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
-                given = messages.read_producer_id(answer)
-                if given.code not in _NOT_YET:
-                    return given
-                await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _no_producer_id(self, why: str, *, counts: bool) -> bool:
         """The cluster gave no producer id; return whether the bridge goes on without one.
