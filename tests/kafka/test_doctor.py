@@ -227,6 +227,7 @@ async def test_what_a_service_needs_is_named(
         again = await doctor(settings, *topic, "--config", str(file))
         assert again.code == 0, again
         assert again.report["set"] == {}
+        assert bool(again.finding("topics")["facts"]["left_to_owner"]) == isinstance(service, ApsaraMQ)
         wrong = await doctor({**login, "kafka.sasl_plain_password": "wrong"})
     assert wrong.code == 3, wrong
     assert "the broker refuses the login" in wrong.finding("connection")["seen"]
