@@ -444,7 +444,9 @@ async def test_a_token_that_does_not_come_in_time_is_named(server: WireServer) -
         async def token(self) -> str:
             return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
-    with pytest.raises(KafkaUnavailable, match=re.escape("no token for the login came in time; look at kafka.sasl_oauth")):
+    with pytest.raises(
+        KafkaUnavailable, match=re.escape("no token for the login came in time; look at kafka.sasl_oauth")
+    ):
         await connect(HOST, server.port, bearer(Slow("")), 0.05)
     assert server.opened == 0
 
