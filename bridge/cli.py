@@ -87,6 +87,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     from bridge.operate import spool as spool_command
     from bridge.operate import status as status_command
     from bridge.operate import topics as topics_command
+    from bridge.operate.doctor.options import add_doctor
     from bridge.operate.options import add_commands
     from bridge.operate.replay.options import add_replay
 
@@ -123,6 +124,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     probe.set_defaults(handler=_probe)
 
     add_commands(commands, configured)
+    add_doctor(commands, configured)
 
     command = next((word for word in words if not word.startswith("-")), None)
     for name, (module, text) in _LAB.items():

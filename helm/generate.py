@@ -104,7 +104,8 @@ def _require(part: dict[str, Any], defaults: dict[str, Any], definitions: dict[s
 
 def _portable(hint: dict[str, Any]) -> dict[str, Any]:
     """Without what Helm's regular expressions lack: the bridge itself refuses what slips through."""
-    return {name: value for name, value in hint.items() if not (name == "pattern" and "(?" in value)}
+    kept = {name: value for name, value in hint.items() if not (name == "pattern" and "(?" in value)}
+    return kept | {"items": _portable(kept["items"])} if "items" in kept else kept
 
 
 if __name__ == "__main__":

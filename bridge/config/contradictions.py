@@ -15,6 +15,24 @@ _REQUEST_HEAD_BYTES = 1024
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
+# The keys of a token, by the value of kafka.sasl_oauth that uses each; and those that it can't do without.
+_OAUTH_KEYS = {
+    "sasl_oauth_token_file": "file",
+    "sasl_oauth_token_endpoint": "oidc",
+    "sasl_oauth_cafile": "oidc",
+    "sasl_oauth_client_id": "oidc",
+    "sasl_oauth_client_secret": "oidc",
+    "sasl_oauth_client_secret_file": "oidc",
+    "sasl_oauth_scope": "oidc",
+    "sasl_oauth_aws_region": "aws_msk_iam",
+}
+_OAUTH_NEEDED = (
+    ("sasl_oauth_token_file", "file", "mount the token and name its file"),
+    ("sasl_oauth_token_endpoint", "oidc", "set the provider's address for tokens"),
+    ("sasl_oauth_client_id", "oidc", "set it"),
+    ("sasl_oauth_aws_region", "aws_msk_iam", "set the cluster's region"),
+)
+
 
 def contradictions(settings: Settings) -> Iterator[str]:
     """What no single key shows: values that contradict each other, and values of what is not there yet."""
@@ -85,19 +103,42 @@ def _sasl_contradictions(kafka: Kafka) -> Iterator[str]:
     token_wanted = sasl and kafka.sasl_mechanism == "OAUTHBEARER"
     password_wanted = sasl and not token_wanted
     unwanted = [] if password_wanted else ["sasl_plain_username", "sasl_plain_password", "sasl_plain_password_file"]
-    unwanted += [] if token_wanted else ["sasl_oauth_token_file"]
+    unwanted += [] if token_wanted else [*_OAUTH_KEYS, "sasl_oauth_extensions"]
     chosen = f"sasl_mechanism is {kafka.sasl_mechanism}" if sasl else f"security_protocol is {kafka.security_protocol}"
     for key in unwanted:
         if getattr(kafka, key):
             yield f"kafka.{key}: is set but kafka.{chosen}; remove it, or choose what uses it"
-    if token_wanted and not kafka.sasl_oauth_token_file:
-        yield "kafka.sasl_oauth_token_file: OAUTHBEARER needs it; mount the token and name its file"
+    if token_wanted:
+        yield from _oauth_contradictions(kafka)
     if password_wanted and not kafka.sasl_plain_username:
         yield f"kafka.sasl_plain_username: {kafka.sasl_mechanism} needs it; set it"
     if password_wanted and bool(kafka.sasl_plain_password) == bool(kafka.sasl_plain_password_file):
         yield (
             f"kafka.sasl_plain_password: {kafka.sasl_mechanism} needs a password from exactly one place; set "
             "kafka.sasl_plain_password or kafka.sasl_plain_password_file"
+        )
+
+
+def _oauth_contradictions(kafka: Kafka) -> Iterator[str]:
+    for key, method in _OAUTH_KEYS.items():
+        if getattr(kafka, key) and kafka.sasl_oauth != method:
+            yield f"kafka.{key}: is set but kafka.sasl_oauth is {kafka.sasl_oauth}; remove it, or set that to {method}"
+    for key, method, remedy in _OAUTH_NEEDED:
+        if kafka.sasl_oauth == method and not getattr(kafka, key):
+            yield f"kafka.{key}: OAUTHBEARER with kafka.sasl_oauth = {method} needs it; {remedy}"
+    if kafka.sasl_oauth != "oidc":
+        return
+    endpoint, cafile = kafka.sasl_oauth_token_endpoint, kafka.sasl_oauth_cafile
+    if endpoint and not _is_address(endpoint, {"http", "https"}):
+        yield f"kafka.sasl_oauth_token_endpoint: {_masked(endpoint)} is not the address of an endpoint; give https://host/path"
+    elif "@" in endpoint:
+        yield f"kafka.sasl_oauth_token_endpoint: {_masked(endpoint)} carries credentials; set kafka.sasl_oauth_client_id"
+    if cafile and not Path(cafile).is_file():
+        yield f"kafka.sasl_oauth_cafile: there is no file {cafile}; mount it, or correct the path"
+    if bool(kafka.sasl_oauth_client_secret) == bool(kafka.sasl_oauth_client_secret_file):
+        yield (
+            "kafka.sasl_oauth_client_secret: kafka.sasl_oauth = oidc needs a secret from exactly one place; set "
+            "kafka.sasl_oauth_client_secret or kafka.sasl_oauth_client_secret_file"
         )
 
 

@@ -13,6 +13,7 @@ from bridge.errors import ConfigurationError
 SECRET_KEYS = frozenset(
     {
         "access.path_secrets",
+        "kafka.sasl_oauth_client_secret",
         "kafka.sasl_plain_password",
         "kafka.ssl_password",
         "registry.password",

@@ -11,6 +11,8 @@ from bridge.config.secrets import without_credentials
 _TOPIC = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$"
 _HEALTH_PATH = r"^(?:(?:/[A-Za-z0-9._~-]+)+|/)?$"
 _URI_REFERENCE = r"^(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+$"
+# RFC 7628, 3.1; "auth" is the token's own.
+_SASL_EXTENSION = r"^(?!auth=)[A-Za-z]+=[\x20-\x7e]*$"
 
 LAST_PORT = 65535
 
@@ -77,10 +79,19 @@ class Kafka(msgspec.Struct, frozen=True):
     sasl_plain_username: str
     sasl_plain_password: str
     sasl_plain_password_file: str
+    sasl_oauth: Literal["file", "oidc", "aws_msk_iam"]
     sasl_oauth_token_file: str
+    sasl_oauth_token_endpoint: str
+    sasl_oauth_cafile: str
+    sasl_oauth_client_id: str
+    sasl_oauth_client_secret: str
+    sasl_oauth_client_secret_file: str
+    sasl_oauth_scope: str
+    sasl_oauth_extensions: list[Annotated[str, Meta(pattern=_SASL_EXTENSION)]]
+    sasl_oauth_aws_region: Annotated[str, Meta(pattern=r"^[a-z0-9-]*$")]
     idempotence: Literal["auto", "true", "false"]
     request_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)]
-    metadata_max_age_ms: Annotated[int, Meta(ge=1000)]
+    metadata_max_age_ms: Annotated[int, Meta(ge=1000, le=180_000)]
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"]
     max_record_bytes: Annotated[int, Meta(ge=16_384)]
     max_batch_bytes: Annotated[int, Meta(ge=16_384)]
@@ -95,6 +106,7 @@ class Topics(msgspec.Struct, frozen=True):
 
     status: TopicName
     quarantine: TopicName
+    manage: Literal["bridge", "external"]
     file: str
     check: Literal["warn", "refuse"]
     check_seconds: Annotated[float, Meta(ge=1, le=86_400)]

@@ -6,7 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     KafkaConnectionError,
@@ -14,22 +13,13 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from bridge.config import Kafka, read_secret_file
+from bridge.config import Kafka
 from bridge.errors import BridgeError, ConfigurationError, ConnectionEnded
+from bridge.kafka.credentials import TokenProvider, secret
 from bridge.network import client_context
 
 # OpenSSL's codes of a certificate whose authority is not in the file: no other failed check is about that file.
 _UNKNOWN_AUTHORITY: Final = {2, 18, 19, 20, 21}
-
-
-class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """OAUTHBEARER token from a mounted file, read for each connection so that it can be renewed beside the bridge."""
-
-    def __init__(self, settings: Kafka) -> None:
-        self._settings = settings
-
-    async def token(self) -> str:
-        return oauth_token(self._settings)
 
 
 def client_arguments(settings: Kafka) -> dict[str, Any]:
@@ -48,7 +38,7 @@ def client_arguments(settings: Kafka) -> dict[str, Any]:
     if settings.security_protocol.startswith("SASL"):
         arguments["sasl_mechanism"] = settings.sasl_mechanism
         if settings.sasl_mechanism == "OAUTHBEARER":
-            arguments["sasl_oauth_token_provider"] = _TokenFile(settings)
+            arguments["sasl_oauth_token_provider"] = TokenProvider(settings)
         else:
             arguments["sasl_plain_username"] = settings.sasl_plain_username
             arguments["sasl_plain_password"] = secret(settings, "sasl_plain_password")
@@ -59,7 +49,8 @@ class MountedFiles:
     """The files a connection is made with, which may be changed while the bridge runs: certificates, keys, passwords.
 
     Their contents are compared, so that it makes no difference how they are changed: in place, by another file's taking
-    the name, or by the link that Kubernetes swaps.
+    the name, or by the link that Kubernetes swaps. Files for OAUTHBEARER are not among them: they are read for each token, and
+    connections get a new token when their login is renewed.
 
     Args:
         settings: ``[kafka]``.
@@ -85,35 +76,6 @@ class MountedFiles:
             return sha256(path.read_bytes()).digest()
         except OSError:
             return b""  # that it can't be read is said by whoever wants to use it
-
-
-def secret(settings: Kafka, key: str) -> str:
-    """A secret of ``[kafka]`` that stands in the key itself, or in the file that ``{key}_file`` names.
-
-    Raises:
-        ConfigurationError: the file can't be read, or there is nothing in it.
-    """
-    written: str = getattr(settings, key)
-    path: str = getattr(settings, f"{key}_file")
-    if written or not path:
-        return written
-    text = read_secret_file(path, f"kafka.{key}_file")
-    if not text:
-        raise ConfigurationError(f"kafka.{key}_file: {path} is empty; write the secret there")
-    return text
-
-
-def oauth_token(settings: Kafka) -> str:
-    """What ``kafka.sasl_oauth_token_file`` holds now, without the blanks around it.
-
-    Raises:
-        ConfigurationError: it can't be read, or there is nothing in it.
-    """
-    path, key = settings.sasl_oauth_token_file, "kafka.sasl_oauth_token_file"
-    text = read_secret_file(path, key).strip()
-    if not text:
-        raise ConfigurationError(f"{key}: {path} is empty; write the token there")
-    return text
 
 
 def _ssl_context(settings: Kafka) -> ssl.SSLContext:
@@ -155,7 +117,7 @@ def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each k
         return f"the broker's certificate is refused: {message}; look at {where}"
     if isinstance(cause, SaslAuthenticationFailed):
         said = cause.args[0] if cause.args and cause.args[0] else "authentication failed"
-        keys = "kafka.sasl_plain_username and its password, or kafka.sasl_oauth_token_file"
+        keys = "kafka.sasl_plain_username and its password, or kafka.sasl_oauth and its keys"
         return f"the broker refuses the login: {said}; look at {keys}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause.reason or cause}; look at kafka.security_protocol and kafka.ssl_certfile"

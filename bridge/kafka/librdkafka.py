@@ -1,14 +1,14 @@
 """``[kafka]`` in librdkafka's words, for the commands whose clients are its own. The service itself has no part of it."""
 
-import time
 from typing import Any
 
 from bridge.config import Kafka
-from bridge.kafka.connection import client_arguments, oauth_token, secret
+from bridge.kafka.connection import client_arguments
+from bridge.kafka.credentials import secret
 
-# A token's own end is the issuer's business; the file is read again this often, so that it can be renewed beside the command.
-_TOKEN_SECONDS = 60.0
 _CONNECT_MS = 10_000
+# Hosted services close connections that are idle for four minutes.
+_IDLE_MS = 180_000
 
 
 def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
         "security.protocol": settings.security_protocol,
         # Of one address of a name, before the next one is tried; the library's own limit is 30 s.
         "socket.connection.setup.timeout.ms": _CONNECT_MS,
+        "connections.max.idle.ms": _IDLE_MS,
     }
     if "SSL" in settings.security_protocol:
         files = {
@@ -37,10 +38,7 @@ def librdkafka_arguments(settings: Kafka) -> dict[str, Any]:
     if settings.security_protocol.startswith("SASL"):
         arguments["sasl.mechanism"] = settings.sasl_mechanism
         if settings.sasl_mechanism == "OAUTHBEARER":
-            arguments["oauth_cb"] = lambda _config: (
-                oauth_token(settings),
-                time.time() + _TOKEN_SECONDS,
-            )
+            arguments["oauth_cb"] = checked["sasl_oauth_token_provider"].for_librdkafka
         else:
             arguments["sasl.username"] = checked["sasl_plain_username"]
             arguments["sasl.password"] = checked["sasl_plain_password"]

@@ -135,7 +135,7 @@ class Link:
         if self.connection is not None and self.connection.end:
             self.drop("the connection has ended")
         self.prepare()
-        return self.connection is not None
+        return self.connection is not None and not self.connection.busy
 
     def prepare(self) -> None:
         """Open a connection if there is none, or a replacement for one that has expired.
@@ -170,6 +170,14 @@ class Link:
         """Replace the connection, because the credential files have changed."""
         if self.connection is not None:
             self.connection.expire()
+            self.prepare()
+
+    def keep_alive(self) -> None:
+        """Have a connection that nobody closes as idle."""
+        self.idle_since = self._loop.time()
+        if self.connection is not None:
+            self.connection.keep_alive()
+        else:
             self.prepare()
 
     def drop(self, why: str) -> None:
@@ -223,10 +231,10 @@ class Link:
         """Switch to the connection that was opened last."""
         before, self.connection, self._next = self.connection, self._next, None
         if before is not None:
-            before.on_end = _nothing
+            before.on_end = before.on_free = _nothing
             before.abort("replaced by a newer connection")
         if self.connection is not None:
-            self.connection.on_end = self._on_end
+            self.connection.on_end, self.connection.on_free = self._on_end, self._on_free
             if self.connection.end:
                 self._on_end()
         self._owner.free(self)
@@ -270,6 +278,9 @@ class Link:
         # The quota applies to the client, so a new connection must not evade it.
         self._owner.throttled_until[self.node] = max(until, self._owner.throttled_until.get(self.node, until))
 
+    def _on_free(self) -> None:
+        self._owner.free(self)
+
     def _on_end(self) -> None:
         self.give_up(CLOSED, self.connection.end if self.connection is not None else "")
 
@@ -277,7 +288,7 @@ class Link:
         """Close the connection; the batches in flight fail with ``error``."""
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.on_end = _nothing
+            connection.on_end = connection.on_free = _nothing
             connection.abort(why)
         flight, self.flight = self.flight, None
         self.idle_since = self._loop.time()

@@ -378,8 +378,9 @@ class Rounds:
                 self.pacing.admit(source)
                 self.offer(source)
         for node in self._cluster.leaders():
-            if not self._links.get(node):
-                self._link(node, Role.HEALTHY).prepare()
+            for link in self._links.get(node) or [self._link(node, Role.HEALTHY)]:
+                if link.role is Role.HEALTHY:
+                    link.prepare()
         self._look_again()
 
     def drop_connections(self, why: str) -> None:

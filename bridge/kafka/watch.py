@@ -44,9 +44,9 @@ _REMEMBERED_SECONDS, _STEP_SECONDS = 300.0, 10.0
 _SILENT_SECONDS: Final = 2.0
 # An acknowledgement that takes longer than the first value is logged, at most once in the second.
 _SLOW_SECONDS, _LOG_SECONDS = 1.0, 60.0
-# Brokers close idle connections, those of hosted services after four minutes. The bridge closes idle links earlier, and
-# spare links earlier still.
-_IDLE_SECONDS, _SPARE_SECONDS = 200.0, 10.0
+# Hosted services close connections that are idle for four minutes. Links for healthy lanes ask something before that, so
+# that the first report after a quiet night finds them open. The bridge closes all other idle links, spare links earlier.
+_IDLE_SECONDS, _SPARE_SECONDS = 180.0, 10.0
 
 
 class Traffic:
@@ -134,7 +134,10 @@ class Watch:
             elif not link.wanted:
                 idle = now - link.idle_since
                 if idle > (_SPARE_SECONDS if link.role is Role.SPARE else _IDLE_SECONDS):
-                    self._producer.rounds.prune(link, "idle")
+                    if link.role is Role.HEALTHY and link.node in self._producer.cluster.leaders():
+                        link.keep_alive()
+                    else:
+                        self._producer.rounds.prune(link, "idle")
 
     def _look_at(self, link: Link, flight: Flight, now: float) -> None:
         age = now - flight.sent_at

@@ -1,18 +1,23 @@
 """One connection to one broker: frames, correlation ids, login, and a socket that detects a lost peer.
 
-A connection has at most one request in flight. asyncio does TLS, and aiokafka's classes do the steps of SASL.
+A connection has at most one request in flight. asyncio does TLS, ``login.py`` the steps of SASL.
 ``connection.py`` makes the arguments for both.
+
+If the broker ends logins after some time (``connections.max.reauth.ms``, or the end of a token), the connection renews its
+login while it is open, between two requests (KIP-368). If that fails, it stays in use until the login ends, and tries
+again meanwhile.
 """
 
 import asyncio
 import functools
+import logging
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
-from aiokafka.conn import OAuthAuthenticator, SaslPlainAuthenticator, ScramAuthenticator
 from aiokafka.errors import (
     IncompatibleBrokerVersion,
     KafkaError,
@@ -23,8 +28,13 @@ from aiokafka.protocol.api import Request
 
 from bridge.errors import BridgeError, ConnectionEnded, KafkaUnavailable, UnreadableAnswer, UnsupportedBroker
 from bridge.kafka import messages
+from bridge.kafka.connection import reason
 from bridge.kafka.errors import code_name
+from bridge.kafka.login import Login
 from bridge.network import no_dns_answer, why_unresolved
+
+# The standard library's, which writes to standard error in commands too, where nobody configures structlog.
+log = logging.getLogger(__name__)
 
 # The kernel closes a connection if the peer does not confirm sent data for this long. On an idle connection it sends a
 # probe after 30 s, and closes the connection after three probes without an answer.
@@ -35,8 +45,14 @@ _SIZE = struct.Struct(">i")
 _DROP_UNSENT: Final = struct.pack("ii", 1, 0)
 # No answer to a request of the bridge is larger.
 _MOST_ANSWER_BYTES: Final = 64 << 20
-# After this share of its lifetime, a login is not used for new requests.
-_SESSION_SHARE: Final = 0.8
+# After this share of its life, a login is renewed. A broker takes one renewal a second.
+_RENEW_SHARE, _RENEW_SECONDS = 0.8, 1.1
+# The shortest and the longest pause after a renewal that failed without a word to the broker.
+_RENEW_BACKOFF: Final = (0.5, 10.0)
+# A login that could not be renewed is not used for its last moments: the broker would close in the middle of a request.
+_LAST_SHARE, _LAST_SECONDS = 0.05, 1.0
+# The limit for a renewal and for a small question, while nothing else can be sent.
+_UPKEEP_SECONDS: Final = 10.0
 
 
 CONNECTION_FAILURES: Final = (OSError, TimeoutError, KafkaError, BridgeError)
@@ -50,6 +66,8 @@ class Connection(asyncio.Protocol):
         versions: the oldest and newest version of each request that the broker offers.
         opening_seconds: how long connecting and login took.
         on_end: called when the connection has ended.
+        on_free: called when the connection has renewed its login, or tried to, and takes requests again.
+        expired: whether new requests need another connection, because ``expire`` was called.
         end: why the connection is closed; empty while it is open.
     """
 
@@ -60,8 +78,16 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._correlation_id = 0
         self._on_answer: Callable[[bytes], None] | None = None
-        self._expires_at = float("inf")
+        self._answer: asyncio.Future[bytes] | None = None
+        self._free, self._upkeep_lock = asyncio.Event(), asyncio.Lock()
+        self._free.set()
+        self._turn: asyncio.Future[None] | None = None
+        self._upkeep: set[asyncio.Task[None]] = set()
+        self._login_ends_at = float("inf")
+        self._renewal: asyncio.TimerHandle | None = None
         self.on_end: Callable[[], None] = _nothing
+        self.on_free: Callable[[], None] = _nothing
+        self.expired = False
         self.versions: dict[int, tuple[int, int]] = {}
         self.opening_seconds = 0.0
         self.end = ""
@@ -69,13 +95,17 @@ class Connection(asyncio.Protocol):
     # --- called by users of the connection ----------------------------------------------------------------------------
 
     @property
-    def expired(self) -> bool:
-        """Whether new requests need another connection: the login ends soon, or ``expire`` was called."""
-        return self._loop.time() >= self._expires_at
+    def busy(self) -> bool:
+        """Whether the connection renews its login, or keeps itself alive; ``on_free`` is called when that is over."""
+        return not self._free.is_set()
 
     def expire(self) -> None:
         """Mark the connection as expired, because the credential files have changed."""
-        self._expires_at = 0.0
+        self.expired = True
+
+    def keep_alive(self) -> None:
+        """Ask the broker something small, so that nothing on the way closes the connection as idle."""
+        self._in_background(self._keep_alive())
 
     def send(self, api_key: int, version: int, body: Sequence[bytes], on_answer: Callable[[bytes], None]) -> None:
         """Write a request.
@@ -103,22 +133,20 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionEnded: the connection ended before the answer came.
         """
-        answer: asyncio.Future[bytes] = self._loop.create_future()
+        while self.busy:
+            await self._free.wait()
+        return await self._ask(api_key, version, *body)
 
-        def ended() -> None:
-            if not answer.done():
-                answer.set_exception(ConnectionEnded(self.end))
+    async def _ask(self, api_key: int, version: int, *body: bytes) -> bytes:
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+        self._answer = answer
 
         def answered(body: bytes) -> None:
             if not answer.done():
                 answer.set_result(body)
 
-        self.on_end = ended
         self.send(api_key, version, body, answered)
-        try:
-            return await answer
-        finally:
-            self.on_end = _nothing
+        return await answer
 
     async def ask_aiokafka(self, request: Request[Any]) -> Any:
         """Write one of aiokafka's requests, wait for its answer, and decode it.
@@ -179,6 +207,9 @@ class Connection(asyncio.Protocol):
     def _answered(self, frame: bytes) -> None:
         (correlation_id,) = _SIZE.unpack_from(frame)
         on_answer, self._on_answer = self._on_answer, None
+        if self._turn is not None and not self._turn.done():
+            self._free.clear()
+            self._turn.set_result(None)
         if on_answer is None or correlation_id != self._correlation_id:
             self.abort(f"an answer has correlation id {correlation_id}, not {self._correlation_id}")
             return
@@ -188,6 +219,15 @@ class Connection(asyncio.Protocol):
         """See ``asyncio.Protocol``."""
         self.end = self.end or (str(exc) if exc else "") or "the broker hung up"
         self._on_answer = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+        for waiting in (self._answer, self._turn):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(ConnectionEnded(self.end))
+                waiting.exception()  # it may be that nobody waits any more
+        if not self.busy:
+            for task in self._upkeep:
+                task.cancel()
         self.on_end()
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -199,34 +239,90 @@ class Connection(asyncio.Protocol):
             ConnectionEnded: the connection ended before the answer came.
             UnreadableAnswer: the answer could not be read, or has an error code.
         """
-        self.versions = messages.read_api_versions(await self.ask(messages.API_VERSIONS, 0))
+        self.versions = messages.read_api_versions(await self._ask(messages.API_VERSIONS, 0))
 
-    async def log_in(self, login: dict[str, Any]) -> None:
-        """Log in with SASL.
-
-        Args:
-            login: the arguments from ``client_arguments``.
+    async def log_in(self, login: Login) -> None:
+        """Log in with SASL; see that the login is renewed if the broker ends it.
 
         Raises:
             UnsupportedSaslMechanismError, SaslAuthenticationFailed: the broker refuses the mechanism or the login.
             UnsupportedBroker: the bridge and the broker have no version of SaslAuthenticate in common.
             ConnectionEnded, UnreadableAnswer: the broker gave no answer, or one that could not be read.
         """
-        mechanism = login["sasl_mechanism"]
-        answer = await self.ask(messages.SASL_HANDSHAKE, 1, messages.string(mechanism))
+        answer = await self._ask(messages.SASL_HANDSHAKE, 1, messages.string(login.mechanism))
         if messages.read_sasl_handshake(answer).code:
-            raise UnsupportedSaslMechanismError(mechanism)
+            raise UnsupportedSaslMechanismError(login.mechanism)
         version = messages.common_version(messages.SASL_AUTHENTICATE, self.versions)
-        authenticator, challenge = _authenticator(login), None
-        while (step := await _next_step(authenticator, challenge)) is not None:
-            payload: bytes = step[0]
+        payload: bytes | None = login.first
+        seconds = 0.0
+        while payload is not None:
             body = _SIZE.pack(len(payload)) + payload
-            said = messages.read_sasl_step(await self.ask(messages.SASL_AUTHENTICATE, version, body), version)
+            said = messages.read_sasl_step(await self._ask(messages.SASL_AUTHENTICATE, version, body), version)
             if said.code:
                 raise SaslAuthenticationFailed(said.message or code_name(said.code))
-            challenge = said.challenge
-            if said.session_seconds:
-                self._expires_at = self._loop.time() + said.session_seconds * _SESSION_SHARE
+            seconds = said.session_seconds
+            payload = await login.next_step(said.challenge)
+        if seconds:
+            self._login_ends_at = self._loop.time() + seconds
+            pause = max(seconds * _RENEW_SHARE, _RENEW_SECONDS)
+            self._renewal = self._loop.call_later(pause, lambda: self._in_background(self._renew(login, seconds)))
+
+    # --- upkeep -------------------------------------------------------------------------------------------------------
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work, name="kafka-connection")
+        self._upkeep.add(task)
+        task.add_done_callback(self._upkeep.discard)
+
+    @asynccontextmanager
+    async def _exclusively(self) -> AsyncIterator[None]:
+        """Wait until nothing is in flight; nobody else writes a request meanwhile. An error closes the connection."""
+        async with self._upkeep_lock:
+            if self._on_answer is not None:
+                self._turn = self._loop.create_future()
+                await self._turn
+            self._free.clear()
+            try:
+                async with asyncio.timeout(_UPKEEP_SECONDS):
+                    yield
+            except BaseException as error:
+                self.abort(reason(error))
+                raise
+            finally:
+                self._free.set()
+                self.on_free()
+
+    async def _keep_alive(self) -> None:
+        with suppress(*CONNECTION_FAILURES):
+            async with self._exclusively():
+                await self.introduce()
+
+    async def _renew(self, login: Login, seconds: float) -> None:
+        """Renew the login; try again until it ends. Then close the connection, between two requests."""
+        last = self._login_ends_at - min(seconds * _LAST_SHARE, _LAST_SECONDS)
+        pause = _RENEW_BACKOFF[0]
+        while why := await self._not_renewed(login):
+            if pause == _RENEW_BACKOFF[0]:
+                log.warning("kafka_login_not_renewed", extra={"error": why})
+            left = last - self._loop.time()
+            if left <= 0 and not self.end:
+                with suppress(*CONNECTION_FAILURES):
+                    async with self._exclusively():
+                        self.abort(f"the login has ended, and was not renewed: {why}")
+            if self.end:
+                return
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, _RENEW_BACKOFF[1])
+
+    async def _not_renewed(self, login: Login) -> str:
+        """Renew the login once; return why that failed."""
+        try:
+            again = await login.again()
+            async with self._exclusively():
+                await self.log_in(again)
+        except CONNECTION_FAILURES as error:
+            return reason(error)
+        return ""
 
 
 async def connect(host: str, port: int, arguments: dict[str, Any], timeout_seconds: float) -> Connection:
@@ -246,11 +342,12 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
     until = loop.time() + timeout_seconds
     addresses = await _addresses(host, port, until)
     async with asyncio.timeout_at(until):
+        login = await Login.begin(arguments) if arguments["security_protocol"].startswith("SASL") else None
         connection = await _first_that_connects(host, addresses, arguments, until)
         try:
             await connection.introduce()
-            if arguments["security_protocol"].startswith("SASL"):
-                await connection.log_in(arguments)
+            if login is not None:
+                await connection.log_in(login)
         except BaseException as error:
             connection.abort(f"not opened: {type(error).__name__}")
             raise
@@ -285,25 +382,6 @@ async def _first_that_connects(
         except (OSError, TimeoutError) as error:
             failure = error
     raise failure
-
-
-async def _next_step(authenticator: Any, challenge: bytes | None) -> Any:
-    """Return the next step of a login; None when the login is complete."""
-    try:
-        return await authenticator.step(challenge)
-    except (AssertionError, KeyError, ValueError) as error:  # raised by aiokafka's authenticators
-        raise SaslAuthenticationFailed(f"its SASL message is invalid: {str(error) or repr(error)}") from error
-
-
-def _authenticator(login: dict[str, Any]) -> Any:
-    mechanism = login["sasl_mechanism"]
-    if mechanism == "OAUTHBEARER":
-        return OAuthAuthenticator(sasl_oauth_token_provider=login["sasl_oauth_token_provider"])
-    user = {key: login[key] for key in ("sasl_plain_username", "sasl_plain_password")}
-    loop = asyncio.get_running_loop()
-    if mechanism == "PLAIN":
-        return SaslPlainAuthenticator(loop=loop, **user)
-    return ScramAuthenticator(loop=loop, sasl_mechanism=mechanism, **user)
 
 
 def _nothing() -> None:

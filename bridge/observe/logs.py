@@ -79,7 +79,8 @@ def configure(settings: Log, secrets: Sequence[str] = ()) -> None:
     # What it sees is said by what this project logs of the cluster; it repeats itself many times a second while brokers or topics
     # are away, and below ERROR it may print what it sends.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    for chatty in ("_granian", "httpx"):  # Each request, at INFO.
+    # Each request, at INFO; those of AWS print at DEBUG what they sign, credentials included.
+    for chatty in ("_granian", "httpx", "boto3", "botocore", "urllib3"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 
 

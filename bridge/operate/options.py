@@ -37,6 +37,11 @@ def _add_redrive(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--execute", action="store_true", help="publish; without it the plan is shown, and nothing is written")
     add(
+        "--at-least-once",
+        action="store_true",
+        help="where Kafka has no transactions: after a run that was cut short the next one repeats some events",
+    )
+    add(
         "--group",
         type=named,
         default=GROUP,

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -20,12 +20,19 @@ from bridge.kafka.librdkafka import librdkafka_arguments
 from bridge.operate import console
 from bridge.topics import acls
 from bridge.topics import inspect as topics
-from bridge.topics.plan import CREATE, Allowed, Step, plan
+from bridge.topics.plan import CREATE, EXTERNAL, Allowed, Step, plan
+from bridge.topics.refusals import EXTERNAL_REMEDY, remedy
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 _CHANGE_SECONDS = 30.0
 # Until every broker knows of what was done.
 _SEEN_SECONDS, _AGAIN_SECONDS = 5.0, 0.2
+# UNSUPPORTED_VERSION, and librdkafka's own code where the broker does not offer the request.
+_NOT_OFFERED = {35, -165}
+_NOT_INCREMENTAL = (
+    "; this Kafka does not offer IncrementalAlterConfigs, which changes one setting and no other (Kafka 2.3): change the "
+    f"settings by the cluster's own means, or write the present values into topics.file{EXTERNAL_REMEDY}"
+)
 _silent = logging.getLogger(f"{__name__}.client")
 _silent.setLevel(logging.CRITICAL + 1)
 
@@ -75,7 +82,8 @@ def _of(perform: Callable[[argparse.Namespace, config.Settings], Coroutine[Any, 
 
 
 def _shape(topic: DeclaredTopic) -> str:
-    return f"{topic.partitions} partitions, replication {topic.replication_factor}"
+    replication = topic.replication_factor or "as the cluster decides"
+    return f"{topic.partitions} partitions, replication {replication}"
 
 
 # --- look -------------------------------------------------------------------------------------------------------------
@@ -94,10 +102,19 @@ async def _check(_options: argparse.Namespace, settings: config.Settings) -> int
         else:
             console.show(f"{name}: differs from what is declared")
             for difference in finding.differences:
-                console.show(f"  {difference}{' (weaker)' if difference.weaker else ''}")
+                console.show(f"  {difference}{' (weaker)' if difference.weaker else ''}{_decided(difference)}")
         for setting in finding.not_shown:
             console.show(f"  {setting}")
-    return int(any(finding.differences or not finding.exists for finding in findings))
+    return int(any(_fails(finding) for finding in findings))
+
+
+def _fails(finding: topics.Finding) -> bool:
+    """Whether ``check`` fails: of a topic that others manage only by what is missing, or weaker than expected."""
+    return bool(finding.weaker) or bool(finding.differences and not finding.topic.external)
+
+
+def _decided(difference: topics.Difference) -> str:
+    return "" if difference.expected else ", as its owner decided"
 
 
 async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:
@@ -115,6 +132,8 @@ async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
     async with topics.admin_client(settings.kafka) as client:
         declared = await _within_reach(client, settings, lowered=options.single_broker)
         steps = await _planned(client, declared, options)
+        if settings.topics.manage == "external":
+            console.show(f"nothing is created or changed here: {EXTERNAL}")
         taken = [step for step in steps if not step.refused]
         created = await topics.create(client, [step.topic for step in taken if step.what == CREATE])
         await topics.add_partitions(
@@ -125,7 +144,7 @@ async def _apply(options: argparse.Namespace, settings: config.Settings) -> int:
             if step.what not in {CREATE, "partitions"}:
                 changes[step.topic.name][step.what] = step.declared
         if changes:
-            await asyncio.to_thread(_set, settings.kafka, changes)
+            await _set(settings.kafka, changes)
         await _seen(client, declared, options)
     as_created = {topic.name: topic for topic in created}
     _show([as_created.get(topic.name, topic) for topic in declared], steps, done=True)
@@ -148,8 +167,29 @@ async def _seen(client: Admin, declared: Sequence[DeclaredTopic], options: argpa
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
-    """Set these and no others: an incremental change, which aiokafka's admin client does not have."""
+async def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
+    """Set these and no others: an incremental change, which aiokafka's requests do not have.
+
+    Raises:
+        TopicsError: Kafka refuses a topic's; says why, and what to do.
+    """
+    for topic, settings in changes.items():
+        error = await asyncio.to_thread(_alter, kafka, topic, settings)
+        if error is None:
+            continue
+
+        async def is_refused(some: Mapping[str, str], topic: str = topic) -> bool:
+            return bool(some) and await asyncio.to_thread(_alter, kafka, topic, some, validate_only=True) is not None
+
+        code, reason = error
+        todo = _NOT_INCREMENTAL if code in _NOT_OFFERED else await remedy(code, reason, settings, is_refused)
+        raise TopicsError(f"topic {topic} could not be changed: {reason}{todo}")
+
+
+def _alter(
+    kafka: config.Kafka, topic: str, settings: Mapping[str, str], *, validate_only: bool = False
+) -> tuple[int, str] | None:
+    """Set them, or only ask whether they could be set: None, or the error's code and reason."""
     from confluent_kafka import KafkaException  # noqa: PLC0415 - an import of a tenth of a second, for this alone
     from confluent_kafka.admin import (  # noqa: PLC0415 - it names no exports
         AdminClient,
@@ -159,27 +199,19 @@ def _set(kafka: config.Kafka, changes: dict[str, dict[str, str]]) -> None:
         ResourceType,
     )
 
-    resources = [
-        ConfigResource(
-            ResourceType.TOPIC,
-            topic,
-            incremental_configs=[
-                ConfigEntry(option, value, incremental_operation=AlterConfigOpType.SET)
-                for option, value in settings.items()
-            ],
-        )
-        for topic, settings in changes.items()
+    entries = [
+        ConfigEntry(option, value, incremental_operation=AlterConfigOpType.SET) for option, value in settings.items()
     ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     admin = AdminClient(librdkafka_arguments(kafka), logger=_silent)
     admin.poll(0)  # only this asks for a token, where there is one; until it is there nothing connects
-    for resource, future in admin.incremental_alter_configs(resources, request_timeout=_CHANGE_SECONDS).items():
-        try:
+    answers = admin.incremental_alter_configs([resource], request_timeout=_CHANGE_SECONDS, validate_only=validate_only)
+    try:
+        for future in answers.values():
             future.result(_CHANGE_SECONDS)
-        except KafkaException as error:
-            reason = error.args[0].str()
-            raise TopicsError(
-                f"topic {resource.name} could not be changed: {reason}{topics.remedy(reason, changes[resource.name])}"
-            ) from error
+    except KafkaException as error:
+        return error.args[0].code(), error.args[0].str()
+    return None
 
 
 async def _within_reach(client: Admin, settings: config.Settings, *, lowered: bool) -> Sequence[DeclaredTopic]:
@@ -192,7 +224,7 @@ async def _within_reach(client: Admin, settings: config.Settings, *, lowered: bo
     brokers = await topics.brokers(client)
     lines = []
     for topic in declared:
-        if topic.replication_factor > brokers:
+        if not topic.external and (topic.replication_factor or 0) > brokers:
             smaller = topic.lowered_to(brokers)
             lines.append(
                 f"{topic.name}: this cluster has {brokers} broker(s), which can't give what is declared: "
@@ -223,6 +255,8 @@ def _show(declared: Sequence[DeclaredTopic], steps: Sequence[Step], *, done: boo
         of = by_topic.get(topic.name, [])
         if not of:
             console.show(f"{topic.name}: as declared ({_shape(topic)})")
+        elif of[0].what == CREATE and of[0].refused:
+            console.show(f"{topic.name}: missing ({_shape(topic)}): {of[0].refused}")
         elif of[0].what == CREATE:
             console.show(f"{topic.name}: {'created' if done else 'to create'} ({_shape(topic)})")
             for option in of[0].topic.config:

@@ -1,42 +1,40 @@
-"""Records and the progress of a consumer group, written together or not at all: how ``replay`` and ``redrive`` write to a topic.
+"""Records and the progress of a consumer group, written together or not at all.
 
 Whenever the process dies, the transaction at hand is aborted by the next one with the same transactional id, and the group's
 offsets are those of the last one that was committed; a reader with ``read_committed`` sees each record once.
 """
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bridge.config import Kafka
-from bridge.errors import BridgeError, KafkaUnavailable, ReplayError
-from bridge.operate.reading.client import TIMEOUT_SECONDS, Stuck, bounded, client_configuration, make
-from bridge.operate.reading.errors import error_of, hopeless, in_words, more_telling
+from bridge.errors import BridgeError, ReplayError
+from bridge.operate.reading.client import TIMEOUT_SECONDS, Stuck, bounded
+from bridge.operate.reading.errors import error_of
+from bridge.operate.writing import CALL_SECONDS, TopicWriter
 
-T = TypeVar("T")
-
-BY_KEY: Final = -1
-"""The partition of a record that its key places, where Java's clients and the bridge place it."""
-
-_CALL_SECONDS: Final = 5.0
-_FLUSH_SECONDS: Final = 0.5
 _ABORT_SECONDS: Final = 10.0
 _TRANSACTION_MS: Final = 60_000
-# Bounds of the library's queue: what is written and not yet acknowledged.
-_QUEUED_KIB: Final = 16_384
-_QUEUED_MESSAGES: Final = 20_000  # each holds about 2 KiB beside its bytes
-_MOST_MESSAGE_BYTES: Final = 100_000_000
 _FENCED: Final = {
     KafkaError._FENCED,  # noqa: SLF001 - its public codes
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
+_LOGIN: Final = {KafkaError.SASL_AUTHENTICATION_FAILED}
+_WITHOUT: Final = "; if this Kafka has no transactions, --at-least-once writes without them"
+# What clusters without transactions answer, and what the client makes of a request that is not offered.
+_NO_TRANSACTIONS: Final = {
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001
+}
 
 
-class Transactions:
+class Transactions(TopicWriter):
     """One transactional producer, from now on the only one with its id.
 
     Args:
@@ -63,104 +61,46 @@ class Transactions:
         remedy: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        self._timeout = timeout_seconds
-        self._fenced, self._remedy = fenced, remedy
-        self._refusal: KafkaError | None = None
-        self._last: KafkaError | None = None
-        self._open = self._stuck = False
-        configuration = {
-            **client_configuration(kafka),
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": _TRANSACTION_MS,
-            # Java's, so that a key is where every other producer would have put it.
-            "partitioner": "murmur2_random",
-            "compression.type": kafka.compression_type,
-            "linger.ms": 20,
-            "batch.size": batch_bytes,
-            "message.max.bytes": _MOST_MESSAGE_BYTES,
-            "queue.buffering.max.kbytes": _QUEUED_KIB,
-            "queue.buffering.max.messages": _QUEUED_MESSAGES,
-            "delivery.report.only.error": True,
-            "on_delivery": self._refused,
-            "error_cb": self._on_error,
-        }
-        self._producer: Final = make(Producer, configuration)
-        self._until_done(lambda: self._producer.init_transactions(_CALL_SECONDS), beginning)
+        self._fenced, self._open, self._begun = fenced, False, False
+        more = {"transactional.id": transactional_id, "transaction.timeout.ms": _TRANSACTION_MS}
+        super().__init__(kafka, more, batch_bytes=batch_bytes, remedy=remedy, timeout_seconds=timeout_seconds)
+        try:
+            self._until_done(lambda: self._producer.init_transactions(CALL_SECONDS), beginning)
+        except BaseException:
+            self._tokens.stop()
+            raise
+        self._begun = True
 
     def write(self, topic: str, records: Iterable[Mapping[str, Any]], doing: str) -> None:
-        """Add records to the transaction at hand, each as the arguments of ``Producer.produce`` beside the topic.
-
-        Raises:
-            KafkaUnavailable: nothing is acknowledged for as long as the timeout.
-            ReplayError: Kafka takes no more of this.
-        """
+        """Add records to the transaction at hand; see ``TopicWriter``."""
         self._begin(doing)
-        for record in records:
-            try:
-                self._producer.produce(topic, **record)
-            except BufferError:
-                self._produce_when_possible(topic, record, doing)
-            except KafkaException as error:
-                raise self._failed(error_of(error), doing) from error
-        self._producer.poll(0)
+        super().write(topic, records, doing)
 
-    def _produce_when_possible(self, topic: str, record: Mapping[str, Any], doing: str) -> None:
-        def produce() -> None:
-            try:
-                self._producer.produce(topic, **record)
-            except BufferError:
-                self._producer.poll(0.1)
-                raise KafkaException(_queue_full()) from None
+    def settle(self, doing: str) -> None:
+        """Nothing counts without the rest of its transaction."""
 
-        self._until_done(produce, doing)
-
-    def commit(self, offsets: Sequence[TopicPartition], group: Any, doing: str) -> None:
+    def commit(self, offsets: Sequence[TopicPartition], consumer: Consumer, doing: str) -> None:
         """Commit what was written, together with the group's offsets.
-
-        Args:
-            offsets: to commit.
-            group: a consumer's ``consumer_group_metadata()``.
-            doing: for errors.
 
         Raises:
             KafkaUnavailable, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
         """
         self._begin(doing)
-        self._flush(doing)
-        self._until_done(lambda: self._producer.send_offsets_to_transaction(offsets, group, _CALL_SECONDS), doing)
-        self._until_done(lambda: self._producer.commit_transaction(_CALL_SECONDS), doing)
+        self._flush(doing)  # committing alone would not hear of what is refused
+        group = consumer.consumer_group_metadata()
+        self._until_done(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_SECONDS), doing)
+        self._until_done(lambda: self._producer.commit_transaction(CALL_SECONDS), doing)
         self._open = False
-
-    def _flush(self, doing: str) -> None:
-        """Wait until all is acknowledged or refused; committing alone would not hear of what is refused."""
-        deadline = time.monotonic() + self._timeout
-        left = self._unacknowledged(doing)
-        while left and self._refusal is None:
-            if time.monotonic() > deadline:
-                raise self._failed(self._last or _queue_full(), doing)
-            before, left = left, self._unacknowledged(doing)
-            if left < before:
-                deadline = time.monotonic() + self._timeout
-        if self._refusal is not None:
-            raise self._failed(self._refusal, doing)
-
-    def _unacknowledged(self, doing: str) -> int:
-        """How many records are not acknowledged after a moment."""
-        try:
-            return self._producer.flush(_FLUSH_SECONDS)  # type: ignore[no-any-return]
-        except KafkaException as error:  # another process fenced this one
-            raise self._failed(error_of(error), doing) from error
 
     def close(self) -> None:
         """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this id aborts it."""
-        if self._stuck:
-            return
-        if self._open:
+        self._tokens.stop()
+        if self._open and not self._stuck:
             self._open = False
             with contextlib.suppress(KafkaException, Stuck):
                 bounded(lambda: self._producer.abort_transaction(_ABORT_SECONDS), 2 * _ABORT_SECONDS)
                 return
-        self._producer.purge()
+        super().close()
 
     def _begin(self, doing: str) -> None:
         if self._open:
@@ -171,52 +111,11 @@ class Transactions:
             raise self._failed(error_of(error), doing) from error
         self._open = True
 
-    def _until_done(self, call: Callable[[], T], doing: str) -> T:
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                return bounded(call, self._timeout + _CALL_SECONDS)
-            except Stuck:
-                self._stuck = True
-                raise KafkaUnavailable(
-                    f"{doing}: the brokers left it without an answer; look at them{self._remedy}"
-                ) from None
-            except KafkaException as exception:
-                error = error_of(exception)
-                if self._last is not None and hopeless(self._last):
-                    error = self._last
-                elif error.retriable() and not self._refusal and time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                raise self._failed(error, doing) from exception
-
     def _failed(self, error: KafkaError, doing: str) -> BridgeError:
-        """The error in words; of several, that of a record says most."""
-        failure: BridgeError
-        error = self._refusal or error
-        code = error.code()
+        code = (self._refusal or error).code()
         if code in _FENCED:
             return ReplayError(f"{doing}: {self._fenced}")
-        if code == KafkaError.MSG_SIZE_TOO_LARGE:
-            failure = ReplayError(f"{doing}: a record is larger than the topic takes; raise its max.message.bytes")
-        elif code in {KafkaError.INVALID_TIMESTAMP, KafkaError.INVALID_RECORD}:
-            look = "look at its message.timestamp.* and cleanup.policy"
-            failure = ReplayError(f"{doing}: the topic refuses a record: {error.str()}; {look}")
-        elif code == KafkaError._QUEUE_FULL:  # noqa: SLF001
-            failure = KafkaUnavailable(
-                f"{doing}: nothing was acknowledged for {self._timeout:g} s; look at its leaders and brokers"
-            )
-        else:
-            failure = in_words(error, doing)
-        return type(failure)(f"{failure}{self._remedy}")
-
-    def _refused(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None and self._refusal is None and error.code() != KafkaError._PURGE_QUEUE:  # noqa: SLF001
-            self._refusal = error
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._last = more_telling(self._last, error)
-
-
-def _queue_full() -> KafkaError:
-    return KafkaError(KafkaError._QUEUE_FULL, "nothing is acknowledged", retriable=True)  # noqa: SLF001
+        failure = super()._failed(error, doing)
+        # At the beginning a service may refuse by any code; the client's own are below that of an unknown error.
+        refused = code in _NO_TRANSACTIONS or (not self._begun and code >= KafkaError.UNKNOWN and code not in _LOGIN)
+        return type(failure)(f"{failure}{_WITHOUT}") if refused else failure

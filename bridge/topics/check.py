@@ -32,7 +32,7 @@ class TopicsCheck:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._failure = ""
-        self._not_shown: set[str] = set()
+        self._reported: set[tuple[str, str]] = set()
         self.weak: dict[str, list[str]] = {settings.topics.status: [], settings.topics.quarantine: []}
         self.checked_at = 0.0
 
@@ -60,7 +60,9 @@ class TopicsCheck:
             self._not_understood(error)
             return
         if weak:
-            raise TopicsError("; ".join(weak) + "; mend it (chatapp-bridge topics plan), or set topics.check=warn")
+            external = self._settings.topics.manage == "external"
+            todo = "ask the owner of the topics to change it" if external else "mend it (chatapp-bridge topics plan)"
+            raise TopicsError(f"{'; '.join(weak)}; {todo}, or set topics.check=warn")
 
     async def run(self) -> Never:
         """Look again and again; say once what became weak, and what was mended."""
@@ -87,10 +89,17 @@ class TopicsCheck:
             # Of a topic that is not there any more nothing was mended.
             for line in sorted(set(before) - set(now)) if now != [missing(topic)] else ():
                 log.info("topic_drift_resolved", what=line)
-        not_shown = {f"topic {topic}, {each}" for topic, finding in findings.items() for each in finding.not_shown}
-        for line in sorted(not_shown - self._not_shown):
-            log.warning("topic_setting_not_shown", what=line)
-        self._not_shown = not_shown
+        reported = {
+            *(
+                ("topic_setting_not_shown", f"topic {topic}, {each}")
+                for topic in findings
+                for each in findings[topic].not_shown
+            ),
+            *(("topic_setting_external", line) for finding in findings.values() for line in finding.left_to_owner),
+        }
+        for event, line in sorted(reported - self._reported):
+            log.warning(event, what=line)
+        self._reported = reported
         self.weak, self.checked_at, self._failure = found, time.time(), ""
 
     def _not_understood(self, error: Exception) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,13 +20,19 @@ from aiokafka.protocol.admin import (
 )
 
 from bridge.config import Kafka, Settings
-from bridge.errors import KafkaUnavailable, TopicsError
+from bridge.errors import KafkaUnavailable, TopicsError, UnsupportedBroker
 from bridge.kafka.admin import ANSWER_MS, Admin, connected
 from bridge.kafka.connection import reason
 from bridge.kafka.errors import NONE, code_name
+from bridge.kafka.wire import CONNECTION_FAILURES
+from bridge.topics.refusals import EXTERNAL_REMEDY, INVALID_REPLICATION_FACTOR, remedy
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
-_TOPIC_ALREADY_EXISTS, _INVALID_CONFIG, _POLICY_VIOLATION = 36, 40, 44
+# NONE, TOPIC_ALREADY_EXISTS.
+_CREATED = {NONE, 36}
+# As a topic's replication factor; Kafka 2.4 and newer.
+_BROKERS_DEFAULT = -1
+_INVALID_CONFIG = 40
 # Every version of Apache Kafka says so of a setting that is newer than the version.
 _UNKNOWN_SETTING = re.compile(r"Unknown topic config name: (\S+)")
 # Unknown, or this user may not describe it.
@@ -41,12 +48,16 @@ def missing(topic: str) -> str:
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One thing that is other than declared; ``weaker``: it can cost records or their order."""
+    """One thing that is other than declared.
+
+    ``weaker``: it can cost records or their order. ``expected``: false if that is the decision of the topic's owner.
+    """
 
     what: str
     declared: str
     found: str
     weaker: bool
+    expected: bool = True
 
     def __str__(self) -> str:
         return f"{self.what}: declared {self.declared}, found {self.found}"
@@ -57,12 +68,7 @@ class NotShown(msgspec.Struct, frozen=True):
 
     what: str
     declared: str
-    listed: bool
-
-    @property
-    def why(self) -> str:
-        """What Kafka did instead of telling it."""
-        return "Kafka shows it without a value" if self.listed else "Kafka does not show it"
+    why: str = "Kafka does not show it"
 
     def __str__(self) -> str:
         return f"{self.what}: declared {self.declared}, {self.why}"
@@ -85,7 +91,12 @@ class Finding(msgspec.Struct, frozen=True):
         """What can cost records or their order, a line each."""
         if not self.exists:
             return [missing(self.topic.name)]
-        return [f"topic {self.topic.name}, {difference}" for difference in self.differences if difference.weaker]
+        return [f"topic {self.topic.name}, {each}" for each in self.differences if each.weaker and each.expected]
+
+    @property
+    def left_to_owner(self) -> list[str]:
+        """What is weaker than recommended, as the owner of the topic decided, a line each."""
+        return [f"topic {self.topic.name}, {each}" for each in self.differences if each.weaker and not each.expected]
 
 
 @asynccontextmanager
@@ -101,6 +112,8 @@ async def admin_client(kafka: Kafka) -> AsyncIterator[Admin]:
             reached = True
             yield admin
     except (KafkaUnavailable, KafkaError, OSError, TimeoutError) as error:
+        if reached and isinstance(error, UnsupportedBroker):
+            raise TopicsError(f"{error}{EXTERNAL_REMEDY}") from error
         if reached:
             raise TopicsError(f"Kafka did not answer what it was asked: {reason(error)}; try again") from error
         servers = ", ".join(kafka.bootstrap_servers)
@@ -116,9 +129,17 @@ async def inspect(client: Admin, declared: Sequence[DeclaredTopic]) -> list[Find
             findings.append(Finding(topic, False, []))
             continue
         partitions = there[topic.name]
-        actual = await _actual_config(client, topic)
+        try:
+            actual = await _actual_config(client, topic)
+            hidden = not_shown(topic, actual, partitions)
+        except CONNECTION_FAILURES as error:
+            if not topic.external:
+                raise
+            # Kafka has just said that the topic is there, which is what counts of a topic that others manage.
+            why = f"Kafka does not show them: {reason(error)}"
+            actual, hidden = {}, [NotShown("all settings", "in topics.toml", why)]
         differences = _differences(topic, partitions, actual)
-        findings.append(Finding(topic, True, differences, _replication(partitions), not_shown(topic, actual)))
+        findings.append(Finding(topic, True, differences, _replication(partitions), hidden))
     return findings
 
 
@@ -167,13 +188,17 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
     topics = [await _of_this_kafka(client, topic) for topic in topics]
     if not topics:
         return []
-    configs = {topic.name: topic.config for topic in topics}
-    wanted: list[Any] = [(t.name, t.partitions, t.replication_factor, [], list(t.config.items())) for t in topics]
-    response = await client.order(CreateTopicsRequest(wanted, ANSWER_MS, False))
+    by_name = {topic.name: topic for topic in topics}
+    response = await client.order(CreateTopicsRequest([_new(t, t.config) for t in topics], ANSWER_MS, False))
     for name, code, message, *_ in response.topic_errors:
-        if code not in (0, _TOPIC_ALREADY_EXISTS):
+        if code not in _CREATED:
             reason = message or code_name(code)
-            todo = remedy(reason, configs[name]) or (_ANY_SETTING if code == _POLICY_VIOLATION else "")
+            topic = by_name[name]
+            todo = await remedy(code, reason, topic.config, partial(_is_refused, client, topic))
+            if code == INVALID_REPLICATION_FACTOR and topic.replication_factor is None:
+                todo = (
+                    "; Kafka before 2.4 decides no replication: declare replication_factor as a number in topics.file"
+                )
             raise TopicsError(f"topic {name} could not be created: {reason}{todo}")
     return topics
 
@@ -181,8 +206,7 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
 async def _of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
     """The topic without the settings that Kafka does not know; of several it names one at a time."""
     while True:
-        wanted: list[Any] = [(topic.name, topic.partitions, topic.replication_factor, [], list(topic.config.items()))]
-        response = await client.order(CreateTopicsRequest(wanted, ANSWER_MS, validate_only=True))
+        response = await client.order(CreateTopicsRequest([_new(topic, topic.config)], ANSWER_MS, validate_only=True))
         ((_, code, message, *_),) = response.topic_errors
         unknown = _UNKNOWN_SETTING.fullmatch(message or "") if code == _INVALID_CONFIG else None
         if unknown is None or unknown[1] not in topic.config:
@@ -191,18 +215,18 @@ async def _of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
         topic = msgspec.structs.replace(topic, config=kept)
 
 
-_ANY_SETTING = (
-    '; if the cluster\'s policy is about a setting, leave it to the cluster: write "SETTING" = "" under the topic\'s config '
-    "in topics.file"
-)
+def _new(topic: DeclaredTopic, config: Mapping[str, str]) -> Any:
+    replication = topic.replication_factor or _BROKERS_DEFAULT
+    return (topic.name, topic.partitions, replication, [], list(config.items()))
 
 
-def remedy(reason: str, config: Mapping[str, str]) -> str:
-    """What to do about settings that Kafka names as it refuses ``config``; empty where it names none."""
-    # "delete.retention.ms" does not name "retention.ms"; a full stop may end the sentence.
-    named = [option for option in config if re.search(rf"(?<![\w.-]){re.escape(option)}(?![\w-]|\.\w)", reason)]
-    options = ", ".join(f'"{option}" = ""' for option in named)
-    return f"; to leave it to the cluster, write {options} under the topic's config in topics.file" if named else ""
+async def _is_refused(client: Admin, topic: DeclaredTopic, config: Mapping[str, str]) -> bool:
+    """Whether Kafka would refuse the topic with these settings; nothing is created."""
+    try:
+        response = await client.order(CreateTopicsRequest([_new(topic, config)], ANSWER_MS, validate_only=True))
+    except CONNECTION_FAILURES:
+        return False
+    return any(code not in _CREATED for _, code, *_ in response.topic_errors)
 
 
 async def add_partitions(client: Admin, counts: dict[str, int]) -> None:
@@ -217,7 +241,7 @@ async def add_partitions(client: Admin, counts: dict[str, int]) -> None:
     response = await client.order(CreatePartitionsRequest(wanted, ANSWER_MS, False))
     for name, code, message in response.topic_errors:
         if code:
-            raise TopicsError(f"topic {name} got no more partitions: {message or code_name(code)}")
+            raise TopicsError(f"topic {name} got no more partitions: {message or code_name(code)}{EXTERNAL_REMEDY}")
 
 
 async def delete(client: Admin, names: Sequence[str]) -> None:
@@ -237,14 +261,18 @@ async def _actual_config(client: Admin, topic: DeclaredTopic) -> dict[str, str |
 
 
 def _replication(partitions: Sequence[dict[str, Any]]) -> int:
-    """A topic is as weak as the weakest of its partitions."""
-    return min(len(partition["replicas"]) for partition in partitions)
+    """A topic is as weak as the weakest of its partitions; 0 where a service shows no replicas."""
+    return min(len(partition["replicas"] or ()) for partition in partitions)
 
 
-def not_shown(topic: DeclaredTopic, actual: Mapping[str, str | None]) -> list[NotShown]:
-    """The declared settings that ``actual`` has no value of."""
-    return [
-        NotShown(option, value, option in actual)
+def not_shown(
+    topic: DeclaredTopic, actual: Mapping[str, str | None], partitions: Sequence[dict[str, Any]]
+) -> list[NotShown]:
+    """The declared settings that ``actual`` has no value of, and the replication where no replicas are shown."""
+    replication = topic.replication_factor
+    hidden = [NotShown("replication_factor", str(replication))] if replication and not _replication(partitions) else []
+    return hidden + [
+        NotShown(option, value, *(["Kafka shows it without a value"] if option in actual else []))
         for option, value in topic.config.items()
         if actual.get(option) is None
     ]
@@ -253,16 +281,17 @@ def not_shown(topic: DeclaredTopic, actual: Mapping[str, str | None]) -> list[No
 def _differences(
     topic: DeclaredTopic, partitions: Sequence[dict[str, Any]], actual: Mapping[str, str | None]
 ) -> list[Difference]:
+    declared, replication = topic.replication_factor, _replication(partitions)
     pairs = [
         ("partitions", str(topic.partitions), str(len(partitions))),
-        ("replication_factor", str(topic.replication_factor), str(_replication(partitions))),
+        *([("replication_factor", str(declared), str(replication))] if declared and replication else []),
         *(
             (option, value, found)
             for option, value in topic.config.items()
             if (found := actual.get(option)) is not None
         ),
     ]
-    return [Difference(*pair, is_weaker(*pair)) for pair in pairs if pair[1] != pair[2]]
+    return [Difference(*pair, is_weaker(*pair), topic.expects(pair[0])) for pair in pairs if pair[1] != pair[2]]
 
 
 # Of these more is safer; -1 is without a bound.

@@ -23,6 +23,9 @@ _REASSIGN = (
 )
 
 
+EXTERNAL: Final = 'topics.manage = "external", so its owner decides'
+
+
 class Allowed(msgspec.Struct, frozen=True):
     """What the user asked for beside what is safe."""
 
@@ -55,18 +58,20 @@ def plan(findings: Sequence[Finding], allowed: Allowed) -> list[Step]:
 
 def _steps(finding: Finding, allowed: Allowed) -> Iterator[Step]:
     if not finding.exists:
-        yield Step(finding.topic, CREATE)
+        yield Step(finding.topic, CREATE, refused=EXTERNAL if finding.topic.external else "")
         return
     for difference in finding.differences:
         refused, remark = _judged(finding, difference, allowed)
         step = Step(finding.topic, difference.what, difference.found, difference.declared, remark, refused)
-        yield msgspec.structs.replace(step, weaker=difference.weaker)
+        yield msgspec.structs.replace(step, weaker=difference.weaker and difference.expected)
     for setting in finding.not_shown:
         yield Step(finding.topic, setting.what, "unknown", setting.declared, refused=setting.why, weaker=False)
 
 
 def _judged(finding: Finding, difference: Difference, allowed: Allowed) -> tuple[str, str]:
     """Why not, or else what to know."""
+    if finding.topic.external:
+        return EXTERNAL, ""
     if difference.what == "partitions":
         return _judged_partitions(difference, allowed)
     if difference.what == "replication_factor":

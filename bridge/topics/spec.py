@@ -1,5 +1,8 @@
 """The topics as they should be: ``topics.toml``, and over it a file of the deployment's own, ``topics.file``.
 
+With ``topics.manage = "external"`` the owner of the topics decides how they are: then only what ``topics.file`` names is expected
+of them, and what ``topics.toml`` declares is a recommendation.
+
 Every name and value is looked at when it is read: what is declared decides how many lanes there are, how large a record may be,
 and what the service warns of. The table of settings is Kafka 4.1's; a test holds it against a broker.
 """
@@ -69,12 +72,27 @@ _MAX_MESSAGE_BYTES = 1_048_588
 
 
 class DeclaredTopic(msgspec.Struct, frozen=True):
-    """A table of ``topics.toml``, under the name it has in ``[topics]``; ``config`` in Kafka's own texts."""
+    """A table of ``topics.toml``, under the name it has in ``[topics]``; ``config`` in Kafka's own texts.
+
+    Attributes:
+        replication_factor: None where it is left to the cluster.
+        expected: of a topic that others manage, the names of what has to be as declared; None: the bridge manages it.
+    """
 
     name: str
     partitions: int
-    replication_factor: int
+    replication_factor: int | None
     config: dict[str, str]
+    expected: frozenset[str] | None = None
+
+    @property
+    def external(self) -> bool:
+        """Whether others create and change it."""
+        return self.expected is not None
+
+    def expects(self, what: str) -> bool:
+        """Whether a weaker ``partitions``, ``replication_factor`` or setting is an error, and not the owner's decision."""
+        return self.expected is None or what in self.expected
 
     @property
     def max_message_bytes(self) -> int:
@@ -83,10 +101,11 @@ class DeclaredTopic(msgspec.Struct, frozen=True):
 
     def lowered_to(self, brokers: int) -> "DeclaredTopic":
         """As much of it as a cluster of ``brokers`` can give: for a developer's machine."""
-        replication = min(self.replication_factor, brokers)
+        replication = min(self.replication_factor or brokers, brokers)
         isr = min(int(self.config.get("min.insync.replicas", "1")), max(1, replication - 1))
         config = {**self.config, "min.insync.replicas": str(isr)}
-        return msgspec.structs.replace(self, replication_factor=replication, config=config)
+        lowered = None if self.replication_factor is None else replication
+        return msgspec.structs.replace(self, replication_factor=lowered, config=config)
 
 
 def declared_topics(topics: Topics) -> dict[str, DeclaredTopic]:
@@ -97,6 +116,7 @@ def declared_topics(topics: Topics) -> dict[str, DeclaredTopic]:
     """
     default = data_directory("config") / "topics.toml"
     tables = tomllib.loads(default.read_text())
+    own: dict[str, Any] = {}
     if topics.file:
         path = Path(topics.file)
         own = _read(path)
@@ -107,9 +127,12 @@ def declared_topics(topics: Topics) -> dict[str, DeclaredTopic]:
         if problems:
             lines = "\n".join(f"  {line}" for line in problems)
             raise ConfigurationError(f"topics.file: {path} can't be used:\n{lines}")
-    return {
-        name: _topic(name, tables[key]) for key, name in zip(_TABLES, (topics.status, topics.quarantine), strict=True)
-    }
+    names = dict(zip(_TABLES, (topics.status, topics.quarantine), strict=True))
+    return {name: _topic(name, tables[key], _expected(topics, own.get(key, {}))) for key, name in names.items()}
+
+
+def _expected(topics: Topics, own: Mapping[str, Any]) -> frozenset[str] | None:
+    return frozenset({*own, *own.get("config", {})}) if topics.manage == "external" else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,7 +156,8 @@ def _problems(document: Mapping[str, Any]) -> Iterator[str]:
         for key, value in content.items():
             if key == "config":
                 continue
-            yield from _problem(f"{table}.{key}", key, value, _SHAPE)
+            if (key, value) != ("replication_factor", ""):
+                yield from _problem(f"{table}.{key}", key, value, _SHAPE)
         if not isinstance(config, dict):
             yield f"{table}.config: it is no table; write [{table}.config]"
             continue
@@ -158,7 +182,7 @@ def _problem(where: str, key: str, value: Any, known: Mapping[str, Any]) -> Iter
 
 
 def _over(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The deployment's own keys over the package's; an empty text leaves a setting to the cluster."""
+    """The deployment's own keys over the package's; an empty text leaves a setting, or the replication, to the cluster."""
     config = {**table["config"], **own.get("config", {})}
     return {**table, **own, "config": {key: value for key, value in config.items() if value != ""}}
 
@@ -166,16 +190,16 @@ def _over(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def _contradictions(tables: Mapping[str, Any]) -> Iterator[str]:
     for name, table in tables.items():
         least, replicas = table["config"].get("min.insync.replicas", 1), table["replication_factor"]
-        if least > replicas:
+        if replicas != "" and least > replicas:
             yield (
                 f'{name}.config."min.insync.replicas" = {least}: more than {name}.replication_factor ({replicas}), so that '
                 "nothing could be written; lower it, or raise the other"
             )
 
 
-def _topic(name: str, table: Mapping[str, Any]) -> DeclaredTopic:
+def _topic(name: str, table: Mapping[str, Any], expected: frozenset[str] | None) -> DeclaredTopic:
     config = {option: _text(value) for option, value in table["config"].items()}
-    return DeclaredTopic(name, table["partitions"], table["replication_factor"], config)
+    return DeclaredTopic(name, table["partitions"], table["replication_factor"] or None, config, expected)
 
 
 def _text(value: Any) -> str:

@@ -137,6 +137,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"topicsJob": {"enabled": False}, "test": {"enabled": False}},
         {"topicsJob": {"singleBroker": True}, "schemaJob": {"enabled": False}},
         {"hooks": {"phase": "post"}, "topicsJob": {"enabled": False}},
+        {"config": {"topics": {"manage": "external"}}},
     ],
 }  # fmt: skip
 
@@ -502,18 +503,51 @@ def test_every_pod_has_one_policy_both_ways(objects: list[Object], values: dict[
         assert outs == {53, 5353} | set(own["kafkaPorts"] or [9092, 9192]) | registry | bridges
 
 
+def ports_out(objects: list[Object]) -> set[int]:
+    """All ports that any policy lets out to."""
+    policies = of(objects, "NetworkPolicy")
+    rules = [rule for policy in policies for rule in policy["spec"].get("egress", [])]
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
 def test_with_a_proxy_only_the_proxy_is_let_out_to() -> None:
     """The registry's own port is asked by the proxy."""
     config = {"registry": {"url": "https://registry:8443", "proxy": "http://proxy:3128"}}
-    objects = helm.render({"config": config})
-    outs = {
-        port["port"]
-        for policy in of(objects, "NetworkPolicy")
-        for rule in policy["spec"].get("egress", [])
-        for port in rule["ports"]
-    }
+    outs = ports_out(helm.render({"config": config}))
     assert 3128 in outs
     assert 8443 not in outs
+
+
+OIDC = {
+    "sasl_oauth": "oidc",
+    "sasl_oauth_token_endpoint": "https://idp:8443/token",
+    "sasl_oauth_client_id": "bridge",
+    "sasl_oauth_extensions": ["logicalCluster=lkc-1"],
+}
+MSK = {"sasl_oauth": "aws_msk_iam", "sasl_oauth_aws_region": "eu-west-1"}
+
+
+@pytest.mark.parametrize(("kafka", "ports"), [(OIDC, {8443}), (MSK, {80, 443})], ids=["oidc", "msk"])
+def test_what_gives_tokens_is_let_out_to_and_a_clients_secret_is_a_file(
+    kafka: dict[str, Any], ports: set[int], tmp_path: Path
+) -> None:
+    """The bridge takes the configuration as the chart writes it."""
+    values: dict[str, Any] = {
+        "config": {"kafka": {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", **kafka}},
+        "secrets": {"kafka": {"sasl_oauth_client_secret_file": {"name": "idp", "key": "secret"}}}
+        if kafka is OIDC
+        else {},
+    }
+    objects = helm.render(values)
+    assert ports_out(objects) >= ports
+    file = tmp_path / "bridge.toml"
+    file.write_text(
+        next(each for each in of(objects, "ConfigMap") if "bridge.toml" in each["data"])["data"]["bridge.toml"]
+    )
+    settings = config.load(file, environment={}).settings.kafka
+    mounted = "/etc/chatapp-bridge/secrets/kafka.sasl_oauth_client_secret_file"
+    assert settings.sasl_oauth_client_secret_file == (mounted if kafka is OIDC else "")
+    assert settings.sasl_oauth_extensions == kafka.get("sasl_oauth_extensions", [])
 
 
 def test_the_test_may_push_where_pushing_is_restricted() -> None:
@@ -563,7 +597,9 @@ def test_hooks_stand_on_nothing_of_the_release(objects: list[Object], values: di
         assert weights["ConfigMap"] < weights["Job"]
     commands = [each["spec"]["template"]["spec"]["containers"][0]["args"][:2] for each in of(hooks, "Job")]
     schema = "registry" in values["config"] and values["schemaJob"]["enabled"]
-    wanted = [["topics", "apply"]] * values["topicsJob"]["enabled"] + [["schema", "register"]] * schema
+    external = values["config"].get("topics", {}).get("manage") == "external"
+    topics = values["topicsJob"]["enabled"] and not external
+    wanted = [["topics", "apply"]] * topics + [["schema", "register"]] * schema
     assert sorted(commands) == sorted(wanted)
 
 

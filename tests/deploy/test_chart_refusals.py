@@ -85,6 +85,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"kafka": {**SASL["kafka"], "sasl_mechanism": "OAUTHBEARER"}}, "secrets": PASSWORD},
         "secrets.kafka.sasl_plain_password_file: is not used with config.kafka.security_protocol SASL_SSL and this",
     ),
+    "OAuth without a token": (
+        {"config": {"kafka": {**SASL["kafka"], "sasl_mechanism": "OAUTHBEARER"}}},
+        "secrets.kafka.sasl_oauth_token_file: names no Secret, and config.kafka.security_protocol SASL_SSL needs it",
+    ),
+    "OIDC without a secret": (
+        {"config": {"kafka": {**SASL["kafka"], "sasl_mechanism": "OAUTHBEARER", "sasl_oauth": "oidc"}}},
+        "secrets.kafka.sasl_oauth_client_secret_file: names no Secret, and config.kafka.security_protocol SASL_SSL needs it",
+    ),
+    "a client's secret in the open": (
+        {"config": {"kafka": {"sasl_oauth_client_secret": "secret"}}},
+        "config.kafka.sasl_oauth_client_secret: a secret would stand in a ConfigMap for all to read",
+    ),
     "a password without SASL": (
         {"secrets": PASSWORD},
         "is not used with config.kafka.security_protocol PLAINTEXT; remove",
@@ -266,6 +278,8 @@ def test_secrets_and_what_the_chart_decides_are_no_configuration() -> None:
         {"config": {"server": {"host": IPV4, "admin_host": IPV4}}},
         {"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
         {"hooks": {"phase": "post"}, "spool": {"enabled": False}, "topicsJob": {"enabled": False}},
+        {"hooks": {"phase": "post"}, "config": {"topics": {"manage": "external", "check": "refuse"}}},
+        {"topics": {"status": {"replication_factor": ""}}},
     ],
     ids=str,
 )

@@ -53,6 +53,25 @@ KILLED = """
 """
 
 
+DYING = """
+    import os, signal, sys
+    from bridge import cli
+    from bridge.operate.at_least_once import AtLeastOnce
+    method, calls = AtLeastOnce.{method}, 0
+    def dying(self, *arguments):
+        global calls
+        calls += 1
+        if calls == 2:
+            self._flush("dying")
+            os.kill(os.getpid(), signal.SIGKILL)
+        method(self, *arguments)
+    AtLeastOnce.{method} = dying
+    from bridge.operate.redrive import redrive
+    redrive._BATCH_RECORDS = 50
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
 class Topics(NamedTuple):
     """Two topics, and the settings that name them."""
 
@@ -223,6 +242,39 @@ def test_killed_in_the_middle_and_run_again_it_publishes_each_once(topics: Topic
     assert 0 < len(topics.events()) < 300
     assert topics.redrive("--execute") == 0
     assert ids(topics.events()) == sorted(id_of(n) for n in range(300))
+
+
+def test_without_transactions_it_repeats_no_more_than_the_plan_says(
+    topics: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed when a batch is published and not noted, it is published again; when it is noted, it is not."""
+    bodies = [b"[" + b",".join(item(4 * n + i) for i in range(4)) + b"]" for n in range(50)]
+    records = [put(body, n, reason="not_json", path="$") for n, body in enumerate(bodies)]
+    write(topics.bootstrap, topics.quarantine, records)
+    words = ("redrive", "--at-least-once", "--execute", *topics.arguments)
+    for method in ("settle", "commit"):
+        program = textwrap.dedent(DYING).format(method=method)
+        killed = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert b"the next one may publish up to 53 events again, with the same ce_id" in killed.stdout
+    assert topics.redrive("--at-least-once", "--execute") == 0
+    assert "50 looked at = " in capsys.readouterr().out
+    events = ids(topics.events())
+    assert set(events) == {id_of(n) for n in range(200)}
+    assert 200 < len(events) <= 253
+
+
+def test_without_transactions_it_waits_for_those_of_an_earlier_run(
+    topics: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Notes behind an open one can't be read, so that what was published before is not known."""
+    write(topics.bootstrap, topics.quarantine, [put(item(1), 1)])
+    earlier = write(topics.bootstrap, topics.quarantine, [put(b"[]", 3)], **{"transactional.id": topics.quarantine})
+    assert topics.redrive("--at-least-once") == 0
+    assert topics.redrive("--at-least-once", "--execute") == 1
+    assert "has an open transaction, perhaps of a redrive that was cut short" in capsys.readouterr().err
+    assert topics.events() == []
+    earlier.abort_transaction()
 
 
 def test_of_two_at_once_the_later_goes_on_alone(topics: Topics) -> None:

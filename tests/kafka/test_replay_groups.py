@@ -1,5 +1,7 @@
 """A team's consumer group: shown, moved while it is stopped, and moved back."""
 
+import argparse
+import asyncio
 import json
 import os
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.protocol.group import JoinGroupRequest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from support.replaying import Put, arguments, delete_before, make_topic, write
@@ -19,6 +22,8 @@ from support.signals import ctrl_c_heeded
 from support.topics import unique_name
 
 from bridge import cli
+from bridge.config import load
+from bridge.kafka.admin import connected
 
 NOON_MS = 1_764_072_000_000  # 2025-11-25T12:00:00Z
 Groups = Callable[..., int]
@@ -166,6 +171,38 @@ def test_a_group_of_the_new_protocol_is_moved_only_while_nobody_is_in_it(
     assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3), 10)
     assert groups(topic, "reset", group, "--undo", str(undo), "--execute") == 0
     assert committed(kafka_bootstrap, group, topic, 3) == dict.fromkeys(range(3))
+
+
+def test_a_group_that_consumers_do_not_form_is_said_to_be_one(
+    kafka_bootstrap: str, groups: Groups, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As Kafka Connect's workers, which use the same requests; at once, and nothing is moved or saved."""
+    topic, group = filled(kafka_bootstrap), unique_name("workers")
+    kafka = load(environment={}, assignments=[f"kafka.bootstrap_servers={kafka_bootstrap}"]).settings.kafka
+
+    async def join() -> None:
+        async with connected(kafka) as admin:
+            member = ""
+            for _ in range(2):  # the first answer names the member
+                request = JoinGroupRequest(group, 30_000, 30_000, member, "", "connect", [("x", b"")])
+                member = (await admin.ask(request)).member_id
+
+    asyncio.run(join())
+    for words in (["show", group], ["reset", group, "--to-earliest", "--execute"]):
+        assert groups(topic, *words) == 1
+        assert f"group {group} is not a consumer group (its protocol is connect)" in capfd.readouterr().err
+    assert list(Path().iterdir()) == []
+
+
+def test_a_group_of_a_kind_that_this_client_does_not_know_is_not_called_dead(
+    kafka_bootstrap: str, groups: Groups, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A share group (KIP-932): Kafka lists it, and to the questions about consumer groups it is dead."""
+    listed = [argparse.Namespace(protocol_type="")]
+    monkeypatch.setattr(AdminClient, "list_groups", lambda _admin, group, **_: listed if group == "sharers" else [])
+    for words in (["show", "sharers"], ["reset", "sharers", "--to-earliest", "--execute"]):
+        assert groups(filled(kafka_bootstrap), *words) == 1
+        assert "group sharers is not a consumer group (it may be a share group)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

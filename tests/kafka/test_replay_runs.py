@@ -5,6 +5,9 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -179,6 +182,61 @@ def test_a_topic_holds_every_record_once_however_often_the_process_is_killed(
         assert theirs == [record.value for record in source if record.key == key]
 
 
+NOTED = 400
+DYING = """
+    import os, signal, sys
+    from bridge import cli
+    from bridge.operate.at_least_once import AtLeastOnce
+    from bridge.operate.replay import topic, transfer
+    topic._NOTED_RECORDS, transfer.COMMIT_SECONDS = {noted}, 1e9
+    commit, calls = AtLeastOnce.commit, 0
+    def dying(self, *arguments):
+        global calls
+        calls += 1
+        if calls == 4:
+            self.settle("dying")
+            os.kill(os.getpid(), signal.SIGKILL)
+        commit(self, *arguments)
+    AtLeastOnce.commit = dying
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("idempotence", ["auto", "false"])
+def test_without_transactions_nothing_is_lost_and_no_more_is_repeated_than_is_said(
+    kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str], *, idempotence: str
+) -> None:
+    """Killed twice when most is written and not noted; every record arrives, each partition in order but for the repeats."""
+    topic, source = filled(kafka_bootstrap, 2_500)
+    target = make_topic(kafka_bootstrap, 3)
+    program = textwrap.dedent(DYING).format(noted=NOTED)
+    more = ("--execute", "--set", f"kafka.idempotence={idempotence}")
+
+    def killed(*words: str) -> str:
+        command = arguments(kafka_bootstrap, topic, ["replay", *words, *more])
+        done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        return done.stdout.decode()
+
+    said = killed("--to-topic", target, "--at-least-once")
+    assert f"topic {target}, at least once" in said
+    assert f"up to {NOTED} records may be written again, with the same ce_id" in said
+    (run_name,) = re.findall(r"^run +(\S+)$", said, re.MULTILINE)
+    first = len(read_all(kafka_bootstrap, target, 3))
+    again = killed("--resume", run_name)
+    (noted,) = re.findall(r"([\d,]+) written before", again)
+    assert 0 < first - int(noted.replace(",", "")) <= NOTED
+    assert run(topic, "--resume", run_name, "--at-least-once", *more) == 0
+
+    found = read_all(kafka_bootstrap, target, 3)
+    assert len(source) < len(found) <= len(source) + 2 * NOTED
+    for partition in range(3):
+        theirs = [identity(record) for record in found if record.partition == partition]
+        assert list(dict.fromkeys(theirs)) == [identity(each) for each in source if each.partition == partition]
+    assert run(topic, "--to-file", "-", "--at-least-once") == 2
+    assert "--at-least-once is for --to-topic" in capfd.readouterr().err
+
+
 def test_sigterm_ends_it_in_order_and_it_goes_on_from_there(
     kafka_bootstrap: str, tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +329,8 @@ def test_records_arrive_as_they_were(kafka_bootstrap: str, run: Run, capfd: pyte
     expected = [(put.partition, put.time_ms, put.key, put.value, [*(put.headers or []), mark]) for put in records]
     found = read_all(kafka_bootstrap, target, 3)
     assert sorted((r.partition, r.time_ms, r.key, r.value, r.headers) for r in found) == sorted(expected)
+    assert run(topic, "--resume", run_name[1], "--at-least-once", "--execute") == 2
+    assert "--at-least-once: run" in capfd.readouterr().err
     # Taken up again it is complete, and writes nothing twice.
     assert run(topic, "--resume", run_name[1], "--execute") == 0
     assert "complete: 3 records" in capfd.readouterr().err

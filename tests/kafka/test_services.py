@@ -1,6 +1,9 @@
 """Kafka as services offer it: without idempotent producers, with gzip alone, with a limit for requests; judged from the topic."""
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +19,7 @@ from support.kafka_proxy import Fault, KafkaProxy, Script
 from support.raw_http import get
 from support.segments import judge
 from support.services import PASSWORD, USER, ApsaraMQ, EventHubs, LoginKafka, Service
-from support.topics import create_topic, unique_name
+from support.topics import consume_all, create_topic, unique_name
 
 from bridge.lab.simulate.campaign import Mix
 
@@ -183,6 +186,57 @@ async def test_on_event_hubs_a_backlog_goes_out_in_gzip_and_in_requests_that_it_
     assert len(here.lines("codec_not_supported")) == 1
     assert here.proxy.done["max_request_bytes"] > 0
     assert here.arena.watcher.scrapes[-1].metrics["kafka_idempotent"] == 1
+
+
+# --- with what the doctor says ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [ApsaraMQ, EventHubs])
+async def test_with_what_the_doctor_says_an_outage_is_survived_and_replayed(
+    kind: type[Service], stand: Callable[..., Any], login_kafka: LoginKafka
+) -> None:
+    """Its TOML, the bridge, an outage, a replay into another topic, and an audit that finds nothing wrong."""
+    advice = await advised(login_kafka, kind())
+    here = await stand(kind(), advice)
+    here.load(2)
+    await here.published(200)
+    here.service.then = produced(lambda _: Fault(lose_request=True))
+    await here.arena.until(lambda scrape: scrape.total("spool_rows") > 0, SOON_SECONDS)
+    verdict = await here.finish()
+    assert verdict.checked.repeats == 0
+    assert here.lines("idempotence_not_available") == here.lines("codec_not_supported") == []
+
+    target = await create_topic(login_kafka.kafka.bootstrap_servers, unique_name("t"), partitions=3)
+    without = ["--at-least-once"] if kind is ApsaraMQ else []
+    await ran(*here.arena.bridge.command("replay", "--to-topic", target, "--execute", *without))
+    found = json.loads(await ran(*here.arena.bridge.command("audit", "--format", "json", "--settle-seconds", "0")))
+    assert (found["not_whole"], found["out_of_order"], found["foreign"]) == (0, 0, 0), found
+    events = await consume_all(login_kafka.kafka.bootstrap_servers, here.arena.topics[0])
+    copies = await consume_all(login_kafka.kafka.bootstrap_servers, target, isolation_level="read_committed")
+    assert len(events) > RATE
+    assert {(copy.key, copy.value) for copy in copies} == {(event.key, event.value) for event in events}
+
+
+async def advised(kafka: LoginKafka, service: Service) -> dict[str, Any]:
+    """The keys that the doctor says to set for a service."""
+    bootstrap = kafka.kafka.bootstrap_servers
+    named = ["--topic", await create_topic(bootstrap, unique_name("d"))] if isinstance(service, ApsaraMQ) else []
+    async with service.before(kafka.ports) as proxy:
+        settings = {"kafka.bootstrap_servers": proxy.bootstrap_servers, **kafka.login(service)}
+        pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        report = json.loads(
+            await ran(sys.executable, "-m", "bridge", "doctor", "--format", "json", *named, *pairs, code=1)
+        )
+    assert report["set"], report
+    return dict(report["set"])
+
+
+async def ran(*command: str, code: int = 0) -> bytes:
+    """What a command printed that ended with this exit code."""
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    printed, errors = await asyncio.wait_for(process.communicate(), 70)
+    assert process.returncode == code, errors.decode()
+    return printed
 
 
 # --- other clients, whose encoding of requests is newer -------------------------------------------------------------------

@@ -29,7 +29,8 @@ class Names:
         self.bootstrap = bootstrap
         self.status, self.quarantine = unique_name("status"), unique_name("quarantine")
         self.own: Path | str = ""
-        self.declared = declared_topics(Topics(self.status, self.quarantine, "", "warn", 60))
+        self.manage = "bridge"
+        self.declared = declared_topics(Topics(self.status, self.quarantine, "bridge", "", "warn", 60))
 
     @property
     def assignments(self) -> list[str]:
@@ -39,6 +40,7 @@ class Names:
             "topics.status": self.status,
             "topics.quarantine": self.quarantine,
             "topics.file": self.own,
+            "topics.manage": self.manage,
         }
         return [f"{key}={value}" for key, value in keys.items()]
 
@@ -216,6 +218,46 @@ async def test_nothing_is_weakened_unasked(
     assert (partitions, settings["retention.ms"], settings["max.message.bytes"]) == (20, "3024000000", "1500000")
 
 
+async def test_topics_that_others_manage_are_looked_at_and_never_changed(
+    kafka_bootstrap: str, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing topic is an error, one replica and a short retention are their decision, until ``topics.file`` expects more."""
+    names = Names(kafka_bootstrap)
+    names.manage = "external"
+    await topic(names.status, partitions=2, config={"retention.ms": "60000"})
+    for command in (["check"], ["plan"], ["apply", "--add-partitions", "--allow-weaker"]):
+        assert await names.run(*command) == 1
+        assert f"{names.quarantine}: missing (3 partitions, replication 3)" in capsys.readouterr().out
+
+    await topic(names.quarantine)
+    before = await described(kafka_bootstrap, names.status, names.quarantine)
+    for command in (["check"], ["plan"], ["apply", "--add-partitions", "--allow-weaker"]):
+        assert await names.run(*command) == 0
+    said = capsys.readouterr().out
+    assert "  retention.ms: declared 3024000000, found 60000 (weaker), as its owner decided\n" in said
+    assert 'nothing is created or changed here: topics.manage = "external"' in said
+    assert f"{names.status}: left as it is\n" in said
+    names.own = tmp_path / "topics.toml"
+    names.own.write_text('[status.config]\n"retention.ms" = 3024000000\n')
+    for each in ("check", "plan", "apply"):
+        assert await names.run(each) == 1
+    assert before == await described(kafka_bootstrap, names.status, names.quarantine)
+
+
+async def test_the_replication_is_left_to_the_cluster_where_that_is_declared(
+    kafka_bootstrap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No broker is counted for it, and the cluster gives what it has."""
+    names = Names(kafka_bootstrap)
+    names.own = tmp_path / "topics.toml"
+    left = 'replication_factor = ""\nconfig."min.insync.replicas" = 1\n'
+    names.own.write_text(f"[status]\n{left}[quarantine]\n{left}")
+    assert await names.run("apply") == 0
+    assert f"{names.status}: created (12 partitions, replication as the cluster decides)" in capsys.readouterr().out
+    assert await names.run("check") == 0
+    assert (await described(kafka_bootstrap, names.status))[names.status][1] == {1}
+
+
 async def test_several_at_once_make_the_topics_once(kafka_bootstrap: str) -> None:
     """Two releases' hooks, say: each finds the topics as declared afterwards."""
     names = Names(kafka_bootstrap)
@@ -242,6 +284,24 @@ async def test_a_topic_that_kafka_refuses_is_named_with_its_reason(kafka_bootstr
         with pytest.raises(TopicsError, match=f"topic {refused.name} could not be created: .*soon") as refusal:
             await create(client, [refused])
         assert 'write "retention.ms" = "" under the topic' in str(refusal.value)
+
+
+async def test_a_setting_that_kafka_refuses_is_found_where_its_words_do_not_name_it(
+    kafka_bootstrap: str,
+    topic: MakeTopic,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is tried alone, without a change; the line that leaves it to the cluster is said."""
+    names = Names(kafka_bootstrap)
+    names.own = tmp_path / "topics.toml"
+    await topic(names.status)
+    names.own.write_text('[status.config]\n"compression.zstd.level" = 999\n"segment.ms" = 3600000\n')
+    monkeypatch.setattr("bridge.topics.refusals.settings_in", lambda _reason, _config: [])
+    assert await names.run("apply", "--single-broker") == 1
+    assert 'write "compression.zstd.level" = "" under' in capsys.readouterr().err
+    assert (await described(kafka_bootstrap, names.status))[names.status][2]["segment.ms"] != "3600000"
 
 
 async def test_topics_are_deleted_by_name(kafka_bootstrap: str, topic: MakeTopic) -> None:

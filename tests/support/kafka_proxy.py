@@ -376,6 +376,11 @@ class KafkaProxy:
         return self._connections
 
     @property
+    def open_connections(self) -> int:
+        """How many there are now."""
+        return sum(door.open_connections for door in self._doors)
+
+    @property
     def held_bytes(self) -> int:
         """Of clients whose connections are held."""
         return sum(door.held_bytes for door in self._doors)

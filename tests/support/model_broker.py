@@ -321,14 +321,20 @@ class ModelConnection:
         self.opening_seconds = 0.01
         self.answered_at = 0.0
         self.on_end: Callable[[], None] = _nothing
+        self.on_free: Callable[[], None] = _nothing
         self.end = ""
-        self.expired = False
+        self.expired = self.busy = False
+        self.kept_alive = 0
         self._loop = asyncio.get_running_loop()
         kafka.connections.append(self)
 
     def expire(self) -> None:
         """See ``Connection``."""
         self.expired = True
+
+    def keep_alive(self) -> None:
+        """See ``Connection``."""
+        self.kept_alive += 1
 
     def send(self, api_key: int, version: int, body: Sequence[bytes], on_answer: Callable[[bytes], None]) -> None:
         """See ``Connection``."""

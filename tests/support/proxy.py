@@ -107,6 +107,11 @@ class Proxy:
         return self._port.address
 
     @property
+    def open_connections(self) -> int:
+        """How many there are now."""
+        return len(self._links)
+
+    @property
     def held_bytes(self) -> int:
         """Of clients whose connections are held."""
         return sum(link.kept_bytes for link in self._links if not link.gate.is_set())

@@ -113,21 +113,17 @@ async def _delete_before(bootstrap: str, offsets: dict[Place, RecordsToDelete]) 
     await admin.start()
     try:
         async with asyncio.timeout(WAIT_SECONDS):
-            while not await _deleted(admin, offsets):  # noqa: ASYNC110 - what is waited for is a broker's leader
+            while True:
+                try:
+                    await admin.delete_records(offsets)
+                except KafkaError as error:
+                    if not error.retriable:
+                        raise
+                else:
+                    return
                 await asyncio.sleep(0.1)
     finally:
         await admin.close()
-
-
-async def _deleted(admin: AIOKafkaAdminClient, offsets: dict[Place, RecordsToDelete]) -> bool:
-    """Ask once; False where asking again can help: a new topic's leader may not be known yet."""
-    try:
-        await admin.delete_records(offsets)
-    except KafkaError as error:
-        if not error.retriable:
-            raise
-        return False
-    return True
 
 
 def clean_at_once(bootstrap: str) -> None:

@@ -36,6 +36,7 @@ from confluent_kafka.admin import ScramCredentialInfo as Info
 
 from bridge.lab.embedded import EmbeddedKafka
 from support.certificates import Authority, Certificate
+from support.token_endpoint import CLIENT, SECRET, TokenEndpoint
 
 SESSION_MS = 2000
 
@@ -120,6 +121,18 @@ class SecuredKafka:
             "kafka.ssl_cafile": self.authority.cafile,
             "kafka.sasl_mechanism": "OAUTHBEARER",
             "kafka.sasl_oauth_token_file": file,
+        }
+
+    def by_client(self, endpoint: TokenEndpoint) -> dict[str, Any]:
+        """``[kafka]`` for a client who gets its tokens from that endpoint."""
+        return {
+            **{key: value for key, value in self.by_token(Path()).items() if "token_file" not in key},
+            "kafka.sasl_oauth": "oidc",
+            "kafka.sasl_oauth_token_endpoint": endpoint.url,
+            "kafka.sasl_oauth_cafile": self.authority.cafile,
+            "kafka.sasl_oauth_client_id": CLIENT,
+            "kafka.sasl_oauth_client_secret": SECRET,
+            "kafka.sasl_oauth_extensions": "logicalCluster=lkc-1,identityPoolId=pool-2",
         }
 
     def by_certificate(

@@ -50,19 +50,26 @@ class WireServer:
     Attributes:
         answer: Called with what is asked beyond the beginning; closes the connection where it wants.
         asked: All requests, in their order, over all connections.
+        opened: Connections so far.
         ended: Connections whose other end is gone.
         mechanisms: What logins may be.
         session_ms: What a login is good for.
         wrong_proof: Whether the server proves itself wrongly in SCRAM.
         mute: Whether nothing is answered.
+        password: The right one.
+        tokens: The first message of each login by OAUTHBEARER.
+        takes_tokens: Whether any token is right.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._context = context
         self.answer: Answer | None = None
         self.asked: list[Asked] = []
-        self.ended = 0
-        self.mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+        self.opened = self.ended = 0
+        self.mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+        self.password = PASSWORD
+        self.tokens: list[str] = []
+        self.takes_tokens = True
         self.offered = dict(_OFFERED)
         self.session_ms = 0
         self.wrong_proof = self.mute = False
@@ -93,6 +100,7 @@ class WireServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
+        self.opened += 1
         steps = _Login(self)
         try:
             while True:
@@ -117,6 +125,7 @@ class WireServer:
         if asked.api_key == messages.SASL_HANDSHAKE:
             (length,) = struct.unpack_from(">h", asked.body)
             steps.mechanism = asked.body[2 : 2 + length].decode()
+            steps.begin()
             code = 0 if steps.mechanism in self.mechanisms else _NOT_OFFERED
             return struct.pack(">hi", code, len(self.mechanisms)) + b"".join(map(messages.string, self.mechanisms))
         if asked.api_key == messages.SASL_AUTHENTICATE:
@@ -136,9 +145,18 @@ class _Login:
         self.mechanism = ""
         self._said = ""
 
+    def begin(self) -> None:
+        """Forget a login before."""
+        self._said = ""
+
     def step(self, payload: bytes) -> bytes | None:
         if self.mechanism == "PLAIN":
-            return b"" if payload == f"{USER}\0{USER}\0{PASSWORD}".encode() else None
+            return b"" if payload == f"{USER}\0{USER}\0{self._server.password}".encode() else None
+        if self.mechanism == "OAUTHBEARER":
+            if payload == b"\x01":
+                return None
+            self._server.tokens.append(payload.decode())
+            return b"" if self._server.takes_tokens else b'{"status":"invalid_token"}'
         text = payload.decode()
         if not self._said:
             bare = text.removeprefix("n,,")
@@ -151,7 +169,7 @@ class _Login:
 
     def _judge(self, spoken: bytes, proof: bytes) -> bytes | None:
         digest = "sha256" if "256" in self.mechanism else "sha512"
-        salted = hashlib.pbkdf2_hmac(digest, PASSWORD.encode(), b"salt", 4096)
+        salted = hashlib.pbkdf2_hmac(digest, self._server.password.encode(), b"salt", 4096)
         client_key = hmac.digest(salted, b"Client Key", digest)
         signature = hmac.digest(hashlib.new(digest, client_key).digest(), spoken, digest)
         if bytes(a ^ b for a, b in zip(client_key, signature, strict=True)) != proof:

@@ -4,7 +4,9 @@ Nothing here joins a consumer group: partitions are assigned, so that a reader d
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from typing import Any, Final, TypeVar, cast
 
 from confluent_kafka import KafkaException
@@ -30,6 +32,8 @@ _FETCH_BYTES: Final = 4 << 20
 _PARTITION_FETCH_BYTES: Final = 1 << 20
 # The library's own, a second, would leave a full queue to run dry.
 _FETCH_AGAIN_MS: Final = 10
+# A client that nobody calls is polled this often.
+_POLL_SECONDS: Final = 1.0
 
 
 def client_configuration(kafka: Kafka) -> dict[str, Any]:
@@ -89,6 +93,34 @@ def consumer_configuration(configuration: Mapping[str, Any], group: str | None) 
         "max.partition.fetch.bytes": _PARTITION_FETCH_BYTES,
         "receive.message.max.bytes": 100_000_000,
     }
+
+
+class TokenKeeper:
+    """Polls clients in a thread, so that they get the next token in time.
+
+    A client asks for a token only when it is polled. Between two questions, or two transactions, more time may pass than
+    a token lives.
+
+    Args:
+        configuration: the clients'; without tokens there is no thread.
+        clients: of the library; a consumer among them has no partitions.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], *clients: Any) -> None:
+        self._clients = clients
+        self._stopped = threading.Event()
+        self._polling = in_daemon_thread(self._poll, "librdkafka-tokens") if "oauth_cb" in configuration else None
+
+    def _poll(self) -> None:
+        while not self._stopped.wait(_POLL_SECONDS):
+            for client in self._clients:
+                client.poll(0)
+
+    def stop(self) -> None:
+        """Poll no more; before the clients are closed."""
+        self._stopped.set()
+        if self._polling is not None:
+            futures.wait([self._polling], REQUEST_SECONDS)
 
 
 class Stuck(Exception):  # noqa: N818 - what it is

@@ -10,7 +10,8 @@ _REFUSED: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this user may not do that with the topic; grant it Read, or Write for a target",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "this user may not use the consumer group; grant it Read",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "this user may not use the transactional id; grant it Write",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this user may not do that with the cluster; grant it IdempotentWrite",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this user may not do that with the cluster; grant it IdempotentWrite, or set "
+    'kafka.idempotence = "false" where Kafka gives no producer ids',
     KafkaError.SASL_AUTHENTICATION_FAILED: "the brokers refuse these credentials; look at kafka.sasl_*",
     KafkaError._AUTHENTICATION: "the brokers refuse these credentials; look at kafka.sasl_*",  # noqa: SLF001 - its public codes
     KafkaError._SSL: "TLS could not be agreed on; look at kafka.security_protocol and kafka.ssl_*",  # noqa: SLF001

@@ -23,6 +23,7 @@ from bridge.operate.reading.client import (
     REQUEST_SECONDS,
     TIMEOUT_SECONDS,
     T,
+    TokenKeeper,
     client_configuration,
     consumer_configuration,
     make,
@@ -63,11 +64,13 @@ class ClusterInspector:
         self._consumer: Final = make(
             Consumer, {**consumer_configuration(configuration, None), "error_cb": self._on_error}
         )
+        self._tokens = TokenKeeper(configuration, self.admin, self._consumer)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._tokens.stop()
         self._consumer.close()
 
     def partitions(self, topic: str) -> list[int]:

@@ -6,6 +6,9 @@
 Every run looks at all of the quarantine, so that what failed before is tried again by a better decoder; what was published
 before is known by the notes (see markers.py) and left out. The transactional id is the same for all runs: one that starts ends
 any other before it looks, so nothing is published twice, however runs die or meet.
+
+With ``--at-least-once`` there is no transaction: the note follows when the events are acknowledged. A run that dies in between
+leaves events that the next one publishes again, of one batch at most. Nothing ends another run then.
 """
 
 import argparse
@@ -29,7 +32,8 @@ from bridge.operate.redrive.redecode import Event, Failing, Redecoder
 from bridge.operate.redrive.writer import Batch, Writer
 from bridge.operate.replay.state import new_run_id
 
-# Of one transaction: so long those who read only what is committed wait for what stands behind.
+# Of one transaction, records that are looked at and events: so long those who read only what is committed wait for what
+# stands behind. Also what is published between two notes, as the events of a record are not divided.
 _BATCH_RECORDS: Final = 1_000
 _FOR_EVER: Final = -1
 
@@ -46,11 +50,19 @@ def main(options: argparse.Namespace) -> int:
     with ClusterInspector(settings.kafka) as inspector:
         largest = _largest_record(settings, inspector)
         redecoder = Redecoder(settings, run, largest)
-        # Before anything is looked at: from here on no other run can publish.
-        writer = Writer(settings, run, options.group, largest) if options.execute else None
+        # Before anything is looked at: from here on no other run in transactions can publish.
+        at_least_once = options.at_least_once
+        writer = Writer(settings, run, options.group, largest, at_least_once=at_least_once) if options.execute else None
         redrive = Redrive(settings, inspector, redecoder, options.max_listed)
     plan = redrive.look()
     console.show(*_described(settings, redrive, plan, options.group))
+    if writer is not None and at_least_once and redrive.behind:
+        raise ReplayError(
+            f"{settings.topics.quarantine} has an open transaction, perhaps of a redrive that was cut short: notes behind it "
+            "can't be read yet. Nothing was published; try again in a minute"
+        )
+    if at_least_once and plan.events:
+        console.show(_repeats(plan))
     if writer is None:
         nothing = f"nothing was written; --execute publishes {counted(plan.events, 'event')}"
         console.show(nothing if plan.events else "nothing to publish")
@@ -67,8 +79,9 @@ def main(options: argparse.Namespace) -> int:
 class RedriveCounts(msgspec.Struct):
     """What became of the records looked at: each is in exactly one of ``before``, ``published`` and ``failing``.
 
-    ``partly`` of the published ones hold items that still fail; ``events`` is how many events they give, ``old`` of them
-    older than the status topic keeps anything. ``reasons`` and ``listed`` are of items that still fail.
+    ``partly`` of the published ones hold items that still fail; ``events`` is how many events they give, ``most`` how many
+    one of them gives at most, ``old`` of them older than the status topic keeps anything. ``reasons`` and ``listed`` are of
+    items that still fail.
     """
 
     before: int = 0
@@ -77,6 +90,7 @@ class RedriveCounts(msgspec.Struct):
     partly: int = 0
     events: int = 0
     old: int = 0
+    most: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = msgspec.field(default_factory=Counter)
     listed: list[str] = msgspec.field(default_factory=list)
@@ -162,6 +176,9 @@ class Redrive:
                 headers: Any = message.headers()
                 if not is_note(headers):
                     self._look_at(message, counts, batch)
+                if writer is not None and len(batch.events) >= _BATCH_RECORDS:
+                    writer.write(batch)
+                    batch = Batch()
             if writer is not None and batch.events:
                 writer.write(batch)
         counts.seconds = time.monotonic() - began
@@ -187,6 +204,7 @@ class Redrive:
             counts.published += 1
             counts.partly += bool(failing)
             counts.events += len(events)
+            counts.most = max(counts.most, len(events))
             counts.old += sum(each.record.timestamp_ms < self._kept_since_ms for each in events)
         elif failing:
             counts.failing += 1
@@ -220,6 +238,13 @@ def _described(settings: config.Settings, redrive: Redrive, plan: RedriveCounts,
         yield f"{plan.old:,} of the events are older than {names.status} keeps anything (retention.ms): it may remove them soon"
     if plan.events:
         yield f"it will take about {max(1, round(3 * plan.seconds))} s"
+
+
+def _repeats(plan: RedriveCounts) -> str:
+    events = counted(min(plan.events, _BATCH_RECORDS - 1 + plan.most), "event")
+    return (
+        f"at least once: if this run is cut short, the next one may publish up to {events} again, with the same ce_id"
+    )
 
 
 def _summary(settings: config.Settings, run: str, done: RedriveCounts) -> Iterator[str]:

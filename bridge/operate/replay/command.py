@@ -35,6 +35,7 @@ _ASKED: Final = {
     "template": "--template",
     "sender": "--sender",
     "reason": "--reason",
+    "at_least_once": "--at-least-once",
 }
 
 
@@ -107,6 +108,8 @@ def _planned(options: argparse.Namespace, context: Context) -> _Job:
         raise ConfigurationError(
             "--status, --error-category, --template and --sender: what is quarantined has none; use --key or --reason"
         )
+    if options.at_least_once and not options.to_topic:
+        raise ConfigurationError("--at-least-once is for --to-topic TOPIC; leave it out")
     destination = destination_of(options, context)
     run = Run(
         id=new_run_id(),

@@ -36,12 +36,14 @@ class Destination(Protocol):
         cost: how long reading and writing a record takes, as a multiple of reading it alone.
         needs_execute: whether ``--execute`` is needed, as something is written.
         uses_standard_output: whether records go there, so that the plan has to go elsewhere.
+        commit_records: how many records are written between two commits at most; None: any number.
     """
 
     context: Context
     cost: ClassVar[float] = 1.0
     needs_execute: ClassVar[bool] = True
     uses_standard_output: ClassVar[bool] = False
+    commit_records: int | None = None
 
     # --- before it is opened ------------------------------------------------------------------------------------------
 

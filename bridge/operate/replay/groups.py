@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +76,9 @@ class _Group:
         if self.state == ConsumerGroupState.DEAD:
             # The client describes groups of the classic protocol alone; all others are dead to it.
             listed = inspector.until_answered(self._listed, f"asking for the list of groups, for {group}")
-            if listed is not None and listed.type != ConsumerGroupType.CLASSIC:
+            if listed is None:
+                inspector.until_answered(self._refuse_other_kinds, f"asking which kind of group {group} is")
+            elif listed.type != ConsumerGroupType.CLASSIC:
                 self.state, self._type = listed.state, listed.type
                 self.members = [] if listed.state in _EMPTY else None
         self.committed: dict[str, Offsets] = {}
@@ -90,6 +93,8 @@ class _Group:
         try:
             return future.result()
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._INVALID_ARG:  # noqa: SLF001 - its public codes
+                self._refuse_other_kinds()
             if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
                 raise
             return argparse.Namespace(state=ConsumerGroupState.DEAD, members=[])
@@ -103,6 +108,22 @@ class _Group:
         if found.errors:  # of a broker, on which it may be
             raise found.errors[0]
         return None
+
+    def _refuse_other_kinds(self) -> None:
+        """Refuse a group that is there, and is in no list of consumer groups: of Kafka Connect, share groups and others.
+
+        Raises:
+            ReplayError: it is of another kind; names that where Kafka does.
+        """
+        with warnings.catch_warnings():
+            # The newer questions know consumer groups alone.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = self._inspector.admin.list_groups(self.id, timeout=self._inspector.request_seconds)
+        if found:
+            kind = f"its protocol is {found[0].protocol_type}" if found[0].protocol_type else "it may be a share group"
+            raise ReplayError(
+                f"group {self.id} is not a consumer group ({kind}); only consumer groups are shown and moved"
+            )
 
     @property
     def is_there(self) -> bool:

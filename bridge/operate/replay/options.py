@@ -44,8 +44,13 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where they go")
     to = where.add_mutually_exclusive_group()
     to.add_argument("--to-file", metavar="FILE", help="lines of JSON into a new file; - is standard output")
-    to.add_argument("--to-topic", metavar="TOPIC", help="another topic, which is there; exactly once")
+    to.add_argument("--to-topic", metavar="TOPIC", help="another topic, which is there; exactly once by default")
     to.add_argument("--count", action="store_true", help="nowhere: read them and count them")
+    where.add_argument(
+        "--at-least-once",
+        action="store_true",
+        help="with --to-topic, where Kafka has no transactions: a run that was cut short repeats some records",
+    )
     where.add_argument(
         "--allow-own-topic", action="store_true", help="also into the topic that is read, or another of the bridge's"
     )

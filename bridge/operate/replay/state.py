@@ -32,6 +32,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file: str | None = None
     target: str | None = None
 
+    @property
+    def at_least_once(self) -> bool:
+        """Whether it writes without transactions."""
+        return bool(self.asked.get("at_least_once"))
+
 
 class State(msgspec.Struct, kw_only=True):
     """How far a run came.

@@ -1,5 +1,6 @@
 """A topic as the destination of a replay, exactly once: records and progress go in the same transactions.
 
+With ``--at-least-once`` the progress is noted behind the records, so that a run that is cut short repeats some of them.
 The progress is the offsets of a consumer group that belongs to the run, and that nobody joins.
 """
 
@@ -11,11 +12,13 @@ from confluent_kafka import Consumer, Message
 from bridge.errors import ConfigurationError, ReplayError
 from bridge.headers import REPLAY
 from bridge.kafka.partition import partition_for
+from bridge.operate.at_least_once import AtLeastOnce
 from bridge.operate.console import duration
 from bridge.operate.ndjson import Lines
 from bridge.operate.replay.destination import Context, Destination
 from bridge.operate.replay.state import Run, State, from_offsets, group_of, to_offsets
-from bridge.operate.transactions import BY_KEY, Transactions
+from bridge.operate.transactions import Transactions
+from bridge.operate.writing import BY_KEY, TopicWriter
 
 _BATCH_BYTES: Final = 1_000_000
 _MESSAGE_BYTES: Final = 1_048_588
@@ -24,10 +27,17 @@ _PLACING_BYTES: Final = 64
 _NO_TIME: Final = 0
 _FOR_EVER: Final = -1
 _MOST_RECORDS: Final = 10**18
+# Between two notes of a run without transactions: what it repeats at most when it is cut short.
+_NOTED_RECORDS: Final = 10_000
+
+
+def _repeats() -> str:
+    again = f"up to {_NOTED_RECORDS:,} records may be written again, with the same ce_id"
+    return f"each time this run is cut short and goes on, {again}"
 
 
 class TopicDestination(Destination):
-    """Writes to a topic in transactions; one process at a time for each run.
+    """Writes to a topic; in transactions one process at a time for each run.
 
     Args:
         topic: its name.
@@ -43,12 +53,13 @@ class TopicDestination(Destination):
         self._partitions = 0
         self._alike = False
         self._mark = (REPLAY, b"")
-        self._group: Any = None
-        self._transactions: Transactions
+        self._consumer: Consumer
+        self._writer: TopicWriter
 
     def describe(self, run: Run) -> str:
         """The topic, and the mark that its records will have."""
-        return f"topic {self._topic}, exactly once, each record with the header bridge_replay: {run.id}"
+        how = "at least once" if run.at_least_once else "exactly once"
+        return f"topic {self._topic}, {how}, each record with the header bridge_replay: {run.id}"
 
     def recorded(self) -> dict[str, str]:
         """The topic."""
@@ -69,7 +80,7 @@ class TopicDestination(Destination):
         inspector = self.context.inspector
         theirs, ours = len(inspector.partitions(self._topic)), len(inspector.partitions(run.topic))
         to_offsets(_longest(run))
-        notes = []
+        notes = [_repeats()] if run.at_least_once else []
         if theirs != ours:
             notes.append(
                 f"{self._topic} has {theirs} partitions, {run.topic} {ours}: keys are placed as the Java client places them there"
@@ -100,7 +111,7 @@ class TopicDestination(Destination):
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def open(self, state: State) -> None:
-        """Take the run's transactional id; whoever had it can write no more.
+        """Take the run's transactional id, unless it does without; whoever had it can write no more.
 
         Raises:
             KafkaUnavailable, ReplayError: no transaction can be had; says why.
@@ -110,14 +121,20 @@ class TopicDestination(Destination):
         self._partitions = len(inspector.partitions(self._topic))
         self._alike = self._partitions == len(inspector.partitions(run.topic))
         self._mark = (REPLAY, run.id.encode())
-        self._transactions = Transactions(
-            self.context.settings.kafka,
-            self.group(run),
-            batch_bytes=max(1, min(_BATCH_BYTES, int(found.get("max.message.bytes", _MESSAGE_BYTES)))),
-            beginning="taking up the run's transactions",
-            fenced="another process has taken this run over, or it stood still for too long",
-            timeout_seconds=self.context.timeout_seconds,
-        )
+        kafka, timeout = self.context.settings.kafka, self.context.timeout_seconds
+        batch_bytes = max(1, min(_BATCH_BYTES, int(found.get("max.message.bytes", _MESSAGE_BYTES))))
+        if run.at_least_once:
+            self.commit_records = _NOTED_RECORDS
+            self._writer = AtLeastOnce(kafka, batch_bytes=batch_bytes, timeout_seconds=timeout)
+        else:
+            self._writer = Transactions(
+                kafka,
+                self.group(run),
+                batch_bytes=batch_bytes,
+                beginning="taking up the run's transactions",
+                fenced="another process has taken this run over, or it stood still for too long",
+                timeout_seconds=timeout,
+            )
 
     def resume(self, state: State) -> State:
         """Take the run's transactional id, and then ask how far it is: the last process's transaction is over by now.
@@ -135,17 +152,17 @@ class TopicDestination(Destination):
 
     def attend(self, consumer: Consumer) -> None:
         """Say whose group the progress belongs to."""
-        self._group = consumer.consumer_group_metadata()
+        self._consumer = consumer
 
     def write(self, messages: Sequence[Message]) -> None:
-        """Add the messages to the transaction at hand.
+        """Write the messages; in a transaction they count when it is committed.
 
         Raises:
             KafkaUnavailable: nothing is acknowledged within the timeout.
             ReplayError: Kafka takes no more of this run.
         """
         if messages:
-            self._transactions.write(self._topic, map(self._copy, messages), f"writing to topic {self._topic}")
+            self._writer.write(self._topic, map(self._copy, messages), f"writing to topic {self._topic}")
 
     def _copy(self, message: Message) -> dict[str, Any]:
         kind, time_ms = message.timestamp()
@@ -171,15 +188,16 @@ class TopicDestination(Destination):
         Raises:
             KafkaUnavailable, ReplayError: it could not be; the transaction is aborted, nothing of it counts.
         """
-        self._transactions.commit(to_offsets(state), self._group, f"committing what was written to topic {self._topic}")
+        self._writer.commit(to_offsets(state), self._consumer, f"committing what was written to topic {self._topic}")
 
     def close(self) -> None:
         """Abort what is not committed, as far as Kafka is there; else it times out, or the next of this run aborts it."""
-        self._transactions.close()
+        self._writer.close()
 
     def how_to_go_on(self, state: State) -> str:
         """The command."""
-        return f"go on with: chatapp-bridge replay --resume {state.run.id} --execute"
+        command = f"go on with: chatapp-bridge replay --resume {state.run.id} --execute"
+        return f"{command}\n  {_repeats()}" if state.run.at_least_once else command
 
 
 def _longest(run: Run) -> State:

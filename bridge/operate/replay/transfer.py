@@ -10,7 +10,7 @@ from typing import Any, Final
 from confluent_kafka import Message
 
 from bridge.operate.progress import Progress
-from bridge.operate.reading.reader import Reader
+from bridge.operate.reading.reader import BATCH_RECORDS, Reader
 from bridge.operate.reading.select import Predicate
 from bridge.operate.replay.destination import Destination
 from bridge.operate.replay.state import Run, State
@@ -136,6 +136,10 @@ def transfer(
         read += len(batch)
         written += len(chosen)
         progress.show(read, written, reader.left)
+        most = destination.commit_records
+        # The next batch has to fit as well: a commit comes behind a batch, never before it.
+        if most is not None and written - state.written + BATCH_RECORDS > most:
+            commit()
         if time.monotonic() - committed >= COMMIT_SECONDS:
             commit()
         for _ in pace.wait(len(chosen)):

@@ -291,7 +291,7 @@ volumes:
   {{- end }}
 {{- end }}
 
-{{- /* Egress rules for whatever talks to Kafka and the registry: DNS, brokers, registry. */ -}}
+{{- /* Egress rules for whatever talks to Kafka and the registry: DNS, brokers, what gives tokens for them, registry. */ -}}
 {{- define "bridge.egress" -}}
 - ports:
     {{- range .Values.networkPolicy.dnsPorts }}
@@ -305,7 +305,7 @@ volumes:
   {{- with .Values.networkPolicy.kafkaTo }}
   to: {{ toYaml . | nindent 4 }}
   {{- end }}
-{{- range include "bridge.registryPorts" . | fromJsonArray }}
+{{- range concat (include "bridge.tokenPorts" . | fromJsonArray) (include "bridge.registryPorts" . | fromJsonArray) | uniq }}
 - ports: [{port: {{ . }}, protocol: TCP}]
 {{- end }}
 {{- with .Values.networkPolicy.extraEgress }}
@@ -325,8 +325,21 @@ volumes:
 {{- $ports := list -}}
 {{- $url := dig "registry" "url" "" .Values.config -}}
 {{- range splitList "," (ternary (dig "registry" "proxy" "" .Values.config) $url (ne "" (dig "registry" "proxy" "" .Values.config))) | compact -}}
-{{- $host := (urlParse (trim .)).host -}}
-{{- $ports = append $ports (default (ternary 443 80 (hasPrefix "https:" (trim .))) (regexFind ":[0-9]+$" $host | trimPrefix ":") | int) -}}
+{{- $ports = append $ports (include "bridge.portOf" . | int) -}}
 {{- end -}}
 {{- $ports | uniq | toJson }}
+{{- end }}
+
+{{- /* For AWS: STS, and the agent of EKS Pod Identity. */ -}}
+{{- define "bridge.tokenPorts" -}}
+{{- $method := dig "kafka" "sasl_oauth" "file" .Values.config -}}
+{{- $endpoint := dig "kafka" "sasl_oauth_token_endpoint" "" .Values.config -}}
+{{- if eq $method "aws_msk_iam" -}}[80, 443]
+{{- else if and (eq $method "oidc") $endpoint -}}{{ list (include "bridge.portOf" $endpoint | int) | toJson }}
+{{- else -}}[]
+{{- end -}}
+{{- end }}
+
+{{- define "bridge.portOf" -}}
+{{- default (ternary 443 80 (hasPrefix "https:" (trim .))) (regexFind ":[0-9]+$" (urlParse (trim .)).host | trimPrefix ":") -}}
 {{- end }}

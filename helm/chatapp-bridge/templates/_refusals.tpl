@@ -21,7 +21,7 @@
 
 {{- define "bridge.refusals.config" -}}
 {{- $found := list -}}
-{{- $secrets := list "access.path_secrets" "kafka.sasl_plain_password" "kafka.ssl_password" "registry.password" "registry.token" "registry.ssl_password" -}}
+{{- $secrets := list "access.path_secrets" "kafka.sasl_plain_password" "kafka.sasl_oauth_client_secret" "kafka.ssl_password" "registry.password" "registry.token" "registry.ssl_password" -}}
 {{- $chart := list "server.port" "server.admin_port" "spool.enabled" "spool.directory" "topics.file" "events.error_codes" -}}
 {{- range $section, $keys := .Values.config -}}
 {{- range $key, $value := $keys -}}
@@ -69,11 +69,12 @@
 {{- $protocol := dig "kafka" "security_protocol" "PLAINTEXT" .Values.config -}}
 {{- $sasl := hasPrefix "SASL" $protocol -}}
 {{- $oauth := and $sasl (eq "OAUTHBEARER" (dig "kafka" "sasl_mechanism" "SCRAM-SHA-512" .Values.config)) -}}
-{{- $wanted := ternary (ternary "sasl_oauth_token_file" "sasl_plain_password_file" $oauth) "" $sasl -}}
-{{- range $key := list "sasl_oauth_token_file" "sasl_plain_password_file" -}}
+{{- $tokens := get (dict "file" "sasl_oauth_token_file" "oidc" "sasl_oauth_client_secret_file") (dig "kafka" "sasl_oauth" "file" .Values.config) -}}
+{{- $wanted := ternary (ternary $tokens "sasl_plain_password_file" $oauth) "" $sasl -}}
+{{- range $key := list "sasl_oauth_token_file" "sasl_oauth_client_secret_file" "sasl_plain_password_file" -}}
 {{- $given := or (dig "kafka" $key "" $.Values.secrets) (dig "kafka" $key "" $.Values.config) -}}
 {{- if and $given (ne $key $wanted) -}}
-{{- $found = append $found (printf "secrets.kafka.%s: is not used with config.kafka.security_protocol %s%s; remove it, or choose what uses it" $key $protocol (ternary " and this sasl_mechanism" "" $sasl)) -}}
+{{- $found = append $found (printf "secrets.kafka.%s: is not used with config.kafka.security_protocol %s%s; remove it, or choose what uses it" $key $protocol (ternary " and this sasl_mechanism and sasl_oauth" "" $sasl)) -}}
 {{- else if and (eq $key $wanted) (not $given) (not $.Values.extraEnv) (not $.Values.extraEnvFrom) -}}
 {{- $found = append $found (printf "secrets.kafka.%s: names no Secret, and config.kafka.security_protocol %s needs it; give {name: …, key: …} of one that exists" $key $protocol) -}}
 {{- end -}}
@@ -250,10 +251,10 @@
 
 {{- define "bridge.refusals.jobs" -}}
 {{- $found := list -}}
-{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (not .Values.spool.enabled) -}}
+{{- if and (eq .Values.hooks.phase "post") (include "bridge.makesTopics" .) (not .Values.spool.enabled) -}}
 {{- $found = append $found "hooks.phase: post makes the topics when the bridges are ready, and with spool.enabled=false they are not ready without topics; use pre, or topicsJob.enabled=false and `chatapp-bridge topics apply` by hand" -}}
 {{- end -}}
-{{- if and (eq .Values.hooks.phase "post") .Values.topicsJob.enabled (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
+{{- if and (eq .Values.hooks.phase "post") (include "bridge.makesTopics" .) (eq (dig "topics" "check" "warn" .Values.config) "refuse") -}}
 {{- $found = append $found "config.topics.check: refuse keeps the bridges from starting until the topics are there, and with hooks.phase post topicsJob makes them only after the bridges; use warn, or hooks.phase pre" -}}
 {{- end -}}
 {{- $found | toJson }}

@@ -214,6 +214,14 @@ WRONG_VALUES = {
     "kafka.sasl_plain_password=p": "kafka.security_protocol is PLAINTEXT",
     "kafka.sasl_plain_password_file=/f": "kafka.security_protocol is PLAINTEXT",
     "kafka.sasl_oauth_token_file=/f": "kafka.security_protocol is PLAINTEXT",
+    "kafka.sasl_oauth_client_secret=hidden": "kafka.security_protocol is PLAINTEXT",
+    "kafka.sasl_oauth_extensions=logicalCluster=lkc-1": "kafka.security_protocol is PLAINTEXT",
+    "kafka.sasl_oauth_extensions=auth=mine": "SASL extensions",
+    "kafka.sasl_oauth_extensions=logical-cluster=lkc-1": "SASL extensions",
+    "kafka.sasl_oauth_extensions=logicalCluster": "SASL extensions",
+    "kafka.sasl_oauth_aws_region=eu-west-1.evil.example/": "AWS region",
+    "kafka.sasl_oauth=iam": "aws_msk_iam",
+    "kafka.metadata_max_age_ms=240000": "<= 180000",
     "topics.status=": "Topic of the events",
     "topics.status=..": "Topic of the events",
     "topics.quarantine=a b": '"a b"',
@@ -260,6 +268,16 @@ def test_what_is_wrong_is_named_with_a_way_out(assignment: str, words: str) -> N
     assert words in lines[0]
 
 
+OAUTH = ("security_protocol=SASL_SSL", "sasl_mechanism=OAUTHBEARER")
+OIDC = (
+    *OAUTH,
+    "sasl_oauth=oidc",
+    "sasl_oauth_token_endpoint=https://idp.test/token",
+    "sasl_oauth_client_id=bridge",
+    "sasl_oauth_client_secret=hidden",
+)
+
+
 @pytest.mark.parametrize(
     ("assignments", "key", "words"),
     [
@@ -277,11 +295,25 @@ def test_what_is_wrong_is_named_with_a_way_out(assignment: str, words: str) -> N
             "sasl_plain_password",
             "exactly one place",
         ),
-        (["security_protocol=SASL_SSL", "sasl_mechanism=OAUTHBEARER"], "sasl_oauth_token_file", "mount the token"),
+        ([*OAUTH], "sasl_oauth_token_file", "mount the token"),
+        ([*OAUTH, "sasl_oauth=aws_msk_iam"], "sasl_oauth_aws_region", "set the cluster's region"),
+        ([*OIDC, "sasl_oauth_client_id="], "sasl_oauth_client_id", "kafka.sasl_oauth = oidc needs it"),
+        ([*OIDC, "sasl_oauth_token_endpoint="], "sasl_oauth_token_endpoint", "kafka.sasl_oauth = oidc needs it"),
+        ([*OIDC, "sasl_oauth_token_endpoint=idp.test/token"], "sasl_oauth_token_endpoint", "give https://host/path"),
+        (
+            [*OIDC, "sasl_oauth_token_endpoint=https://kim:hidden@idp.test/token"],
+            "sasl_oauth_token_endpoint",
+            "https://<masked>@idp.test/token carries credentials",
+        ),
+        ([*OIDC, "sasl_oauth_client_secret_file=/f"], "sasl_oauth_client_secret", "exactly one place"),
+        ([*OIDC, "sasl_oauth_client_secret="], "sasl_oauth_client_secret", "exactly one place"),
+        ([*OIDC, "sasl_oauth_cafile=/none"], "sasl_oauth_cafile", "there is no file /none"),
+        ([*OIDC, "sasl_oauth_token_file=/t"], "sasl_oauth_token_file", "set that to file"),
+        ([*OIDC, "sasl_oauth_aws_region=eu-west-1"], "sasl_oauth_aws_region", "set that to aws_msk_iam"),
+        ([*OAUTH, "sasl_oauth_token_file=/t", "sasl_oauth_scope=s"], "sasl_oauth_scope", "set that to oidc"),
         (
             [
-                "security_protocol=SASL_SSL",
-                "sasl_mechanism=OAUTHBEARER",
+                *OAUTH,
                 "sasl_oauth_token_file=/t",
                 "sasl_plain_password=p",
             ],
@@ -296,6 +328,17 @@ def test_security_settings_that_contradict_each_other_are_refused(assignments: l
 
     assert [f"  kafka.{key}"] == [line.partition(":")[0] for line in said.splitlines()[1:]]
     assert words in said
+    assert "hidden" not in said
+
+
+def test_oauth_is_configured_by_the_environment_like_everything_else() -> None:
+    """Extensions are a list."""
+    environment = {
+        f"BRIDGE_KAFKA__{key.upper()}": value for key, _, value in (each.partition("=") for each in OIDC)
+    } | {"BRIDGE_KAFKA__SASL_OAUTH_EXTENSIONS": "logicalCluster=lkc-1,identityPoolId=pool-2"}
+    kafka = config.load(environment=environment).settings.kafka
+    assert (kafka.sasl_oauth, kafka.sasl_oauth_client_secret) == ("oidc", "hidden")
+    assert kafka.sasl_oauth_extensions == ["logicalCluster=lkc-1", "identityPoolId=pool-2"]
 
 
 @pytest.mark.parametrize(

@@ -247,20 +247,81 @@ def test_a_spare_link_is_taken_before_a_new_one_is_opened(make: MakeStage) -> No
     stage.finish()
 
 
-def test_links_that_nothing_goes_by_are_closed(make: MakeStage) -> None:
-    """Before the broker does it."""
+def test_a_healthy_link_is_kept_open_all_night(make: MakeStage) -> None:
+    """By a question every three minutes, so that the first report of the morning waits for no connection."""
     stage = make()
     stage.push(A)
     stage.serve()
-    connection = stage.produce.rounds.links()[0].connection
-    assert connection is not None
-    stage.advance(199.0)
-    assert [connection.end] == [""]
+    connection = model_connection(stage)
+    opened = stage.kafka.opened
+    stage.advance(179.0)
+    assert connection.kept_alive == 0
     stage.advance(2.0)
-    assert [connection.end] == ["idle"]
+    assert connection.kept_alive == 1
+    stage.advance(3600.0)
+    assert 18 <= connection.kept_alive <= 21
     stage.push(A)
     assert flying(stage) == [[[2]]]
+    assert (connection.end, stage.kafka.opened) == ("", opened)
     stage.finish()
+
+
+def test_a_healthy_link_that_lost_its_connection_gets_another_before_it_is_needed(make: MakeStage) -> None:
+    """With the next news of the cluster, which come every minute."""
+    stage = make()
+    stage.push(A)
+    stage.serve()
+    stage.do(model_connection(stage).hang_up)
+    stage.learn()
+    stage.advance(0.1)
+    assert model_connection(stage).end == ""
+    stage.finish()
+
+
+def test_links_that_nothing_goes_by_are_closed(make: MakeStage) -> None:
+    """Before the broker does it: those of the degraded lanes, and of a broker that leads nothing any more."""
+    stage = make()
+    stage.push(A)
+    stage.advance(SPOOL_AFTER_SECONDS + 0.01)
+    stage.serve()
+    stage.commit()
+    stage.push(A)
+    stage.serve()
+    assert roles(stage) == [Role.DEGRADED, Role.HEALTHY]
+    connections = [link.connection for link in stage.produce.rounds.links() if link.node == 1]
+    stage.advance(182.0)
+    assert roles(stage) == [Role.HEALTHY]
+    stage.kafka.leaders = dict.fromkeys(stage.kafka.leaders, 2)
+    stage.learn()
+    stage.advance(182.0)
+    assert roles(stage) == []
+    assert [each.end for each in connections if each is not None] == ["idle", "idle"]
+    stage.push(A)
+    assert flying(stage) == [[[3]]]
+    stage.finish()
+
+
+def test_nothing_is_sent_while_a_connection_renews_its_login(make: MakeStage) -> None:
+    """What comes meanwhile goes when that is over."""
+    stage = make()
+    stage.push(A)
+    stage.serve()
+    connection = model_connection(stage)
+    connection.busy = True
+    stage.push(A)
+    stage.advance(0.1)
+    assert flying(stage) == []
+    connection.busy = False
+    stage.do(connection.on_free)
+    assert flying(stage) == [[[2]]]
+    stage.finish()
+
+
+def model_connection(stage: ModelStage) -> ModelConnection:
+    """Of the first link to broker 1."""
+    connection: Any = next(link for link in stage.produce.rounds.links() if link.node == 1).connection
+    assert isinstance(connection, ModelConnection)
+    return connection
 
 
 # --- requests that are lost ---------------------------------------------------------------------------------------------
@@ -516,7 +577,8 @@ def test_a_broker_without_a_known_version_of_produce_costs_no_sockets(
 ) -> None:
     """Each connection to it is closed, and it is said why."""
     stage = make()
-    stage.advance(201.0)  # the link that was opened ahead is closed
+    for link in stage.produce.rounds.links():  # opened ahead
+        stage.produce.rounds.prune(link, "idle")
     real, opened = ModelProducer.open, []
 
     async def open_(producer: ModelProducer, node: int) -> Any:

@@ -13,8 +13,8 @@ from aiokafka.errors import SaslAuthenticationFailed, UnsupportedSaslMechanismEr
 from support.black_hole import BlackHole, resolve_to
 from support.wire_server import PASSWORD, WRONG, Asked, WireServer, frame
 
-from bridge.errors import ConnectionEnded, KafkaUnavailable, UnreadableAnswer, UnsupportedBroker
-from bridge.kafka import messages
+from bridge.errors import ConfigurationError, ConnectionEnded, KafkaUnavailable, UnreadableAnswer, UnsupportedBroker
+from bridge.kafka import messages, wire
 from bridge.kafka.connection import reason
 from bridge.kafka.wire import CONNECTION_FAILURES, Connection, connect
 
@@ -360,24 +360,12 @@ async def test_a_login_is_taken(server: WireServer, mechanism: str) -> None:
     assert connection.expired
 
 
-async def test_a_login_ends_before_its_time(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No new request goes on it after four fifths of its life."""
-    server.session_ms = 100_000
-    connection = await opened(server, "SCRAM-SHA-512")
-    loop = asyncio.get_running_loop()
-    now = loop.time()
-    for later, expired in ((79.0, False), (81.0, True)):
-        monkeypatch.setattr(loop, "time", lambda later=later: now + later)
-        assert connection.expired is expired
-    monkeypatch.undo()
-
-
 async def test_an_older_broker_says_nothing_of_an_end(server: WireServer) -> None:
     """SaslAuthenticate 0."""
     server.offered[messages.SASL_AUTHENTICATE] = (0, 0)
     server.session_ms = 1
     connection = await opened(server, "PLAIN")
-    assert not connection.expired
+    assert connection._renewal is None
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
@@ -425,3 +413,191 @@ async def test_a_broker_that_refuses_to_tell_its_versions(server: WireServer) ->
         await connect(HOST, other.sockets[0].getsockname()[1], server.arguments(), WAIT_SECONDS)
     assert isinstance(caught.value, CONNECTION_FAILURES)
     other.close()
+
+
+async def test_a_token_goes_with_its_extensions(server: WireServer) -> None:
+    """In the first message, as RFC 7628 has it; a refusal comes as a challenge, and in the broker's words."""
+    tokens = Tokens("token", {"logicalCluster": "lkc-1", "identityPoolId": "pool-2"})
+    await connect(HOST, server.port, bearer(tokens), WAIT_SECONDS)
+    expected = "n,,\x01auth=Bearer token\x01logicalCluster=lkc-1\x01identityPoolId=pool-2\x01\x01"
+    assert server.tokens == [expected]
+
+    server.takes_tokens = False
+    with pytest.raises(SaslAuthenticationFailed) as caught:
+        await connect(HOST, server.port, bearer(tokens), WAIT_SECONDS)
+    assert "the broker refuses the login: Authentication failed" in reason(caught.value)
+
+
+async def test_without_a_token_no_connection_is_opened(server: WireServer) -> None:
+    """The reason is why there is none."""
+    tokens = Tokens("")
+    tokens.failure = KafkaUnavailable("the token endpoint is in trouble (503)")
+    with pytest.raises(KafkaUnavailable, match="in trouble"):
+        await connect(HOST, server.port, bearer(tokens), WAIT_SECONDS)
+    assert server.opened == 0
+
+
+# --- renewing a login, and staying alive --------------------------------------------------------------------------------
+
+
+class Tokens:
+    """Stands for ``TokenProvider``."""
+
+    def __init__(self, token: str, extensions: dict[str, str] | None = None) -> None:
+        self.failure: Exception | None = None
+        self._token, self._extensions = token, extensions or {}
+
+    async def token(self) -> str:
+        """See there."""
+        if self.failure is not None:
+            raise self.failure
+        return self._token
+
+    def extensions(self) -> dict[str, str]:
+        """See there."""
+        return self._extensions
+
+
+def bearer(tokens: Tokens) -> dict[str, Any]:
+    """Arguments for a login by token."""
+    return {**WireServer.arguments("OAUTHBEARER"), "sasl_oauth_token_provider": tokens}
+
+
+def logins(server: WireServer) -> int:
+    """How many were begun."""
+    return sum(each.api_key == messages.SASL_HANDSHAKE for each in server.asked)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals may follow each other at once."""
+    monkeypatch.setattr(wire, "_RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(wire, "_RENEW_BACKOFF", (0.02, 0.02))
+
+
+async def echo(question: Asked, writer: asyncio.StreamWriter) -> None:
+    """Answer with what was asked."""
+    writer.write(frame(question.correlation_id, question.body))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512", "OAUTHBEARER"])
+async def test_a_login_is_renewed_on_the_open_connection(server: WireServer, mechanism: str) -> None:
+    """Again and again, between questions: each of them has its own answer, and a login is not interrupted."""
+    server.session_ms, server.answer = 100, echo
+    arguments = bearer(Tokens("token")) if mechanism == "OAUTHBEARER" else server.arguments(mechanism)
+    connection = await connect(HOST, server.port, arguments, WAIT_SECONDS)
+    count = 0
+    async with asyncio.timeout(WAIT_SECONDS):
+        while logins(server) < 4:
+            count += 1
+            assert await asked(connection, b"%d" % count) == b"%d" % count
+    assert (connection.end, server.opened) == ("", 1)
+    keys = [each.api_key for each in server.asked]
+    steps = 2 if mechanism.startswith("SCRAM") else 1
+    for at in (at for at, key in enumerate(keys[: -steps - 1]) if key == messages.SASL_HANDSHAKE):
+        assert keys[at + 1 : at + 1 + steps] == [messages.SASL_AUTHENTICATE] * steps
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_renewal_waits_for_the_answer_in_flight_and_goes_before_the_next_request(server: WireServer) -> None:
+    """Whoever sends the next one is told when the connection is free."""
+    server.session_ms = 50
+    unanswered: list[Asked] = []
+
+    async def keep(question: Asked, _: asyncio.StreamWriter) -> None:
+        unanswered.append(question)
+
+    server.answer = keep
+    connection = await connect(HOST, server.port, bearer(Tokens("token")), WAIT_SECONDS)
+    free = asyncio.Event()
+    connection.on_free = free.set
+    busy: list[bool] = []
+    connection.send(QUESTION, 1, [b"what?"], lambda _: busy.append(connection.busy))
+    await until(lambda: unanswered and connection._turn is not None)
+    assert logins(server) == 1
+    server._writers[0].write(frame(unanswered[0].correlation_id, b""))
+    await asyncio.wait_for(free.wait(), WAIT_SECONDS)
+    assert busy == [True]
+    assert not connection.busy
+    assert logins(server) == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_connection_is_used_until_its_login_ends_though_there_is_no_token(
+    server: WireServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker hears nothing of it, and a token that comes in time is taken."""
+    server.session_ms, server.answer = 600, echo
+    tokens = Tokens("token")
+    connection = await connect(HOST, server.port, bearer(tokens), WAIT_SECONDS)
+    tokens.failure = KafkaUnavailable("the token endpoint is in trouble (503)")
+    await until(lambda: "kafka_login_not_renewed" in caplog.messages)
+    assert [vars(each)["error"] for each in caplog.records] == [str(tokens.failure)]
+    assert await asked(connection) == b"what?"
+    tokens.failure = None
+    await until(lambda: logins(server) == 2)
+
+    tokens.failure = ConfigurationError("the token endpoint gives no token (401)")
+    ended = asyncio.Event()
+    connection.on_end = ended.set
+    await asyncio.wait_for(ended.wait(), WAIT_SECONDS)
+    assert connection.end == f"the login has ended, and was not renewed: {tokens.failure}"
+    assert logins(server) == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_renewal_that_the_broker_refuses_ends_the_connection(server: WireServer) -> None:
+    """It would close it itself. Whoever waits for the connection hears of it."""
+    server.session_ms = 300
+    connection = await opened(server, "SCRAM-SHA-256")
+    server.password = WRONG
+    ended = asyncio.Event()
+    connection.on_end = ended.set
+    await asyncio.wait_for(ended.wait(), WAIT_SECONDS)
+    assert "the broker refuses the login: Authentication failed" in connection.end
+    with pytest.raises(ConnectionEnded):
+        await asked(connection)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_connection_that_ends_while_it_renews_its_login_leaves_nobody_waiting(server: WireServer) -> None:
+    """Neither a question that waits for the renewal, nor the renewal."""
+    server.session_ms = 200
+    connection = await opened(server, "PLAIN")
+    server.mute = True
+    await until(lambda: connection.busy)
+    waiting = asyncio.create_task(asked(connection))
+    await until(lambda: logins(server) == 2)
+    for writer in server._writers:
+        writer.transport.abort()
+    with pytest.raises(ConnectionEnded):
+        await waiting
+    await until(lambda: not connection._upkeep)
+
+
+async def test_a_connection_is_kept_alive_by_a_small_question(server: WireServer) -> None:
+    """After that it serves as before."""
+    server.answer = echo
+    connection = await opened(server, "PLAIN")
+    free = asyncio.Event()
+    connection.on_free = free.set
+    before = len(server.asked)
+    connection.keep_alive()
+    await asyncio.wait_for(free.wait(), WAIT_SECONDS)
+    assert [each.api_key for each in server.asked[before:]] == [messages.API_VERSIONS]
+    assert await asked(connection) == b"what?"
+
+
+async def test_a_connection_that_is_dead_is_noticed_when_it_is_kept_alive(
+    server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody needs it."""
+    monkeypatch.setattr(wire, "_UPKEEP_SECONDS", 0.05)
+    connection = await opened(server)
+    ended = asyncio.Event()
+    connection.on_end = ended.set
+    server.mute = True
+    connection.keep_alive()
+    await asyncio.wait_for(ended.wait(), WAIT_SECONDS)
+    assert connection.end == "no answer in time"

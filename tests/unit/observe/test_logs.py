@@ -29,7 +29,7 @@ def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     before = (
         root.handlers[:],
         root.level,
-        {name: logging.getLogger(name).level for name in ("aiokafka", "aiokafka.cluster", "_granian")},
+        {name: logging.getLogger(name).level for name in ("aiokafka", "aiokafka.cluster", "_granian", "botocore")},
     )
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -103,6 +103,13 @@ def test_other_libraries_logs_are_masked(written: Callable[[], str]) -> None:
     logging.getLogger("somebody").warning("event %(to)s", {"to": MESSAGE_ID})
 
     assert_nothing_betrayed(written())
+
+
+def test_what_aws_signs_is_not_written(written: Callable[[], str]) -> None:
+    """Its library prints it at DEBUG, session tokens included."""
+    logging.getLogger("botocore.auth").debug("CanonicalRequest: X-Amz-Security-Token=abc")
+
+    assert written() == ""
 
 
 def fail(text: str) -> None:

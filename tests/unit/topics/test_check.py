@@ -10,13 +10,16 @@ from bridge.config import Settings, load
 from bridge.errors import ConfigurationError, TopicsError
 from bridge.topics import check
 from bridge.topics.check import TopicsCheck
-from bridge.topics.inspect import Finding, NotShown
+from bridge.topics.inspect import Difference, Finding, NotShown
 from bridge.topics.spec import DeclaredTopic
 
 NAME = "chatapp.status.v1"
-HIDDEN = Finding(
-    DeclaredTopic(NAME, 1, 1, {"retention.ms": "1"}), True, [], not_shown=[NotShown("retention.ms", "1", listed=False)]
+EXTERNAL_ONE_REPLICA = Finding(
+    DeclaredTopic(NAME, 1, 3, {}, frozenset()),
+    True,
+    [Difference("replication_factor", "3", "1", weaker=True, expected=False)],
 )
+HIDDEN = Finding(DeclaredTopic(NAME, 1, 1, {"retention.ms": "1"}), True, [], not_shown=[NotShown("retention.ms", "1")])
 
 
 def look(monkeypatch: pytest.MonkeyPatch, *answers: Finding | Exception) -> tuple[TopicsCheck, list[tuple[str, str]]]:
@@ -66,10 +69,33 @@ def test_an_answer_that_nobody_understands_does_not_end_the_looking(monkeypatch:
     assert len(looking.weak[NAME]) == 1
 
 
+def test_what_the_owner_of_a_topic_decided_is_logged_once_and_is_no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``topics.manage = "external"``: one replica may stand on storage that is durable by other means."""
+    looking, logged = look(monkeypatch, EXTERNAL_ONE_REPLICA, EXTERNAL_ONE_REPLICA)
+    assert logged == [("topic_setting_external", f"topic {NAME}, replication_factor: declared 3, found 1")]
+    assert looking.weak == {NAME: []}
+
+
+def test_a_missing_topic_that_others_manage_keeps_the_bridge_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So ``refuse`` has a meaning for them, too; the words send the operator to the owner."""
+
+    async def inspect_all(_settings: Settings) -> dict[str, Finding]:
+        return {NAME: Finding(EXTERNAL_ONE_REPLICA.topic, False, [])}
+
+    async def start() -> None:
+        settings = load(environment={}, assignments=["topics.manage=external"]).settings
+        await TopicsCheck(settings).refuse_weak(asyncio.Event())
+
+    monkeypatch.setattr(check, "inspect_all", inspect_all)
+    with pytest.raises(TopicsError, match=r"is missing.*ask the owner of the topics"):
+        asyncio.run(start())
+
+
 @pytest.mark.parametrize(
     ("answer", "logged"),
     [
         (HIDDEN, []),
+        (EXTERNAL_ONE_REPLICA, []),
         (TypeError("'NoneType' object is not iterable"), ["topics_unchecked"]),
         (TopicsError("no Kafka answers"), ["topics_unchecked"]),
     ],

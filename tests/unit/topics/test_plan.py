@@ -1,10 +1,11 @@
 """What ``topics apply`` would do, and what it leaves with which reason."""
 
+import msgspec
 import pytest
 
 from bridge.config import load
 from bridge.topics.inspect import Difference, Finding, NotShown, is_weaker
-from bridge.topics.plan import CREATE, Allowed, Step, plan
+from bridge.topics.plan import CREATE, EXTERNAL, Allowed, Step, plan
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 STATUS: DeclaredTopic = declared_topics(load(environment={}).settings.topics)["chatapp.status.v1"]
@@ -69,14 +70,28 @@ def test_what_weakens_is_left_unless_told(what: str, declared: str, found: str, 
     assert (done.refused, words in done.remark) == ("", True)
 
 
-@pytest.mark.parametrize("listed", [True, False])
-def test_what_kafka_does_not_show_is_left(*, listed: bool) -> None:
+def test_what_kafka_does_not_show_is_left() -> None:
     """Setting it might be refused, with everything else of the topic; it is no weakness either."""
-    hidden = NotShown("retention.ms", "1", listed)
+    hidden = NotShown("retention.ms", "1", "Kafka shows it without a value")
     (step,) = plan([Finding(STATUS, exists=True, differences=[], replication=3, not_shown=[hidden])], Allowed())
 
     assert (step.what, step.found, step.declared, step.weaker) == ("retention.ms", "unknown", "1", False)
-    assert step.refused == ("Kafka shows it without a value" if listed else "Kafka does not show it")
+    assert step.refused == "Kafka shows it without a value"
+
+
+def test_topics_that_others_manage_are_left_as_they_are() -> None:
+    """Whatever is allowed: a missing topic is an error, and so is what ``topics.file`` expects; the rest is their decision."""
+    external = msgspec.structs.replace(STATUS, expected=frozenset({"retention.ms"}))
+    differences = [
+        Difference("retention.ms", "2", "1", weaker=True),
+        Difference("replication_factor", "3", "1", weaker=True, expected=False),
+    ]
+    everything = Allowed(add_partitions=True, weaker=True)
+    expected, decided = plan([Finding(external, True, differences)], everything)
+    (missing,) = plan([Finding(external, False, [])], everything)
+
+    assert {step.refused for step in (expected, decided, missing)} == {EXTERNAL}
+    assert (missing.weaker, expected.weaker, decided.weaker) == (True, True, False)
 
 
 def test_partitions_are_added_only_when_told_and_never_taken() -> None:

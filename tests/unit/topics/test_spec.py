@@ -80,6 +80,34 @@ def test_a_file_of_ones_own_overrides_key_by_key(tmp_path: Path) -> None:
     assert expected == status.config
 
 
+def test_the_replication_may_be_left_to_the_cluster(tmp_path: Path) -> None:
+    """As where a service fixes it: it is neither asked for nor compared; the other settings are."""
+    status, quarantine = own(tmp_path / "own.toml", '[status]\nreplication_factor = ""\n').values()
+
+    assert (status.replication_factor, quarantine) == (None, QUARANTINE)
+    assert _differences(status, [{"replicas": [1]}] * 12, STATUS.config) == []
+    lowered = status.lowered_to(1)
+    assert (lowered.replication_factor, lowered.config["min.insync.replicas"]) == (None, "1")
+
+
+def test_of_topics_that_others_manage_only_what_ones_own_file_names_is_expected(tmp_path: Path) -> None:
+    """``topics.toml`` is a recommendation to the owner; all is declared as before, for the lanes and the sizes."""
+    (tmp_path / "own.toml").write_text('status.partitions = 24\n[status.config]\n"retention.ms" = 1\n')
+    assignments = [f"topics.file={tmp_path / 'own.toml'}", "topics.manage=external"]
+    status, quarantine = declared_topics(load(environment={}, assignments=assignments).settings.topics).values()
+
+    assert (status.partitions, quarantine.config) == (24, QUARANTINE.config)
+    assert [status.expects(what) for what in ("partitions", "retention.ms", "replication_factor")] == [
+        True,
+        True,
+        False,
+    ]
+    assert quarantine.external
+    assert not quarantine.expects("partitions")
+    assert not STATUS.external
+    assert STATUS.expects("partitions")
+
+
 def test_a_size_left_to_the_cluster_is_the_brokers_default(tmp_path: Path) -> None:
     """What the service reckons with where a topic declares none."""
     status = own(tmp_path / "own.toml", '[status.config]\n"max.message.bytes" = ""\n')["chatapp.status.v1"]
@@ -192,11 +220,21 @@ def test_what_kafka_does_not_show_is_said_and_is_not_weaker() -> None:
     described = [{"replicas": [1, 2, 3]}] * 12
 
     assert _differences(STATUS, described, actual) == []
-    assert [str(each) for each in not_shown(STATUS, actual)] == [
+    hidden = not_shown(STATUS, actual, described)
+    assert [str(each) for each in hidden] == [
         "retention.ms: declared 3024000000, Kafka shows it without a value",
         f"message.timestamp.before.max.ms: declared {2**63 - 1}, Kafka does not show it",
     ]
-    assert Finding(STATUS, exists=True, differences=[], not_shown=not_shown(STATUS, actual)).weaker == []
+    assert Finding(STATUS, exists=True, differences=[], not_shown=hidden).weaker == []
+
+
+@pytest.mark.parametrize("replicas", [[], None])
+def test_replicas_that_are_not_shown_are_unknown(replicas: list[int] | None) -> None:
+    """As where a service stores the records by other means."""
+    described = [{"replicas": replicas}] * 12
+
+    assert _differences(STATUS, described, STATUS.config) == []
+    assert [each.what for each in not_shown(STATUS, STATUS.config, described)] == ["replication_factor"]
 
 
 def test_the_worst_replicated_partition_counts() -> None:
