@@ -13,7 +13,7 @@ from bridge.kafka.errors import NONE, code_name
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.session import TOPIC, Session
 from bridge.topics.inspect import Finding as Inspected
-from bridge.topics.inspect import inspect
+from bridge.topics.inspect import inspect, of_this_kafka
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 _TOPICS, _TEST_TOPIC = "topics", "test topic"
@@ -106,7 +106,7 @@ async def _use_named(session: Session, admin: Admin) -> Finding:
     seen = f"{topic} is there; the test records stay in it until they expire"
     if not session.creates:
         return Finding(_TEST_TOPIC, Outcome.GOOD, seen)
-    wanted = _wanted(session)
+    wanted = await _wanted(session, admin)
     for attempt in _attempts(wanted):
         refused = await _order(admin, attempt, validate_only=True)
         if refused is None:
@@ -114,15 +114,19 @@ async def _use_named(session: Session, admin: Admin) -> Finding:
     return _not_made(session, f"{seen}; Kafka would not let this user create a topic: {refused}")
 
 
-def _wanted(session: Session) -> DeclaredTopic:
-    """The test topic, as the bridge's are declared: its records may be as large as those of the quarantine."""
+async def _wanted(session: Session, admin: Admin) -> DeclaredTopic:
+    """The test topic as `topics apply` would make the bridge's; its records may be as large as those of the quarantine."""
     status, quarantine = declared_topics(session.settings.topics).values()
     brokers = max(1, len(session.brokers))
     topic = status.lowered_to(brokers)
     largest = {_LARGEST: str(max(status.max_message_bytes, quarantine.max_message_bytes))}
     config = {**topic.config, **largest} if _LARGEST in topic.config else topic.config
     partitions = min(brokers, _MOST_PARTITIONS)
-    return msgspec.structs.replace(topic, name=session.name, partitions=partitions, config=config)
+    topic = msgspec.structs.replace(topic, name=session.name, partitions=partitions, config=config)
+    try:
+        return await of_this_kafka(admin, topic)
+    except UnsupportedBroker:
+        return topic
 
 
 def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
@@ -133,7 +137,7 @@ def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
 
 
 async def _make(session: Session, admin: Admin) -> Finding:
-    wanted = _wanted(session)
+    wanted = await _wanted(session, admin)
     for attempt in _attempts(wanted):
         session.leave(TOPIC, session.name, "it was not confirmed that Kafka has deleted it")
         refused = await _order(admin, attempt, validate_only=False)
