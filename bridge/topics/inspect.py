@@ -204,7 +204,7 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
 
 
 async def of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
-    """The topic without the settings that Kafka does not know; of several it names one at a time."""
+    """The topic without the settings that Kafka does not know; of several it names one at a time. Nothing is created."""
     while True:
         response = await client.order(CreateTopicsRequest([_new(topic, topic.config)], ANSWER_MS, validate_only=True))
         ((_, code, message, *_),) = response.topic_errors

@@ -233,7 +233,7 @@ async def test_a_group_is_shown_and_moved(kafka: EmbeddedKafka, tmp_path: Path) 
     moved = await done(bootstrap, *reset, "--to-time", "-1h", "--undo-file", undo, topics__status=topic)
     assert "Moved." in moved
     assert await committed(bootstrap, group, topic) == [0, 10]
-    await done(bootstrap, *reset, "--undo", undo, topics__status=topic)
+    await done(bootstrap, *reset, "--undo", undo, "--undo-file", tmp_path / "again.json", topics__status=topic)
     assert await committed(bootstrap, group, topic) == [4, None]
     assert "there is none" in (await command(bootstrap, "replay", "groups", "show", "nobody")).err
 

@@ -118,7 +118,7 @@ async def _use_named(session: Session, admin: Admin) -> Finding:
 
 
 async def _wanted(session: Session, admin: Admin) -> DeclaredTopic:
-    """The test topic, as ``topics apply`` makes the bridge's: its records may be as large as those of the quarantine."""
+    """The test topic as `topics apply` would make the bridge's; its records may be as large as those of the quarantine."""
     status, quarantine = declared_topics(session.settings.topics).values()
     brokers = max(1, len(session.brokers))
     topic = status.lowered_to(brokers)
@@ -129,7 +129,7 @@ async def _wanted(session: Session, admin: Admin) -> DeclaredTopic:
     try:
         return await of_this_kafka(admin, topic)
     except UnsupportedBroker:
-        return topic  # creating it fails for the same reason, which is then the finding
+        return topic
 
 
 def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:

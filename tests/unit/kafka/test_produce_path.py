@@ -589,7 +589,7 @@ class AnyFault(Promises):
 
 TestAnyFault = AnyFault.TestCase
 TestAnyFault.settings = settings(
-    max_examples=10_000 if LONG else 300,
+    max_examples=10_000 if LONG else 200,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
