@@ -36,8 +36,9 @@ _SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
 # A broker that has just started has no producer ids yet, and answers with one of these codes for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
-# Three of these refusals within half a minute are believed. The bridge asks again after an hour.
-_REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 3600.0
+# Three of these refusals within half a minute are believed, each two seconds or more after the one before: a cluster that has
+# just started may refuse for a moment. The bridge asks again after an hour.
+_REFUSALS, _REFUSALS_SECONDS, _REFUSALS_APART_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 2.0, 3600.0
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -370,7 +371,9 @@ class Cluster:
             counts: whether this is how a cluster without idempotent producers refuses.
         """
         now, idempotence = self._loop.time(), self._settings.idempotence
-        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now] * counts
+        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS]
+        if counts and not any(now - at < _REFUSALS_APART_SECONDS for at in self._refused_ids):
+            self._refused_ids.append(now)
         if self.producer_id != NO_PRODUCER_ID:
             if idempotence == "true" or len(self._refused_ids) < _REFUSALS:
                 way_out = f'kafka.idempotence is "{idempotence}"; with "false" the bridge publishes without one'
