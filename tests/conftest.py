@@ -4,6 +4,7 @@
 ``topic``             makes topics on it: ``name = await topic(partitions=3)``
 ``cluster``           three embedded nodes, whole again after each test
 ``cluster_topic``     makes topics on those
+``login_kafka``       one embedded node with a login
 ``registry``          a Schema Registry, whole again after each test; take subjects of unique names
 ``java``              the Java programs beside the tests; ``java_partitions``, ``java_read`` are two of them
 """
@@ -28,6 +29,7 @@ from support.limits import (  # noqa: F401 - hooks, which pytest looks for here
     pytest_timeout_set_timer,
     pytest_unconfigure,
 )
+from support.services import LoginKafka
 from support.topics import create_topic
 from support.workers import (  # noqa: F401 - hooks, which pytest looks for here
     pytest_collection_modifyitems,
@@ -109,6 +111,14 @@ def cluster(_three_nodes: EmbeddedKafka) -> Iterator[EmbeddedKafka]:
 def cluster_topic(cluster: EmbeddedKafka) -> MakeTopic:
     """Makes topics of unique names on the three nodes, replicated three times unless told."""
     return partial(create_topic, cluster.bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def login_kafka() -> Iterator[LoginKafka]:
+    """One embedded node with a login, for the session; a service is played before it (``support/services.py``)."""
+    with brokers.running(LoginKafka()) as kafka:
+        brokers.used.append("embedded, one node with a login")
+        yield kafka
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,9 @@ _SAME_BROKER: Final = 5
 _UNKNOWN_TOPIC: Final = 3
 # A broker that has just started has no producer ids yet, and answers with one of these codes for a moment.
 _NOT_YET: Final = {14, 15, 16, 41}
-# Three of these refusals within half a minute are believed. The bridge asks again after an hour.
-_REFUSALS, _REFUSALS_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 3600.0
+# Three of these refusals within half a minute are believed, each two seconds or more after the one before: a cluster that has
+# just started may refuse for a moment. The bridge asks again after an hour.
+_REFUSALS, _REFUSALS_SECONDS, _REFUSALS_APART_SECONDS, _ASK_AGAIN_SECONDS = 3, 30.0, 2.0, 3600.0
 _CONFIG_OF_A_TOPIC: Final = 2
 _MAX_MESSAGE_BYTES: Final = "max.message.bytes"
 
@@ -51,6 +52,22 @@ class ProducerId(NamedTuple):
 
 NO_PRODUCER_ID: Final = ProducerId(-1, -1)
 """Stands for a producer id where the cluster has none to give."""
+
+
+async def ask_producer_id(connection: Connection) -> messages.ProducerId:
+    """Ask a broker for a producer id, and again while it has none yet. The caller sets a limit.
+
+    Raises:
+        UnsupportedBroker: the broker does not offer the request.
+        ConnectionEnded, UnreadableAnswer: the broker gave no answer, or one that could not be read.
+    """
+    version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+    while True:
+        answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
+        given = messages.read_producer_id(answer)
+        if given.code not in _NOT_YET:
+            return given
+        await asyncio.sleep(_INTERVAL_SECONDS)
 
 
 class Cluster:
@@ -86,6 +103,7 @@ class Cluster:
         self._questions = 0
         self._kept_answer: Metadata | None = None
         self._kept_broker: Broker | None = None
+        self._refused_by: set[Broker | None] = set()
         self.brokers: dict[int, Broker] = {}
         self.identity = Identity()
         self.is_other = False
@@ -250,9 +268,9 @@ class Cluster:
         Ask one broker after another. An earlier broker may still answer after a later one was asked.
         """
         known = random.sample(sorted(self.brokers.items()), len(self.brokers))
-        # One broker that refuses a producer id does not speak for the cluster: another one is asked, that one last.
+        # One broker that refuses a producer id does not speak for the cluster: others are asked, that one last.
         refused = self._id_wanted and 0 < len(self._refused_ids) < _REFUSALS
-        known.sort(key=lambda each: refused and each[1] == self._kept_broker)
+        known.sort(key=lambda each: refused and each[1] in self._refused_by)
         named = [(f"broker {node}, advertised as ", broker) for node, broker in known]
         first = [("", Broker(host, port)) for host, port, _ in collect_hosts(self._settings.bootstrap_servers)]
         attempts: list[Callable[[], Coroutine[Any, Any, Metadata]]]
@@ -335,33 +353,23 @@ class Cluster:
 
         A refusal is logged, and the connection stays open.
         """
-        connection = self._connection
-        assert connection is not None  # noqa: S101 - the metadata has just come over it
+        assert self._connection is not None  # noqa: S101 - the metadata has just come over it
         try:
-            version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+            async with asyncio.timeout(_UPDATE_SECONDS):
+                given = await ask_producer_id(self._connection)
         except UnsupportedBroker as error:
             return self._no_producer_id(str(error), counts=True)
-        try:
-            given = await self._init_producer_id(connection, version)
         except ConnectionEnded as error:
             return self._no_producer_id(f"InitProducerId was not answered: {error}", counts=False)
         if given.code:
             why = f"{code_name(given.code)}{_REMEDIES.get(given.code, '')}"
             return self._no_producer_id(why, counts=given.code in _REMEDIES)
-        self._id_wanted, self._ask_id_at, self._refused_ids = False, float("inf"), []
+        self._id_wanted, self._ask_id_at = False, float("inf")
+        self._refused_ids, self._refused_by = [], set()
         self.producer_ids += 1
         self.producer_id = ProducerId(given.producer_id, given.epoch)
         log.info("producer_id_given", producer_id=given.producer_id)
         return True
-
-    async def _init_producer_id(self, connection: Connection, version: int) -> messages.ProducerId:
-        async with asyncio.timeout(_UPDATE_SECONDS):
-            while True:
-                answer = await connection.ask(messages.INIT_PRODUCER_ID, version, messages.init_producer_id_request())
-                given = messages.read_producer_id(answer)
-                if given.code not in _NOT_YET:
-                    return given
-                await asyncio.sleep(_INTERVAL_SECONDS)
 
     def _no_producer_id(self, why: str, *, counts: bool) -> bool:
         """The cluster gave no producer id; return whether the bridge goes on without one.
@@ -371,7 +379,10 @@ class Cluster:
             counts: whether this is how a cluster without idempotent producers refuses.
         """
         now, idempotence = self._loop.time(), self._settings.idempotence
-        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS] + [now] * counts
+        self._refused_ids = [at for at in self._refused_ids if now - at < _REFUSALS_SECONDS]
+        if counts and not any(now - at < _REFUSALS_APART_SECONDS for at in self._refused_ids):
+            self._refused_ids.append(now)
+        self._refused_by.add(self._kept_broker)
         if self.producer_id != NO_PRODUCER_ID:
             if idempotence == "true" or len(self._refused_ids) < _REFUSALS:
                 way_out = f'kafka.idempotence is "{idempotence}"; with "false" the bridge publishes without one'

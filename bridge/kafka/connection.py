@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
     KafkaConnectionError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
@@ -126,7 +125,6 @@ def reason(error: BaseException) -> str:  # noqa: PLR0911 - an answer for each k
 
 _WORDS: Final[list[tuple[type[BaseException], str]]] = [
     (UnsupportedSaslMechanismError, "the broker does not offer kafka.sasl_mechanism on this listener"),
-    (ClusterAuthorizationFailedError, "no ACL lets this user write to a topic; see `chatapp-bridge topics acls`"),
     *(
         (kind, "the broker hung up; look at kafka.security_protocol and kafka.ssl_certfile")
         for kind in (KafkaConnectionError, ConnectionResetError, EOFError)

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -322,9 +323,13 @@ def _answer(response: "httpx.Response") -> dict[str, Any]:
 def _life(expires_in: object, token: str) -> float:
     """How many seconds a token is valid: what the endpoint says, or else the token itself, if it is a JWT."""
     try:
-        return float(expires_in)  # type: ignore[arg-type]  # some providers send a text
+        said = float(expires_in)  # type: ignore[arg-type]  # some providers send a text
     except (TypeError, ValueError):
-        pass
+        said = _life_in(token)
+    return said if math.isfinite(said) else _UNKNOWN_SECONDS
+
+
+def _life_in(token: str) -> float:
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -177,7 +177,13 @@ class Producer:
     def renumber(self, batch: Batch) -> None:
         """The batch may be in the log, and is to be taken apart: its numbers must not be used for other records."""
         if batch.unresolved:
+            if not batch.numbered:
+                self._rest(batch)
             self.sequences.raise_epoch(batch)
+
+    def _rest(self, batch: Batch) -> None:
+        """Give a late copy of a batch without numbers the time to arrive before anything newer."""
+        self.sequences.of(batch.topic, batch.partition).rests_until = self._loop.time() + _REST_SECONDS
 
     def use_next_codec(self, batch: Batch) -> bool:
         """The broker does not take the batch's codec: another one from now on; False where there is none left."""
@@ -246,7 +252,7 @@ class Producer:
             error = None  # the broker has it from an attempt before
         if error is None:
             if batch.unresolved and not batch.numbered:
-                numbers.rests_until = self._loop.time() + _REST_SECONDS
+                self._rest(batch)
             batch.unresolved = False
             self.sequences.acknowledged(batch)
             if self._right_missing:

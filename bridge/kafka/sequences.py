@@ -11,7 +11,8 @@ another; so nothing of the former numbers is kept (``forget_all``).
 
 A cluster without idempotent producers gives no producer id. Then batches have no numbers (``NO_PRODUCER_ID``), and a
 batch that is sent again after a doubtful answer may be in the log twice. No epoch keeps the first copy out if it is late.
-So after such a batch is acknowledged, the partition rests: a live broker appends the first copy before anything newer.
+So after such a batch is acknowledged, or before it is taken apart, the partition rests: a live broker appends the first
+copy before anything newer.
 If the cluster gives a producer id later, a batch that is unresolved is settled without numbers first.
 """
 

@@ -341,7 +341,7 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
     loop, began = asyncio.get_running_loop(), time.perf_counter()
     until = loop.time() + timeout_seconds
     addresses = await _addresses(host, port, until)
-    login = await _login(arguments, until)
+    login = await _begun_login(arguments, until)
     async with asyncio.timeout_at(until):
         connection = await _first_that_connects(host, addresses, arguments, until)
         try:
@@ -355,16 +355,6 @@ async def connect(host: str, port: int, arguments: dict[str, Any], timeout_secon
     return connection
 
 
-async def _login(arguments: dict[str, Any], until: float) -> Login | None:
-    if not arguments["security_protocol"].startswith("SASL"):
-        return None
-    try:
-        async with asyncio.timeout_at(until):
-            return await Login.begin(arguments)
-    except TimeoutError as error:
-        raise KafkaUnavailable("no token for the login came in time; look at kafka.sasl_oauth and its keys") from error
-
-
 async def _addresses(host: str, port: int, until: float) -> list[tuple[Any, ...]]:
     try:
         async with asyncio.timeout_at(until):
@@ -375,6 +365,17 @@ async def _addresses(host: str, port: int, until: float) -> list[tuple[Any, ...]
     except TimeoutError as error:
         raise KafkaUnavailable(no_dns_answer(host)) from error
     return list(dict.fromkeys(address[4][:2] for address in found))
+
+
+async def _begun_login(arguments: dict[str, Any], until: float) -> Login | None:
+    if not arguments["security_protocol"].startswith("SASL"):
+        return None
+    try:
+        async with asyncio.timeout_at(until):
+            return await Login.begin(arguments)
+    except TimeoutError as error:
+        keys = "kafka.sasl_oauth and its keys"
+        raise KafkaUnavailable(f"no token for the login came in time; look at {keys}") from error
 
 
 async def _first_that_connects(

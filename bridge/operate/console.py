@@ -6,6 +6,7 @@ Results go to standard output (``show``), everything about the work goes to stan
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,14 @@ def show(*lines: str, out: TextIO | None = None) -> None:
 def say(text: str) -> None:
     """Print a line about the work on standard error, with the program's name before it."""
     show(f"chatapp-bridge: {text}", out=sys.stderr)
+
+
+class _LogLine(logging.Formatter):
+    """A line of the log, in a command that configures no log: with its reason, which is not part of the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        why = getattr(record, "error", "")
+        return f"chatapp-bridge: {record.getMessage()}{f': {why}' if why else ''}"
 
 
 def table(
@@ -111,6 +120,8 @@ def time_text(time_ms: int) -> str:
 
 def ended(command: Callable[[], int]) -> int:
     """Run a command to its end: its exit code, or that of the error it ended with, after the error was printed."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_LogLine())
     try:
         code = command()
         sys.stdout.flush()

@@ -114,7 +114,7 @@ def _fails(finding: topics.Finding) -> bool:
 
 
 def _decided(difference: topics.Difference) -> str:
-    return "" if difference.expected else ", as its owner decided"
+    return "" if difference.expected else ", as the topic's owner decided"
 
 
 async def _plan(options: argparse.Namespace, settings: config.Settings) -> int:

@@ -61,7 +61,7 @@ class TopicsCheck:
             return
         if weak:
             external = self._settings.topics.manage == "external"
-            todo = "ask the owner of the topics to change it" if external else "mend it (chatapp-bridge topics plan)"
+            todo = "ask the owner of the topics to change it" if external else "change it (chatapp-bridge topics plan)"
             raise TopicsError(f"{'; '.join(weak)}; {todo}, or set topics.check=warn")
 
     async def run(self) -> Never:

@@ -185,7 +185,7 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
     Raises:
         TopicsError: Kafka refused; names the topic, its reason, and what to do.
     """
-    topics = [await _of_this_kafka(client, topic) for topic in topics]
+    topics = [await of_this_kafka(client, topic) for topic in topics]
     if not topics:
         return []
     by_name = {topic.name: topic for topic in topics}
@@ -203,8 +203,8 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
     return topics
 
 
-async def _of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
-    """The topic without the settings that Kafka does not know; of several it names one at a time."""
+async def of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
+    """The topic without the settings that Kafka does not know; of several it names one at a time. Nothing is created."""
     while True:
         response = await client.order(CreateTopicsRequest([_new(topic, topic.config)], ANSWER_MS, validate_only=True))
         ((_, code, message, *_),) = response.topic_errors

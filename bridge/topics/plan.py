@@ -23,7 +23,7 @@ _REASSIGN = (
 )
 
 
-EXTERNAL: Final = 'topics.manage = "external", so its owner decides'
+EXTERNAL: Final = 'topics.manage is "external", so the owner of the topics decides'
 
 
 class Allowed(msgspec.Struct, frozen=True):

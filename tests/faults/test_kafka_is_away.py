@@ -103,7 +103,7 @@ DEGRADED = [
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize(("placement", "spool"), DEGRADED if LONG else DEGRADED[:2])
+@pytest.mark.parametrize(("placement", "spool"), DEGRADED if LONG else DEGRADED[:1])
 async def test_a_degraded_partition_does_not_slow_its_neighbours(
     cluster: EmbeddedKafka, make_arena: MakeArena, placement: tuple[dict[int, list[int]], int], *, spool: bool
 ) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
-from support import brokers
 from support.arena import LONG, Arena, Verdict
 from support.kafka_frames import CREATE_TOPICS, DESCRIBE_CONFIGS, INIT_PRODUCER_ID, PRODUCE
 from support.kafka_proxy import Fault, KafkaProxy, Script
@@ -25,14 +24,6 @@ from bridge.lab.simulate.campaign import Mix
 
 RATE = 400.0
 SOON_SECONDS = 20.0
-
-
-@pytest.fixture(scope="module")
-def login_kafka() -> Iterator[LoginKafka]:
-    """One broker with a login, for this module."""
-    with brokers.running(LoginKafka()) as kafka:
-        brokers.used.append("embedded, one node with a login")
-        yield kafka
 
 
 class Stand:
@@ -191,12 +182,19 @@ async def test_on_event_hubs_a_backlog_goes_out_in_gzip_and_in_requests_that_it_
 # --- with what the doctor says ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [ApsaraMQ, EventHubs])
+@pytest.mark.parametrize(
+    ("kind", "needed"),
+    [
+        (ApsaraMQ, {"kafka.idempotence": "false", "topics.manage": "external"}),
+        (EventHubs, {"kafka.compression_type": "gzip"}),
+    ],
+)
 async def test_with_what_the_doctor_says_an_outage_is_survived_and_replayed(
-    kind: type[Service], stand: Callable[..., Any], login_kafka: LoginKafka
+    kind: type[Service], needed: dict[str, str], stand: Callable[..., Any], login_kafka: LoginKafka
 ) -> None:
     """Its TOML, the bridge, an outage, a replay into another topic, and an audit that finds nothing wrong."""
     advice = await advised(login_kafka, kind())
+    assert advice.items() >= needed.items()
     here = await stand(kind(), advice)
     here.load(2)
     await here.published(200)

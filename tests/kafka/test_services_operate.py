@@ -5,27 +5,16 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from confluent_kafka import Producer
-from support import brokers
 from support.kafka_frames import CREATE_TOPICS, INIT_PRODUCER_ID
 from support.services import ApsaraMQ, LoginKafka
 from support.topics import consume_all, create_topic, unique_name, until
 
 RECORDS, RATE = 1_200, 400
-
-
-@pytest.fixture(scope="module")
-def login_kafka() -> Iterator[LoginKafka]:
-    """One broker with a login, for this module."""
-    with brokers.running(LoginKafka()) as kafka:
-        brokers.used.append("embedded, one node with a login")
-        yield kafka
 
 
 class Operator:

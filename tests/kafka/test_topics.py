@@ -234,8 +234,8 @@ async def test_topics_that_others_manage_are_looked_at_and_never_changed(
     for command in (["check"], ["plan"], ["apply", "--add-partitions", "--allow-weaker"]):
         assert await names.run(*command) == 0
     said = capsys.readouterr().out
-    assert "  retention.ms: declared 3024000000, found 60000 (weaker), as its owner decided\n" in said
-    assert 'nothing is created or changed here: topics.manage = "external"' in said
+    assert "  retention.ms: declared 3024000000, found 60000 (weaker), as the topic's owner decided\n" in said
+    assert 'nothing is created or changed here: topics.manage is "external"' in said
     assert f"{names.status}: left as it is\n" in said
     names.own = tmp_path / "topics.toml"
     names.own.write_text('[status.config]\n"retention.ms" = 3024000000\n')

@@ -23,6 +23,7 @@ _SHARED = (
     "_guarded",
     "_one_node",
     "kafka",
+    "login_kafka",
     "kafka_bootstrap",
     "_registry",
     "wheel",

@@ -324,7 +324,7 @@ pieces = st.sampled_from(
 
 
 @needs_it
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(pieces, max_size=20).map("".join))
 def test_json_that_is_not_quite_is_mended_alike(text: str) -> None:
     """Whatever it is; and what comes of it as a body."""

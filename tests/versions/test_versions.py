@@ -145,6 +145,9 @@ async def test_an_outage_loses_nothing_and_the_audit_agrees(kafka: EmbeddedKafka
 async def found_healthy(bootstrap: str, bridge: BridgeProcess, names: dict[str, str]) -> None:
     """What an operator asks about a deployment that works: each such command has to be content with it."""
     await done(bootstrap, "probe", "--url", bridge.url, access__path_secrets=SECRET, **names)
+    report = json.loads(await done(bootstrap, "doctor", "--format", "json", **names))
+    assert {check["outcome"] for check in report["checks"] if check["name"] != "topics"} == {"good"}, report
+    assert [left["kind"] for left in report["left"]] == ["transactional id"]
 
 
 async def test_a_spool_that_was_left_is_drained(kafka: EmbeddedKafka, tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ async def test_a_group_is_shown_and_moved(kafka: EmbeddedKafka, tmp_path: Path) 
     moved = await done(bootstrap, *reset, "--to-time", "-1h", "--undo-file", undo, topics__status=topic)
     assert "Moved." in moved
     assert await committed(bootstrap, group, topic) == [0, 10]
-    await done(bootstrap, *reset, "--undo", undo, topics__status=topic)
+    await done(bootstrap, *reset, "--undo", undo, "--undo-file", tmp_path / "again.json", topics__status=topic)
     assert await committed(bootstrap, group, topic) == [4, None]
     assert "there is none" in (await command(bootstrap, "replay", "groups", "show", "nobody")).err
 

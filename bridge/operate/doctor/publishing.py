@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from bridge.errors import ConnectionEnded, UnsupportedBroker
-from bridge.kafka import messages
 from bridge.kafka.batch import Codec
-from bridge.kafka.cluster import ProducerId
+from bridge.kafka.cluster import ProducerId, ask_producer_id
 from bridge.kafka.errors import Action, code_name
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.sending import Sent, records_of, send, send_patiently
@@ -20,9 +19,7 @@ _ASKED: Final = 5
 _BELIEVED: Final = 3
 _AGAIN_SECONDS: Final = 0.3
 _ID_SECONDS: Final = 5.0
-_NO_ANSWER: Final = f"no answer within {_ID_SECONDS:g} s"
-# Brokers that have just started answer so for a moment.
-_NOT_YET: Final = {14, 15, 16, 41}
+_NO_ANSWER: Final = f"no producer id within {_ID_SECONDS:g} s"
 # In the order in which they are advised: by what they cost the bridge.
 _ADVISED: Final[tuple[Codec, ...]] = ("lz4", "zstd", "snappy", "gzip", "none")
 _SOME: Final[tuple[Codec, ...]] = ("gzip", "none")
@@ -83,22 +80,13 @@ async def _ask(session: Session, node: int) -> ProducerId | str:
     """A producer id from that broker, or why there is none."""
     connection = await session.connection(node)
     try:
-        version = messages.common_version(messages.INIT_PRODUCER_ID, connection.versions)
+        async with asyncio.timeout(_ID_SECONDS):
+            answer = await ask_producer_id(connection)
     except UnsupportedBroker as error:
         return str(error)
-    passing = ""
-    try:
-        async with asyncio.timeout(_ID_SECONDS):
-            while True:
-                body = messages.init_producer_id_request()
-                answer = messages.read_producer_id(await connection.ask(messages.INIT_PRODUCER_ID, version, body))
-                if answer.code not in _NOT_YET:
-                    break
-                passing = f"for {_ID_SECONDS:g} s the answer is {code_name(answer.code)}"
-                await asyncio.sleep(_AGAIN_SECONDS)
     except TimeoutError:
         connection.abort(_NO_ANSWER)
-        return passing or _NO_ANSWER
+        return _NO_ANSWER
     except ConnectionEnded:
         return "the broker closed the connection"
     return code_name(answer.code) if answer.code else ProducerId(answer.producer_id, answer.epoch)

@@ -15,7 +15,7 @@ from bridge.operate import console
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.session import TOPIC, Session
 from bridge.topics.inspect import Finding as Inspected
-from bridge.topics.inspect import inspect
+from bridge.topics.inspect import inspect, of_this_kafka
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 _TOPICS, _TEST_TOPIC = "topics", "test topic"
@@ -49,16 +49,19 @@ async def declared(session: Session) -> Finding:
     missing = [each.topic.name for each in found if not each.exists]
     weaker = [line for each in found if each.exists for line in each.weaker]
     hidden = [f"{each.topic.name}, {setting.what}" for each in found for setting in each.not_shown]
+    left = [line for each in found for line in each.left_to_owner]
     session.topics_as_declared = not (missing or weaker or hidden)
-    facts = {"missing": missing, "weaker": weaker, "not_shown": hidden}
+    facts = {"missing": missing, "weaker": weaker, "not_shown": hidden, "left_to_owner": left}
     if missing:
         return _missing(session, missing, facts)
     if weaker:
         why = "`chatapp-bridge topics plan` shows what can be changed. What stays weaker can cost records."
         return Finding(_TOPICS, Outcome.ADVICE, "; ".join(weaker), why, facts=facts)
-    if hidden:
-        seen = f"both are there; Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"
-        return Finding(_TOPICS, Outcome.GOOD, seen, "Compare these settings where the topics are managed.", facts=facts)
+    notes = [f"weaker than recommended, as their owner decided: {'; '.join(left)}"] if left else []
+    notes += [f"Kafka does not show {len(hidden)} of their settings: {'; '.join(hidden)}"] if hidden else []
+    if notes:
+        seen, why = "; ".join(["both are there", *notes]), "Compare these settings where the topics are managed."
+        return Finding(_TOPICS, Outcome.GOOD, seen, why, facts=facts)
     return Finding(_TOPICS, Outcome.GOOD, "both are there, and nothing is weaker than declared", facts=facts)
 
 
@@ -130,7 +133,7 @@ async def _use_named(session: Session, admin: Admin) -> Finding:
     seen = f"{topic} is there; the test records stay in it until they expire"
     if not session.creates:
         return Finding(_TEST_TOPIC, Outcome.GOOD, seen)
-    wanted = _wanted(session)
+    wanted = await _wanted(session, admin)
     for attempt in _attempts(wanted):
         refused = await _order(admin, attempt, validate_only=True)
         if refused is None:
@@ -138,15 +141,19 @@ async def _use_named(session: Session, admin: Admin) -> Finding:
     return _not_made(session, f"{seen}; Kafka would not let this user create a topic: {refused}")
 
 
-def _wanted(session: Session) -> DeclaredTopic:
-    """The test topic, as the bridge's are declared: its records may be as large as those of the quarantine."""
+async def _wanted(session: Session, admin: Admin) -> DeclaredTopic:
+    """The test topic as `topics apply` would make the bridge's; its records may be as large as those of the quarantine."""
     status, quarantine = declared_topics(session.settings.topics).values()
     brokers = max(1, len(session.brokers))
     topic = status.lowered_to(brokers)
     largest = {_LARGEST: str(max(status.max_message_bytes, quarantine.max_message_bytes))}
     config = {**topic.config, **largest} if _LARGEST in topic.config else topic.config
     partitions = min(brokers, _MOST_PARTITIONS)
-    return msgspec.structs.replace(topic, name=session.name, partitions=partitions, config=config)
+    topic = msgspec.structs.replace(topic, name=session.name, partitions=partitions, config=config)
+    try:
+        return await of_this_kafka(admin, topic)
+    except (ConnectionEnded, UnsupportedBroker):
+        return topic
 
 
 def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
@@ -157,7 +164,7 @@ def _attempts(wanted: DeclaredTopic) -> list[DeclaredTopic]:
 
 
 async def _make(session: Session, admin: Admin) -> Finding:
-    wanted, doubtful = _wanted(session), False
+    wanted, doubtful = await _wanted(session, admin), False
     console.say(f"doctor: makes topic {session.name}")  # for whoever kills it
     for attempt in _attempts(wanted):
         session.leave(TOPIC, session.name, "it was not confirmed that Kafka has deleted it")

@@ -220,15 +220,21 @@ class Refusing:
     async def _metadata(self) -> Any:
         return Metadata("", {}, self.topics)
 
+    async def learn(self, after: float = 2.0) -> bool:
+        """Ask for everything once more, as many seconds after the refusals so far."""
+        self.cluster._refused_ids = [at - after for at in self.cluster._refused_ids]
+        return await self.cluster._learn()
+
 
 @pytest.mark.parametrize("offered", [True, False])
 async def test_a_cluster_that_gives_no_producer_ids_is_done_without(
     monkeypatch: pytest.MonkeyPatch, *, offered: bool
 ) -> None:
-    """After three refusals, not before; it is asked again after an hour, and an id is used from then on."""
+    """After three refusals, not before and not at once; it is asked again after an hour, and an id is used from then on."""
     refusing = Refusing(monkeypatch, "auto", offered=offered)
     cluster = refusing.cluster
-    assert [await cluster._learn() for _ in range(3)] == [False, False, True]
+    assert [await refusing.learn(0.1) for _ in range(9)] == [False] * 9
+    assert [await refusing.learn() for _ in range(2)] == [False, True]
     assert cluster.producer_id == NO_PRODUCER_ID
     assert not cluster.last_error
     asked = refusing.asked
@@ -280,7 +286,7 @@ async def test_a_topic_that_comes_into_sight_is_reason_to_ask_again(monkeypatch:
     """A user without any right sees no topic, and gets no producer id either. One that is in sight already is none."""
     refusing = Refusing(monkeypatch, "auto")
     for _ in range(5):
-        await refusing.cluster._learn()
+        await refusing.learn()
     assert refusing.asked == 3
     refusing.topics = [Topic(STATUS, 0, "", {0: 1})]
     for _ in range(2):
@@ -292,8 +298,7 @@ async def test_refusals_far_apart_are_not_believed(monkeypatch: pytest.MonkeyPat
     """A right that was lost for a moment, three times a day, is no cluster without idempotent producers."""
     refusing = Refusing(monkeypatch, "auto")
     for _ in range(5):
-        assert not await refusing.cluster._learn()
-        refusing.cluster._refused_ids = [at - 31 for at in refusing.cluster._refused_ids]
+        assert not await refusing.learn(31)
     assert refusing.cluster.producer_id is None
 
 
@@ -303,7 +308,7 @@ async def test_without_idempotence_no_producer_id_is_asked_for(monkeypatch: pyte
     without.cluster.want_producer_id()
     assert await without.cluster._learn()
     assert (without.asked, without.cluster.producer_id) == (0, NO_PRODUCER_ID)
-    assert [await forever.cluster._learn() for _ in range(9)] == [False] * 9
+    assert [await forever.learn() for _ in range(9)] == [False] * 9
     assert (forever.asked, forever.cluster.producer_id) == (9, None)
     assert 'kafka.idempotence is "true"; with "false" the bridge publishes without one' in forever.cluster.last_error
 
@@ -313,7 +318,7 @@ async def test_other_refusals_are_waited_out(monkeypatch: pytest.MonkeyPatch, *,
     """They do not say that the cluster has no idempotent producers; the words name the key all the same."""
     refusing = Refusing(monkeypatch, "auto")
     refusing.code, refusing.closes = -1, closes
-    assert [await refusing.cluster._learn() for _ in range(20)] == [False] * 20
+    assert [await refusing.learn() for _ in range(20)] == [False] * 20
     assert refusing.cluster.idempotent is None
     assert 'with "false" the bridge publishes without one' in refusing.cluster.last_error
     refusing.closes = False

@@ -109,6 +109,8 @@ def test_a_secret_file_that_changes_is_read_for_the_next_token(endpoint: TokenEn
     [
         ("120", "opaque", 110, 120),
         (None, "opaque", 290, 300),
+        ("inf", "opaque", 290, 300),
+        ("nan", "opaque", 290, 300),
         (None, "a.e30.b", 290, 300),
         ("soon", f"x.{base64.urlsafe_b64encode(json.dumps({'exp': 4_000_000_000}).encode()).decode()}.", 1e9, 4e9),
     ],

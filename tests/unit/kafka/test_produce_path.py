@@ -133,6 +133,22 @@ def test_a_copy_that_is_late_is_appended_before_what_comes_next(without: ModelSt
     assert without.log == [1, 1, 3, 2]
 
 
+def test_a_copy_of_a_batch_that_is_taken_apart_is_appended_before_its_parts(without: ModelStage) -> None:
+    """The partition rests before the parts are sent, so that the copy is not behind anything newer."""
+    key = KEYS[0]
+    without.push(key, key)
+    lose(without)
+    without.advance(0.5)
+    without.refuse(10)
+    without.advance(0.5)
+    assert without.flying == []
+    without.kafka.deliver_late()
+    without.advance(1.0)
+    without.push(key)
+    without.finish()
+    assert without.log == [1, 2, 1, 2, 3]
+
+
 def test_a_batch_that_was_sent_once_is_followed_at_once(without: ModelStage) -> None:
     """Nothing rests where no copy can be late, also where the answer said that nothing was appended."""
     began = without.clock.now
@@ -573,7 +589,7 @@ class AnyFault(Promises):
 
 TestAnyFault = AnyFault.TestCase
 TestAnyFault.settings = settings(
-    max_examples=10_000 if LONG else 300,
+    max_examples=10_000 if LONG else 200,
     stateful_step_count=60 if LONG else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

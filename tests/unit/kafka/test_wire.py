@@ -440,6 +440,20 @@ async def test_without_a_token_no_connection_is_opened(server: WireServer) -> No
     assert server.opened == 0
 
 
+async def test_a_token_that_does_not_come_in_time_is_named(server: WireServer) -> None:
+    """And not the broker, which nobody has asked yet."""
+
+    class Slow(Tokens):
+        async def token(self) -> str:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    with pytest.raises(
+        KafkaUnavailable, match=re.escape("no token for the login came in time; look at kafka.sasl_oauth")
+    ):
+        await connect(HOST, server.port, bearer(Slow("")), 0.05)
+    assert server.opened == 0
+
+
 # --- renewing a login, and staying alive --------------------------------------------------------------------------------
 
 

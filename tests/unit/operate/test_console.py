@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import signal
 
 import pytest
@@ -11,6 +12,16 @@ from bridge.errors import ConfigurationError, ReplayError
 from bridge.operate import console
 
 DAY = 86_400
+
+
+def test_a_line_of_the_log_has_its_reason() -> None:
+    """In a command, where no log is configured."""
+    assert console.ended(lambda: 0) == 0
+    assert logging.lastResort is not None
+    record = logging.makeLogRecord({"msg": "kafka_token_not_renewed", "error": "no token came within 10 s"})
+    assert logging.lastResort.format(record) == "chatapp-bridge: kafka_token_not_renewed: no token came within 10 s"
+    record = logging.makeLogRecord({"msg": "no record of %s", "args": ("t",)})
+    assert logging.lastResort.format(record) == "chatapp-bridge: no record of t"
 
 
 def test_a_table_aligns_each_column() -> None:
