@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
+from support.arena import LONG
 
 from bridge.lab.demo import dashboard
 from bridge.lab.demo.process import Reading
@@ -133,7 +134,7 @@ def _topics(bootstrap: str) -> set[str]:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *([signal.SIGTERM, signal.SIGHUP] if LONG else [])])
 def test_kept_running_it_takes_the_example_and_is_gone_when_interrupted(
     running: subprocess.Popen[str], place: Path, number: signal.Signals
 ) -> None:

@@ -189,7 +189,12 @@ def cut_somewhere() -> Mangle:
 
 
 @pytest.mark.parametrize(
-    "mangle", [one_missing, another_id, lost, cut_somewhere()], ids=["missing", "id", "lost", "cut"]
+    "mangle",
+    [
+        pytest.param(lost, id="lost"),
+        pytest.param(cut_somewhere(), id="cut"),
+        *([pytest.param(one_missing, id="missing"), pytest.param(another_id, id="id")] if LONG else []),
+    ],
 )
 async def test_an_unusable_answer_is_asked_for_again(make_proxied: MakeProxied, mangle: Mangle) -> None:
     """The broker may have appended. The bridge sends the same records with the same numbers, so none is there twice."""
@@ -238,7 +243,7 @@ async def test_a_gap_that_the_broker_sees_raises_the_epoch(make_proxied: MakePro
     assert proxied.cost.producer_ids <= 2
 
 
-@pytest.mark.parametrize("code", [47, 59])
+@pytest.mark.parametrize("code", [59, *([47] if LONG else [])])
 async def test_a_producer_that_the_broker_no_longer_knows_takes_a_new_id(make_proxied: MakeProxied, code: int) -> None:
     """INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID: one new producer id, and no record is lost."""
     proxied = await make_proxied()

@@ -28,7 +28,7 @@ async def test_three_replicas_killed_in_turn_lose_nothing_and_each_keeps_its_ord
     topics = await make_status(bootstrap), await make_quarantine(bootstrap)
     rounds = int(longer(1, 4))
     async with Replicas(bootstrap, tmp_path, topics, count=REPLICAS) as replicas:
-        replicas.load(LONGEST_SECONDS, longer(700, 1500))
+        replicas.load(LONGEST_SECONDS, longer(400, 1500))
         for _ in range(rounds):
             await kill_in_turn(replicas, lambda scrape: scrape.total("reports_published") > 100)
         await cluster.kill_all()

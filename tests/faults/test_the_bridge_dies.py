@@ -32,7 +32,7 @@ async def test_kill_9_in_a_loop_loses_nothing_with_kafka_up_and_down(
     """Under load: while healthy, while journalling with Kafka away, and in mid-drain."""
     arena = await make_arena()
     chance = random.Random(5)  # noqa: S311 - has to be repeatable
-    rounds = int(longer(3, 12))
+    rounds = int(longer(2, 12))
     # Each round takes about a second and a half: half of it until it listens again.
     arena.load(longer(10, 75), longer(700, 1500))
     await arena.until(lambda scrape: scrape.total("reports_published") > 500)

@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import admin as administration
 from confluent_kafka.admin import AdminClient
+from support.arena import LONG
 from support.replaying import (
     Put,
     Read,
@@ -39,7 +40,6 @@ from bridge.kafka.partition import partition_for
 from bridge.lab.embedded import EmbeddedKafka
 from bridge.operate.transactions import Transactions
 
-LONG = os.environ.get("BRIDGE_LONG") == "1"
 ROUNDS = 25 if LONG else 3
 RECORDS = 12_000 if LONG else 4_000
 RATE = 1_000  # so that a busy machine still kills it in the middle
@@ -202,7 +202,7 @@ DYING = """
 """
 
 
-@pytest.mark.parametrize("idempotence", ["auto", "false"])
+@pytest.mark.parametrize("idempotence", ["false", *(["auto"] if LONG else [])])
 def test_without_transactions_nothing_is_lost_and_no_more_is_repeated_than_is_said(
     kafka_bootstrap: str, run: Run, capfd: pytest.CaptureFixture[str], *, idempotence: str
 ) -> None:

@@ -106,6 +106,7 @@ async def test_without_producer_ids_lost_answers_and_an_outage_cost_copies_alone
     A broker that goes on after a pause reads what an abandoned connection brought before, and then the same batch again.
     """
     here = await stand(ApsaraMQ(), {"delivery.producer_timeout_seconds": 1.0})
+    await here.arena.until(lambda scrape: scrape.metrics["kafka_up"] == 1, SOON_SECONDS)
     here.load(3)
     await here.published(200)
     here.lose_answers(every=8)
@@ -124,7 +125,7 @@ async def test_without_producer_ids_lost_answers_and_an_outage_cost_copies_alone
     verdict = await here.finish()
     assert verdict.log.unsequenced == verdict.log.batches
     assert verdict.checked.repeats > 0
-    assert here.service.done[INIT_PRODUCER_ID] == 3
+    assert here.service.done[INIT_PRODUCER_ID] >= 3
     assert len(here.lines("idempotence_not_available")) == 1
     assert here.arena.watcher.scrapes[-1].metrics["kafka_idempotent"] == 0
     assert status["kafka"]["idempotent"] is False
