@@ -72,6 +72,7 @@ async def test_one_two_three_brokers_frozen(cluster: EmbeddedKafka, make_arena: 
     answered_well(arena)
 
 
+@pytest.mark.long
 async def test_all_brokers_back_at_new_addresses(cluster: EmbeddedKafka, make_arena: MakeArena) -> None:
     """A new producer finds them by the addresses it was configured with, without a restart of the bridge."""
     async with AsyncExitStack() as stack:

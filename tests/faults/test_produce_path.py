@@ -37,6 +37,7 @@ def no_json(size: int) -> bytes:
 # --- sizes ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_a_record_that_the_broker_closes_on_becomes_a_dead_letter(make_proxied: MakeProxied) -> None:
     """No request may hold the record. Events go on meanwhile; it alone becomes a dead letter, and the log gives its size."""
     proxied = await make_proxied()
@@ -139,6 +140,7 @@ async def test_a_broker_that_answers_everything_slowly_is_waited_for(make_proxie
     assert len(proxied.produce_connections) <= MOST_CONNECTIONS
 
 
+@pytest.mark.long
 async def test_a_quota_is_heeded(make_proxied: MakeProxied) -> None:
     """After an answer with a throttle time the connection carries no request until that time is over."""
     proxied, loop = await make_proxied(), asyncio.get_running_loop()

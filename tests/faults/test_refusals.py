@@ -29,8 +29,8 @@ MOST_PROBES = longer(60, 150)
 
 @pytest.mark.parametrize(
     ("code", "appended"),
-    [(THROTTLED, False), (UNKNOWN, True)]
-    + ([(UNKNOWN, False), (NO_CODE_OF_KAFKA, False), (NO_CODE_OF_KAFKA, True)] if LONG else []),
+    [(THROTTLED, False)]
+    + ([(UNKNOWN, True), (UNKNOWN, False), (NO_CODE_OF_KAFKA, False), (NO_CODE_OF_KAFKA, True)] if LONG else []),
 )
 async def test_a_refusal_of_everything_is_waited_for(make_proxied: MakeProxied, code: int, *, appended: bool) -> None:
     """It costs no dead letter, no producer id, no connection and few requests; then all is published once, in order.

@@ -14,7 +14,7 @@ from bridge.kafka.partition import partition_for
 from bridge.lab.embedded import EmbeddedKafka
 
 LONG = os.environ.get("BRIDGE_LONG") == "1"
-RECORDS = 6_000 if LONG else 3_000
+RECORDS = 6_000 if LONG else 2_400
 RATE = "300"
 TIMEOUT = "4"
 SECONDS = 90.0

@@ -46,6 +46,7 @@ async def test_the_bridge_keeps_a_quiet_connection_to_each_leader(
         await producer.stop()
 
 
+@pytest.mark.long
 async def test_a_command_closes_a_quiet_connection_and_opens_it_again(
     kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -334,6 +334,7 @@ async def test_where_nobody_answers_it_says_so(bridge: BridgeProcess) -> None:
     nowhere.release()
 
 
+@pytest.mark.long
 async def test_what_kafka_refuses_is_kept_and_told_as_that(kafka_bootstrap: str, tmp_path: Path) -> None:
     """A compacted topic takes no record without a key: no dead letter, a verdict of its own, and all is published in the end."""
     topics = (

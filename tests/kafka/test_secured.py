@@ -575,6 +575,7 @@ async def test_a_password_changed_at_the_broker_costs_nothing(secured: SecuredKa
     assert CHANGED not in log
 
 
+@pytest.mark.long
 async def test_a_renewed_token_is_taken_and_an_expired_one_costs_nothing(secured: SecuredKafka, tmp_path: Path) -> None:
     """OAUTHBEARER: logins end every two seconds; a token expires before it is renewed, then its file is empty, then gone."""
     topics = await make_topics(secured.internal)

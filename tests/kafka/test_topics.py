@@ -327,7 +327,9 @@ async def test_a_setting_that_the_broker_does_not_know_is_not_called_weaker(
     async with admin_client(settings.kafka) as client:
         (finding,) = await inspect(client, [there])
         (created,) = await create(client, [new])
-        (made,) = await inspect(client, [new])
+        async with asyncio.timeout(10):
+            while not (made := (await inspect(client, [new]))[0]).exists:  # noqa: ASYNC110 - a broker's state
+                await asyncio.sleep(0.1)
     assert created.config == {"retention.ms": "604800000"}
     assert (made.differences, made.weaker) == ([], [])
     assert (finding.differences, finding.weaker) == ([], [])

@@ -6,6 +6,7 @@ times, so nothing else runs beside it.
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,11 @@ _TOLD = "shared.json"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A worker tells the one that divides the work what each test shares; all tell the same."""
+    """Leave out what takes long; a worker tells the one that divides the work what each test shares, and all tell the same."""
+    if os.environ.get("BRIDGE_LONG") != "1" and "long" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     if not hasattr(config, "workerinput"):
         return
     shared = {item.nodeid: next((n for n in _SHARED if n in getattr(item, "fixturenames", ())), None) for item in items}

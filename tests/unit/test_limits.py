@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.arena import LONG
 
 TESTS = Path(__file__).parents[1]
 SOON_SECONDS = 60.0
@@ -155,31 +154,30 @@ def test_a_thread_that_a_test_left_does_not_keep_the_process(tmp_path: Path) -> 
     assert ended.returncode == 1
 
 
-if LONG:  # several processes each, a quarter of a minute
+@pytest.mark.long
+def test_of_several_workers_only_the_one_that_hangs_ends(tmp_path: Path) -> None:
+    """Each test that hangs has failed, by its name; the others passed."""
+    ended = run(tmp_path, 2, interrupted=INTERRUPTED, killed=KILLED, good=GOOD, alone=ALONE)
+    assert reported(ended.stdout, "FAILED", "ERROR") == names(INTERRUPTED, KILLED), ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") >= names(GOOD, ALONE)
+    assert ended.stdout.count("Timeout (>1.0s)") >= len(names(INTERRUPTED))
+    for name in names(KILLED):
+        assert re.search(rf"worker '\w+' crashed while running '\S+::{name}'", ended.stdout), ended.stdout
+    assert ended.returncode == 1
 
-    def test_of_several_workers_only_the_one_that_hangs_ends(tmp_path: Path) -> None:
-        """Each test that hangs has failed, by its name; the others passed."""
-        ended = run(tmp_path, 2, interrupted=INTERRUPTED, killed=KILLED, good=GOOD, alone=ALONE)
-        assert reported(ended.stdout, "FAILED", "ERROR") == names(INTERRUPTED, KILLED), ended.stdout + ended.stderr
-        assert reported(ended.stdout, "PASSED") >= names(GOOD, ALONE)
-        assert ended.stdout.count("Timeout (>1.0s)") >= len(names(INTERRUPTED))
-        for name in names(KILLED):
-            assert re.search(rf"worker '\w+' crashed while running '\S+::{name}'", ended.stdout), ended.stdout
-        assert ended.returncode == 1
 
-    def test_another_worker_does_what_is_left(tmp_path: Path) -> None:
-        """The only one ends in the first test, and so does the next one in the second."""
-        ended = run(tmp_path, 1, at_first=KILLED, good=GOOD, later=ALONE)
-        assert reported(ended.stdout, "FAILED", "ERROR") == names(KILLED), ended.stdout + ended.stderr
-        assert reported(ended.stdout, "PASSED") == names(GOOD, ALONE)
-        assert ended.returncode == 1
+@pytest.mark.long
+def test_another_worker_does_what_is_left(tmp_path: Path) -> None:
+    """The only one ends in the first test, and so does the next one in the second."""
+    ended = run(tmp_path, 1, at_first=KILLED, good=GOOD, later=ALONE)
+    assert reported(ended.stdout, "FAILED", "ERROR") == names(KILLED), ended.stdout + ended.stderr
+    assert reported(ended.stdout, "PASSED") == names(GOOD, ALONE)
+    assert ended.returncode == 1
 
-    def test_waiting_for_a_turn_is_not_a_tests_own_time(tmp_path: Path) -> None:
-        """One that must be alone waits for another, which takes longer than the limit of the first."""
-        ended = run(
-            tmp_path, 2, at_first=SLOW, between=BETWEEN, good=GOOD[: GOOD.index("def test_ends_as")], later=ALONE
-        )
-        assert reported(ended.stdout, "PASSED") == {*names(SLOW, BETWEEN, ALONE), "test_ends"}, (
-            ended.stdout + ended.stderr
-        )
-        assert ended.returncode == 0
+
+@pytest.mark.long
+def test_waiting_for_a_turn_is_not_a_tests_own_time(tmp_path: Path) -> None:
+    """One that must be alone waits for another, which takes longer than the limit of the first."""
+    ended = run(tmp_path, 2, at_first=SLOW, between=BETWEEN, good=GOOD[: GOOD.index("def test_ends_as")], later=ALONE)
+    assert reported(ended.stdout, "PASSED") == {*names(SLOW, BETWEEN, ALONE), "test_ends"}, ended.stdout + ended.stderr
+    assert ended.returncode == 0
