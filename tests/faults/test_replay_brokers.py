@@ -49,6 +49,7 @@ def ids(bootstrap: str, topic: str) -> Counter[bytes | None]:
     return Counter(dict(record.headers)["ce_id"] for record in read_all(bootstrap, topic, 3))
 
 
+@pytest.mark.long
 async def test_all_brokers_die_it_says_so_and_is_taken_up(cluster: EmbeddedKafka, tmp_path: Path) -> None:
     """It ends when its timeout does, with the words for going on; each record is there once in the end."""
     topic, target, expected = await filled(cluster)
