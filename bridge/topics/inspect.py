@@ -189,7 +189,7 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
     if not topics:
         return []
     by_name = {topic.name: topic for topic in topics}
-    response = await client.order(CreateTopicsRequest([_new(t, t.config) for t in topics], ANSWER_MS, False))
+    response = await client.order(CreateTopicsRequest([creation(t, t.config) for t in topics], ANSWER_MS, False))
     for name, code, message, *_ in response.topic_errors:
         if code not in _CREATED:
             reason = message or code_name(code)
@@ -206,7 +206,9 @@ async def create(client: Admin, topics: Sequence[DeclaredTopic]) -> list[Declare
 async def of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
     """The topic without the settings that Kafka does not know; of several it names one at a time. Nothing is created."""
     while True:
-        response = await client.order(CreateTopicsRequest([_new(topic, topic.config)], ANSWER_MS, validate_only=True))
+        response = await client.order(
+            CreateTopicsRequest([creation(topic, topic.config)], ANSWER_MS, validate_only=True)
+        )
         ((_, code, message, *_),) = response.topic_errors
         unknown = _UNKNOWN_SETTING.fullmatch(message or "") if code == _INVALID_CONFIG else None
         if unknown is None or unknown[1] not in topic.config:
@@ -215,7 +217,8 @@ async def of_this_kafka(client: Admin, topic: DeclaredTopic) -> DeclaredTopic:
         topic = msgspec.structs.replace(topic, config=kept)
 
 
-def _new(topic: DeclaredTopic, config: Mapping[str, str]) -> Any:
+def creation(topic: DeclaredTopic, config: Mapping[str, str]) -> Any:
+    """A topic with these settings, as CreateTopicsRequest takes it."""
     replication = topic.replication_factor or _BROKERS_DEFAULT
     return (topic.name, topic.partitions, replication, [], list(config.items()))
 
@@ -223,7 +226,7 @@ def _new(topic: DeclaredTopic, config: Mapping[str, str]) -> Any:
 async def _is_refused(client: Admin, topic: DeclaredTopic, config: Mapping[str, str]) -> bool:
     """Whether Kafka would refuse the topic with these settings; nothing is created."""
     try:
-        response = await client.order(CreateTopicsRequest([_new(topic, config)], ANSWER_MS, validate_only=True))
+        response = await client.order(CreateTopicsRequest([creation(topic, config)], ANSWER_MS, validate_only=True))
     except CONNECTION_FAILURES:
         return False
     return any(code not in _CREATED for _, code, *_ in response.topic_errors)

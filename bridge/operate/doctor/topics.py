@@ -15,13 +15,11 @@ from bridge.operate import console
 from bridge.operate.doctor.findings import Finding, Outcome
 from bridge.operate.doctor.session import TOPIC, Session
 from bridge.topics.inspect import Finding as Inspected
-from bridge.topics.inspect import inspect, of_this_kafka
+from bridge.topics.inspect import creation, inspect, of_this_kafka
 from bridge.topics.spec import DeclaredTopic, declared_topics
 
 _TOPICS, _TEST_TOPIC = "topics", "test topic"
 _TABLES: Final = ("status", "quarantine")
-# The brokers' default, as Kafka 2.4 and newer know it.
-_BROKERS_DEFAULT: Final = -1
 _LARGEST: Final = "max.message.bytes"
 _NO_LEADER: Final = 5
 # UNKNOWN_SERVER_ERROR, REQUEST_TIMED_OUT, TOPIC_ALREADY_EXISTS: by an order of this run, whose names are new.
@@ -214,10 +212,8 @@ _NAME_ONE = "for the checks that write, name a topic of yours that no consumer r
 
 async def _order(admin: Admin, topic: DeclaredTopic, *, validate_only: bool) -> _RefusedError | None:
     """Create a topic, or only ask whether Kafka would; why not."""
-    replication = topic.replication_factor or _BROKERS_DEFAULT
-    wanted: list[Any] = [(topic.name, topic.partitions, replication, [], list(topic.config.items()))]
     try:
-        answer = await admin.order(CreateTopicsRequest(wanted, ANSWER_MS, validate_only))
+        answer = await admin.order(CreateTopicsRequest([creation(topic, topic.config)], ANSWER_MS, validate_only))
     except UnsupportedBroker as error:
         return _RefusedError(str(error))
     except ConnectionEnded:
